@@ -1,33 +1,32 @@
-//! Connections of the admin listener, of which there are only so many: who comes gets a place, and
-//! somebody else loses his. Pure but for the handles.
+//! Limit of the admin listener's connections: a new connection is always admitted, and closes an
+//! older one if there are too many. Pure but for the handles of tasks.
 
 use std::net::IpAddr;
 
 use tokio::task::AbortHandle;
 
-/// Who has one.
+/// The open connections.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionLimit {
-    /// The oldest first.
-    taken: Vec<(IpAddr, AbortHandle)>,
+    /// Peer addresses and tasks of the connections, oldest first.
+    open: Vec<(IpAddr, AbortHandle)>,
 }
 
 impl ConnectionLimit {
-    /// One for a connection that was accepted from `ip`. Where there is none the oldest connection
-    /// of the address that has the most is ended: one that fills them all does not keep others out.
-    /// There are `most`: nobody but a scraper and a prober is expected.
-    pub fn admit(&mut self, ip: IpAddr, connection: AbortHandle, most: usize) {
-        self.taken.retain(|(_, connection)| !connection.is_finished());
-        self.taken.push((ip.to_canonical(), connection));
-        while self.taken.len() > most {
-            let count = |ip: IpAddr| self.taken.iter().filter(|(of, _)| *of == ip).count();
+    /// Admits a connection from `ip`. Beyond `max` connections, the oldest one of the address that
+    /// has the most is closed, so that a single address cannot keep others out.
+    pub fn admit(&mut self, ip: IpAddr, connection: AbortHandle, max: usize) {
+        self.open.retain(|(_, connection)| !connection.is_finished());
+        self.open.push((ip.to_canonical(), connection));
+        while self.open.len() > max {
+            let count = |ip: IpAddr| self.open.iter().filter(|(of, _)| *of == ip).count();
             let mut all: Vec<(usize, usize)> =
-                self.taken.iter().enumerate().map(|(at, (ip, _))| (count(*ip), at)).collect();
-            // Not the newest one, which is last.
+                self.open.iter().enumerate().map(|(at, (ip, _))| (count(*ip), at)).collect();
+            // Spare the newest one, which is last.
             all.pop();
             let greediest = all.into_iter().max_by_key(|(count, at)| (*count, usize::MAX - at));
             let Some((_, at)) = greediest else { return };
-            let (_, connection) = self.taken.remove(at);
+            let (_, connection) = self.open.remove(at);
             connection.abort();
         }
     }
@@ -37,23 +36,23 @@ impl ConnectionLimit {
 mod tests {
     use super::*;
 
-    const MOST: usize = 64;
+    const MAX: usize = 64;
 
     #[tokio::test]
-    async fn who_has_the_most_loses_the_oldest() {
+    async fn the_address_with_the_most_connections_loses_its_oldest() {
         let mut limit = ConnectionLimit::default();
         let ip = |last: u8| IpAddr::from([10, 0, 0, last]);
         let mut all = Vec::new();
-        let mut come = |from: u8| {
+        let mut connect = |from: u8| {
             let task = tokio::spawn(std::future::pending::<()>());
-            limit.admit(ip(from), task.abort_handle(), MOST);
+            limit.admit(ip(from), task.abort_handle(), MAX);
             all.push((from, task));
         };
-        come(1);
-        (1..MOST).for_each(|_| come(2));
-        // Full: a third one takes the place of the second one's oldest, not of the first one.
-        come(3);
-        (0..10).for_each(|_| come(2));
+        connect(1);
+        (1..MAX).for_each(|_| connect(2));
+        // Full: a third address displaces the oldest connection of the second, not of the first.
+        connect(3);
+        (0..10).for_each(|_| connect(2));
         let mut ended = Vec::new();
         for (at, (from, task)) in all.into_iter().enumerate() {
             tokio::task::yield_now().await;

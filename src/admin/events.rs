@@ -1,4 +1,4 @@
-//! What has happened: seen by comparing two moments, kept in a ring. Pure.
+//! Events for the status page: found by comparing two moments, kept in a ring buffer. Pure.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,13 +9,13 @@ use crate::cluster::{diff, listed};
 use crate::metrics::{DenialReason, LimitHit, LoginOutcome};
 use crate::placement::Redirection;
 
-/// Events kept.
-const KEPT: usize = 200;
-/// The same within this time is the same event, counted on: seconds of a moving slot must not push
-/// everything else out.
+/// Capacity in events.
+const CAPACITY: usize = 200;
+/// Occurrences of the same kind and text within this time are counted as one event, so that a slot
+/// being moved does not push all other events out.
 const SAME_MILLIS: u64 = 15_000;
 
-/// How bad it is.
+/// Severity of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub(super) enum Level {
@@ -36,16 +36,16 @@ impl Level {
     }
 }
 
-/// One thing that has happened, `count` times.
+/// Something that happened between two moments, `count` times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Occurrence {
-    /// How bad it is.
+    /// Severity.
     pub level: Level,
-    /// What it is about, in a word.
+    /// Subject, as one word.
     pub kind: &'static str,
-    /// In a sentence, without the count.
+    /// Description, without the count.
     pub text: String,
-    /// How often.
+    /// Number of times.
     pub count: u64,
 }
 
@@ -60,15 +60,16 @@ struct Event {
 /// The last events.
 #[derive(Debug, Default)]
 pub struct Events {
+    /// Events by their last occurrence, the most recent one last.
     ring: VecDeque<Event>,
-    /// How many events there have been.
+    /// Id of the last new event.
     ids: u64,
-    /// Grows with every change.
+    /// Number of changes.
     revision: u64,
 }
 
 impl Events {
-    /// It has happened at `millis` since 1970.
+    /// Adds an occurrence at `millis` since 1970, as a new event or to the event that it continues.
     pub fn add(&mut self, millis: u64, occurrence: Occurrence) {
         self.revision += 1;
         let same = |e: &Event| {
@@ -87,18 +88,18 @@ impl Events {
                 Event { id: self.ids, first: millis, last: millis, occurrence }
             }
         };
-        if self.ring.len() >= KEPT {
+        if self.ring.len() >= CAPACITY {
             self.ring.pop_front();
         }
         self.ring.push_back(event);
     }
 
-    /// It differs from the last one with every change.
+    /// Number of changes to the events so far.
     pub fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// All of them, the last one first.
+    /// All events, the most recent one first.
     pub fn json(&self) -> Value {
         let one = |e: &Event| {
             json!({
@@ -115,13 +116,13 @@ impl Events {
     }
 }
 
-/// What has happened between two moments.
+/// The occurrences between two moments.
 pub fn between(was: &Moment, is: &Moment) -> Vec<Occurrence> {
     let mut found = Occurrences(Vec::new());
     topology(was, is, &mut found);
     nodes(was, is, &mut found);
     commands(was, is, &mut found);
-    people(was, is, &mut found);
+    users(was, is, &mut found);
     process(was, is, &mut found);
     found.0
 }
@@ -135,7 +136,7 @@ impl Occurrences {
         }
     }
 
-    /// One for each of a metric's labels whose counter has grown.
+    /// Adds an occurrence for each label value of a metric whose counter has grown.
     fn grown(
         &mut self,
         (level, kind): (Level, &'static str),
@@ -230,7 +231,7 @@ fn commands(was: &Moment, is: &Moment, found: &mut Occurrences) {
     found.add(Level::Warn, "pub/sub", "topics that may have missed messages", gaps);
 }
 
-fn people(was: &Moment, is: &Moment, found: &mut Occurrences) {
+fn users(was: &Moment, is: &Moment, found: &mut Occurrences) {
     let (old, new) = (&was.totals.rest, &is.totals.rest);
     for (outcome, text) in [
         (LoginOutcome::Wrong, "logins refused: wrong name or password"),
@@ -390,7 +391,7 @@ mod tests {
         for n in 0..1_000 {
             events.add(n, occurrence(&n.to_string(), 1));
         }
-        assert_eq!(events.json().as_array().unwrap().len(), KEPT);
+        assert_eq!(events.json().as_array().unwrap().len(), CAPACITY);
         assert!(events.revision() > before);
     }
 }

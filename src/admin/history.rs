@@ -1,14 +1,15 @@
-//! The last ten minutes, a row per second, for the plots of a page that has just been opened. Pure.
+//! History: the last ten minutes, a row per second, for the plots of the status page. Pure.
 
 use std::collections::VecDeque;
 
 use super::moment::Interval;
 
-/// Rows kept: some 115 KB.
+/// Capacity in rows: about 115 KB.
 const ROWS: usize = 600;
 
-/// What a row tells, all as whole numbers: per second, but for the latencies (microseconds) and
-/// gauges; `cpu` in thousandths of a core. `null` is nothing to tell.
+/// Names of the columns. Values are integers: milliseconds since 1970 (`at`), microseconds (`p50`,
+/// `p99`, `p999`), thousandths of a core (`cpu`), a gauge (`clients`), otherwise rates per second;
+/// `null` if unknown.
 pub(super) const COLUMNS: [&str; 12] = [
     "at",
     "ops",
@@ -24,19 +25,19 @@ pub(super) const COLUMNS: [&str; 12] = [
     "cpu",
 ];
 
-/// One second.
+/// The values of one second, by column.
 pub type Row = [Option<u64>; COLUMNS.len()];
 
-/// The rows, numbered from 1.
+/// The rows of the last ten minutes. Rows are numbered from 1.
 #[derive(Debug, Default)]
 pub(super) struct History {
     rows: VecDeque<Row>,
-    /// The number of the last one.
+    /// Number of the last row.
     last: u64,
 }
 
 impl History {
-    /// Adds a second.
+    /// Adds a row.
     pub fn add(&mut self, row: Row) {
         if self.rows.len() >= ROWS {
             self.rows.pop_front();
@@ -45,13 +46,13 @@ impl History {
         self.last += 1;
     }
 
-    /// The number of the last row.
+    /// Number of the last row.
     pub fn last(&self) -> u64 {
         self.last
     }
 
-    /// The rows after number `seen`; all of them for a number that no row has, which is one of
-    /// another process.
+    /// The rows after row number `seen`; all rows if there is no such number yet, which is then one
+    /// of another process.
     pub fn after(&self, seen: u64) -> impl Iterator<Item = &Row> {
         let new = if seen > self.last { self.last } else { self.last - seen };
         let new = usize::try_from(new).unwrap_or(usize::MAX);
@@ -59,7 +60,7 @@ impl History {
     }
 }
 
-/// The row of what lies between two moments.
+/// The row for an interval.
 pub fn row(span: &Interval) -> Row {
     let (was, is) = (&span.was, &span.is);
     let whole = |rate: f64| Some(rate.round() as u64);

@@ -1,4 +1,5 @@
-//! HTTP beside the traffic: metrics, health, what is seen of commands, the status page.
+//! The admin listener: metrics, health checks, reports on commands and keys, and the status page,
+//! by HTTP.
 
 mod connections;
 mod events;

@@ -1,5 +1,5 @@
-//! Everything known at one moment, once a second, and what lies between two of them. Pure, but for
-//! the clock of the machine and `/proc`.
+//! Moments, which are the figures of slotway at one time, and intervals between two of them. Pure
+//! but for the clock and `/proc`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -11,34 +11,34 @@ use crate::control::{Pool, Scrape, Status, TopologyStatus};
 use crate::metrics::{CommandStats, Histogram, NodeStats, ProcessUsage, Totals};
 use crate::tls::HandshakeOutcome;
 
-/// What was known then.
+/// All figures at one time.
 #[derive(Debug)]
 pub struct Moment {
-    /// When, for rates.
+    /// Monotonic time, for rates.
     pub at: Instant,
-    /// When, in milliseconds since 1970, for people.
+    /// Wall-clock time, in milliseconds since 1970.
     pub millis: u64,
-    /// The workers' counters.
+    /// Counters of the workers.
     pub totals: Totals,
-    /// Workers that run.
+    /// Number of running workers.
     pub running: usize,
-    /// Workers that gave their counters in time.
+    /// Number of workers that answered in time.
     pub answered: usize,
-    /// Clients by worker.
+    /// Index and number of clients of each worker.
     pub workers: Vec<(usize, usize)>,
-    /// What the refresher knows.
+    /// Topology, and the state of its refreshes.
     pub topology: TopologyStatus,
-    /// What the control thread counts.
+    /// Counters of the control thread and the hub.
     pub counts: Counts,
-    /// Told to stop.
+    /// Whether slotway is draining.
     pub draining: bool,
-    /// Whether every key can be served.
+    /// Readiness.
     pub readiness: Readiness,
-    /// What the process uses.
+    /// CPU and memory of the process.
     pub(super) usage: ProcessUsage,
 }
 
-/// Counters that are not the workers'.
+/// Counters of the control thread and the hub.
 #[derive(Debug, Clone, Copy, Default)]
 #[allow(missing_docs)]
 pub(super) struct Counts {
@@ -51,7 +51,7 @@ pub(super) struct Counts {
 }
 
 impl Moment {
-    /// Asks the workers, which have `limit` for it, and everybody else.
+    /// The current moment. Workers have `limit` to answer.
     pub async fn now(pool: &Pool, status: &Status, limit: Duration) -> Moment {
         let Scrape { totals, running, answered } = pool.scrape(limit).await;
         let topology = status.topology().clone();
@@ -89,7 +89,7 @@ impl Moment {
         }
     }
 
-    /// All commands answered until then.
+    /// Sum of all commands answered.
     pub fn commands(&self) -> CommandStats {
         let mut sum = self.totals.unknown;
         for command in &self.totals.commands {
@@ -100,19 +100,19 @@ impl Moment {
         sum
     }
 
-    /// All latencies until then.
+    /// Latencies of all commands.
     pub fn latency(&self) -> Histogram {
         let mut all = Histogram::default();
         self.totals.rest.latency.iter().for_each(|class| all.merge(class));
         all
     }
 
-    /// What the workers know of a node.
+    /// The workers' counters for a node.
     pub fn node(&self, addr: &NodeAddr) -> Option<&NodeStats> {
         self.totals.nodes.get(addr)
     }
 
-    /// How a node is, in a word, and why it is so.
+    /// The state of a node as a word for the status page, and its reason.
     pub fn state(&self, node: &Node) -> (&'static str, Option<String>) {
         if node.state == NodeState::Failed {
             return ("failed", Some("the cluster says that it is not online".to_owned()));
@@ -140,28 +140,28 @@ impl Moment {
     }
 }
 
-/// Two moments, and the time between them.
+/// The interval between two moments.
 #[derive(Debug, Clone)]
 pub struct Interval {
-    /// The earlier one.
+    /// The earlier moment.
     pub was: Arc<Moment>,
-    /// The later one.
+    /// The later moment.
     pub is: Arc<Moment>,
 }
 
 impl Interval {
-    /// How often something happened per second that has been counted from `was` to `is`.
+    /// Rate per second of a counter that grew from `was` to `is` in the interval.
     pub fn rate(&self, was: u64, is: u64) -> f64 {
         let seconds = self.is.at.saturating_duration_since(self.was.at).as_secs_f64();
         if seconds > 0.0 { is.saturating_sub(was) as f64 / seconds } else { 0.0 }
     }
 
-    /// The rate of one of the workers' counters.
+    /// Rate per second of a counter of the moments.
     pub(super) fn rate_of(&self, counter: impl Fn(&Moment) -> u64) -> f64 {
         self.rate(counter(&self.was), counter(&self.is))
     }
 
-    /// Percent of one core that the process has used.
+    /// CPU use of the process, in percent of one core.
     pub(super) fn cpu_percent(&self) -> f64 {
         let spent = self.is.usage.cpu_seconds - self.was.usage.cpu_seconds;
         let seconds = self.is.at.saturating_duration_since(self.was.at).as_secs_f64();
@@ -171,7 +171,7 @@ impl Interval {
 
 #[cfg(test)]
 impl Moment {
-    /// Nothing has happened, and the cluster is as `snapshot` says.
+    /// A moment with this topology, all counters zero.
     pub fn of(snapshot: crate::cluster::Snapshot) -> Moment {
         let commands = Arc::new(crate::command::CommandTable::builtin());
         let mut topology = Status::new(commands).topology().clone();

@@ -1,25 +1,25 @@
-//! The status page: one file, with its style and its script in it, and the headers that let it do
-//! no more than it does. It holds nothing of the cluster; its script asks for that.
+//! The status page: one HTML document with inline style and script, and headers that restrict it to
+//! what it needs. The document itself contains no data; its script fetches that.
 
 use std::sync::LazyLock;
 
 use hyper::header::{HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 
-/// It has one empty element each for style and script.
+/// The markup, with one empty element each for style and script.
 const MARKUP: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/page.css");
 const SCRIPT: &str = include_str!("page/page.js");
 
-/// The page.
+/// The document.
 pub(super) static PAGE: LazyLock<String> = LazyLock::new(|| {
     MARKUP
         .replace("<style></style>", &format!("<style>{STYLE}</style>"))
         .replace("<script></script>", &format!("<script>{SCRIPT}</script>"))
 });
 
-/// Only this style and this script, both known by what is in them, talking to nobody else; in
-/// nobody's frame.
+/// Content security policy: this style and this script only, allowed by their hashes; requests to
+/// slotway only; no embedding in frames.
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let text = format!(
         "default-src 'none'; script-src '{}'; style-src '{}'; img-src data:; connect-src 'self'; \
@@ -30,7 +30,7 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'"))
 });
 
-/// The page's own headers.
+/// Response headers of the document.
 pub fn headers() -> [(HeaderName, HeaderValue); 3] {
     let name = HeaderName::from_static;
     [
@@ -40,7 +40,7 @@ pub fn headers() -> [(HeaderName, HeaderValue); 3] {
     ]
 }
 
-/// A source of the policy: the hash of what stands between the tags.
+/// A hash source for the policy, of the content of an element.
 fn hash(text: &str) -> String {
     format!("sha256-{}", base64(&Sha256::digest(text.as_bytes())))
 }
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base64_as_everybody_writes_it() {
+    fn base64_has_standard_digits_and_padding() {
         for (text, wanted) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v")] {
             assert_eq!(base64(text.as_bytes()), wanted);
         }
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_is_whole_and_needs_nobody_else() {
+    fn the_page_is_complete_and_needs_no_other_host() {
         assert!(PAGE.contains(STYLE) && PAGE.contains(SCRIPT));
         for elsewhere in ["http://", "https://", "src=\"", "@import", "innerHTML", "eval("] {
             let own = "http://www.w3.org/2000/svg";

@@ -1,4 +1,4 @@
-//! Whether slotway can serve every key, and what is missing if not. Pure.
+//! Readiness: whether slotway can serve every slot, and the reasons if not. Pure.
 
 use std::collections::BTreeMap;
 
@@ -6,35 +6,35 @@ use crate::cluster::{NodeAddr, Snapshot};
 use crate::control::Unreached;
 use crate::metrics::NodeStats;
 
-/// The answer of `/readyz`.
+/// The content of `/readyz`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readiness {
-    /// Nothing is missing.
+    /// Whether slotway is ready.
     pub ready: bool,
     /// Slots without a primary, as ranges.
     pub missing_slots: Vec<String>,
-    /// Primaries with slots that cannot be reached, and why.
+    /// Addresses of unreachable primaries that have slots, and the reasons.
     pub unreachable: BTreeMap<String, String>,
-    /// What is missing, in words.
+    /// Reasons why slotway is not ready.
     pub reasons: Vec<String>,
 }
 
-/// What readiness is judged by.
+/// The facts that readiness depends on.
 #[derive(Debug)]
 pub struct ReadinessInputs<'a> {
     pub draining: bool,
     pub workers: usize,
     pub snapshot: &'a Snapshot,
-    /// Why the last refresh failed.
+    /// Error of the last topology refresh.
     pub error: Option<&'a str>,
-    /// The workers' connections.
+    /// The workers' counters for nodes.
     pub nodes: &'a BTreeMap<NodeAddr, NodeStats>,
-    /// The refresher's own attempts.
+    /// Results of the topology refresh's own connections to nodes.
     pub reached: &'a BTreeMap<NodeAddr, Result<(), Unreached>>,
 }
 
 impl Readiness {
-    /// Judges.
+    /// Determines readiness.
     pub fn of(facts: &ReadinessInputs) -> Self {
         let mut reasons = Vec::new();
         if facts.draining {
@@ -47,8 +47,8 @@ impl Readiness {
         if !known {
             reasons.push("the topology is not known: no seed has answered yet".to_owned());
         }
-        // With a view in use a failed refresh is no reason to turn clients away: what it would
-        // have told may well be what is known.
+        // With a known topology, a failed refresh is no reason to turn clients away: the topology
+        // may well be unchanged.
         if let (false, Some(error)) = (known, facts.error) {
             reasons.push(error.to_owned());
         }
@@ -72,7 +72,7 @@ impl Readiness {
         Readiness { ready: reasons.is_empty(), missing_slots, unreachable, reasons }
     }
 
-    /// As JSON.
+    /// The body of `/readyz`.
     pub fn json(&self) -> String {
         serde_json::json!({
             "ready": self.ready,
@@ -84,8 +84,8 @@ impl Readiness {
     }
 }
 
-/// A worker that is connected knows best, then one that cannot connect; where no worker has tried
-/// (connections are made when they are needed), the refresher has.
+/// Why a node is unreachable; `None` if it is reachable. The workers' connections decide; if no
+/// worker has tried (they connect on demand), the topology refresh's connection does.
 fn unreached(addr: &NodeAddr, facts: &ReadinessInputs) -> Option<String> {
     if let Some(stats) = facts.nodes.get(addr) {
         if stats.connections_ready > 0 {
@@ -139,10 +139,10 @@ mod tests {
         assert_eq!(readiness.unreachable["127.0.0.1:27111"], "no route");
         assert!(readiness.json().contains(r#""127.0.0.1:27111":"no route""#));
 
-        // A worker is connected all the same.
+        // A worker has a connection nevertheless.
         let stats = NodeStats { connections_ready: 1, ..NodeStats::default() };
         assert!(judge(&reached, &BTreeMap::from([(addr(27111), stats)]), false).ready);
-        // The refresher reaches it, but the workers do not.
+        // The topology refresh reaches it, the workers do not.
         let stats = NodeStats { connections_backoff: 1, ..NodeStats::default() };
         assert!(!judge(&reached, &BTreeMap::from([(addr(27110), stats)]), false).ready);
     }

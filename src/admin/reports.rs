@@ -1,4 +1,4 @@
-//! `/hotkeys`, `/bigkeys`, `/slowlog`: what was seen of commands, as JSON.
+//! `/hotkeys`, `/bigkeys` and `/slowlog`: reports on observed commands, as JSON.
 
 use hyper::Uri;
 use serde_json::Value;
@@ -6,21 +6,21 @@ use serde_json::Value;
 use crate::control::TopologyStatus;
 use crate::observe::{ObservedKeys, Renderer};
 
-/// The most that is shown.
-const MOST: usize = 1000;
+/// Upper limit of `count`.
+const MAX_COUNT: usize = 1000;
 
-/// `?count=`
+/// Parses the parameter `count` of the query; `None` if it is missing.
 pub(super) fn asked_count(uri: &Uri) -> Result<Option<usize>, &'static str> {
     let Some(query) = uri.query() else { return Ok(None) };
     let asked = query.split('&').find_map(|part| part.strip_prefix("count="));
     let Some(asked) = asked else { return Ok(None) };
     match asked.parse() {
-        Ok(count) if (1..=MOST).contains(&count) => Ok(Some(count)),
+        Ok(count) if (1..=MAX_COUNT).contains(&count) => Ok(Some(count)),
         _ => Err("count is a number from 1 to 1000\n"),
     }
 }
 
-/// `/hotkeys` or `/bigkeys`.
+/// The body of `/hotkeys` or `/bigkeys`.
 pub(super) fn keys_json(
     path: &str,
     seen: &ObservedKeys,

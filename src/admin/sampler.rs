@@ -1,5 +1,5 @@
-//! Looks at everything once a second, on the control thread, and remembers it: the last minutes
-//! for the plots, what has happened, and the last few moments for what is true now.
+//! The sampler: takes a moment's figures once a second, on the control thread. It keeps the last
+//! minutes for plots, the events, and the last few moments for current rates.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,32 +10,32 @@ use super::history::{self, History};
 use super::moment::{Interval, Moment};
 use crate::control::{Pool, Status};
 
-/// Between two looks.
+/// Time between two moments.
 const STEP: Duration = Duration::from_secs(1);
-/// A worker that takes longer is shown as it last was.
-const LIMIT: Duration = Duration::from_millis(500);
-/// Looks that "now" spans, for rates and latencies of nodes that do not jump.
-const NOW: usize = 3;
+/// Timeout for a worker's figures; its previous ones are used then.
+const WORKER_TIMEOUT: Duration = Duration::from_millis(500);
+/// Length of the current interval, in steps: long enough to smooth rates and latencies.
+const CURRENT_STEPS: usize = 3;
 
-/// What has been seen.
+/// The sampler.
 #[derive(Debug, Default)]
 pub(super) struct Sampler {
     timeline: Mutex<Timeline>,
 }
 
-/// The same, while nobody else looks.
+/// Everything sampled so far.
 #[derive(Debug, Default)]
 pub struct Timeline {
-    /// The last ten minutes.
+    /// Figures of the last ten minutes.
     pub history: History,
-    /// What has happened.
+    /// Events.
     pub events: Events,
-    /// The last [`NOW`] moments and the one before them.
+    /// The moments of the last [`CURRENT_STEPS`] steps.
     moments: VecDeque<Arc<Moment>>,
 }
 
 impl Timeline {
-    /// The last seconds; `None` before the first look.
+    /// The current interval; `None` before the first moment.
     pub fn now(&self) -> Option<Interval> {
         let (was, is) = (self.moments.front()?, self.moments.back()?);
         Some(Interval { was: Arc::clone(was), is: Arc::clone(is) })
@@ -49,7 +49,7 @@ impl Timeline {
             }
             self.history.add(history::row(&Interval { was, is: Arc::clone(&is) }));
         }
-        if self.moments.len() > NOW {
+        if self.moments.len() > CURRENT_STEPS {
             self.moments.pop_front();
         }
         self.moments.push_back(is);
@@ -57,18 +57,18 @@ impl Timeline {
 }
 
 impl Sampler {
-    /// What has been seen so far.
+    /// Locks the timeline.
     pub fn timeline(&self) -> MutexGuard<'_, Timeline> {
         self.timeline.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks once, now.
+    /// Adds the current moment.
     pub async fn sample(&self, pool: &Pool, status: &Status) {
-        let moment = Moment::now(pool, status, LIMIT).await;
+        let moment = Moment::now(pool, status, WORKER_TIMEOUT).await;
         self.timeline().add(moment);
     }
 
-    /// Looks every second, until it is dropped.
+    /// Samples once per [`STEP`]; never returns.
     pub async fn run(&self, pool: &Pool, status: &Status) {
         let mut ticks = tokio::time::interval(STEP);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

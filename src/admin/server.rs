@@ -1,4 +1,4 @@
-//! The HTTP server and its pages.
+//! The HTTP server of the admin listener, and its pages.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -36,35 +36,34 @@ use crate::metrics::{ControlStats, Exposition, ProcessStats};
 use crate::tls::{HandshakeOutcome, Side};
 use crate::users::same_secret;
 
-/// A connection serves no requests for longer.
+/// Time after which a connection accepts no further requests.
 const LIFETIME: Duration = Duration::from_secs(60);
-/// After that it may end what it has begun.
+/// Time that it then has for a response in progress.
 const LAST_PAGE: Duration = Duration::from_secs(10);
-/// For a request's head, and between two requests of a connection.
+/// Timeout for a request's head, from the end of the previous request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// For the handshake before it.
+/// Timeout for the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A request's head has no business being larger.
+/// Limit of a request's head, in bytes.
 const HEAD_BYTES: usize = 16 << 10;
-/// Descriptors for one page when there are no others: its connection, and files of /proc.
+/// Spare descriptors, enough for one page: its connection, and files of /proc.
 const SPARE: usize = 3;
+/// Time after which used spare descriptors are opened again.
 const SPARE_PAUSE: Duration = Duration::from_secs(1);
-/// Workers that take longer are shown as they last were.
+/// Timeout for a worker's counters; its previous ones are used then.
 const SCRAPE_LIMIT: Duration = Duration::from_millis(500);
-/// The same trouble is logged no more often.
+/// Shortest time between two log lines about failures to accept.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
-/// A worker that takes longer for one turn of its loop is stuck.
+/// Time for one turn of a worker's loop after which `/healthz` reports it as stuck.
 const HEALTH_LIMIT: Duration = Duration::from_secs(2);
-
-/// Every client is looked at for a census: not more often than this.
+/// Age up to which a census is reused: a new one visits every client.
 const CENSUS_AGE: Duration = Duration::from_secs(2);
 
 const TEXT: &str = "text/plain; charset=utf-8";
-
 const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
 
-/// What `/` says to those who are no browser.
+/// The content of `/` for clients other than browsers.
 const INDEX: &str = "slotway\n
 /              in a browser: the status page
 /metrics       everything counted, for Prometheus
@@ -76,21 +75,21 @@ const INDEX: &str = "slotway\n
 /config.json   the configuration in use, secrets masked
 ";
 
-/// What the pages are made from.
+/// The admin listener's pages and their sources.
 #[derive(Debug)]
 pub struct Admin {
     pool: Arc<Pool>,
     status: Arc<Status>,
     started: Instant,
     sampler: Sampler,
-    /// Who the clients were when somebody last asked.
+    /// The last census of clients, as JSON, and its time.
     census: tokio::sync::Mutex<Option<(Instant, Bytes)>>,
 }
 
 type Page = Response<Full<Bytes>>;
 
 impl Admin {
-    /// Shows what `pool` and `status` know.
+    /// Pages about `pool` and `status`.
     pub fn new(pool: Arc<Pool>, status: Arc<Status>) -> Self {
         Admin {
             pool,
@@ -101,12 +100,12 @@ impl Admin {
         }
     }
 
-    /// Where failures are counted.
+    /// The status in which failures of the listener's tasks are counted.
     pub fn status(&self) -> Arc<Status> {
         Arc::clone(&self.status)
     }
 
-    /// The limits in use.
+    /// The limits in force, by name.
     fn limits(config: &Config, budget: &DescriptorBudget) -> Vec<(&'static str, usize)> {
         let l = &config.limits;
         vec![
@@ -124,23 +123,23 @@ impl Admin {
         ]
     }
 
-    /// Remembers what happens, until it is dropped.
+    /// Samples the figures for the status page; never returns.
     pub async fn watch(self: Arc<Self>) {
         self.sampler.run(&self.pool, &self.status).await;
     }
 
-    /// Serves until `close` says so: then no more connections are taken, and those that there are
-    /// served to their end.
+    /// Accepts and serves connections until `close` becomes true; open connections are then served
+    /// to their end.
     pub async fn serve(
         self: Arc<Self>,
         listener: Arc<TcpListener>,
         mut close: watch::Receiver<bool>,
     ) {
         let mut limit = ConnectionLimit::default();
-        // A page somewhere that a browser on this machine shows could ask for these under a name of
-        // its own that stands for 127.0.0.1.
+        // Against DNS rebinding: a foreign page in a browser on this machine could reach a listener
+        // on loopback by a name of its own that resolves to 127.0.0.1.
         let local = listener.local_addr().is_ok_and(|addr| addr.ip().is_loopback());
-        // Dropped with the task, so that no connection outlives it.
+        // Aborts the connections when this task is dropped.
         let mut connections = tokio::task::JoinSet::new();
         let mut logged: Option<Instant> = None;
         let mut spare = SpareDescriptors::new(SPARE);
@@ -149,7 +148,7 @@ impl Admin {
                 biased;
                 accepted = listener.accept() => accepted,
                 () = async { _ = close.wait_for(|close| *close).await } => break,
-                // By then the page that needed them is made.
+                // By then the page that needed the spare descriptors is finished.
                 () = tokio::time::sleep(SPARE_PAUSE), if !spare.is_full() => {
                     spare.fill();
                     continue;
@@ -162,7 +161,7 @@ impl Admin {
                         logged = Some(Instant::now());
                         warn!(%error, "cannot accept on the admin listener");
                     }
-                    // The next attempt, and its page, have those that were kept for them.
+                    // Without descriptors, the next attempt and its page use the spare ones.
                     if !is_exhausted(&error) || !spare.free() {
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
@@ -195,7 +194,7 @@ impl Admin {
         connections.detach_all();
     }
 
-    /// The connection, its TLS handshake over; `None` if it fails or takes too long.
+    /// Performs the TLS handshake; `None` if it fails or times out.
     async fn secured(
         &self,
         tls: Arc<ServerConfig>,
@@ -220,7 +219,7 @@ impl Admin {
             page.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return page;
         }
-        if !self.may_see(request) {
+        if !self.is_authorized(request) {
             let text = "show the token: Authorization: Bearer TOKEN (admin_token)\n";
             let mut page = page(StatusCode::UNAUTHORIZED, TEXT, text);
             page.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -232,7 +231,7 @@ impl Admin {
             return page(StatusCode::MISDIRECTED_REQUEST, TEXT, text);
         }
         match request.uri().path() {
-            // For the tests: a bug in the middle of serving.
+            // For tests: makes a worker fail.
             #[cfg(debug_assertions)]
             "/fail/worker" => {
                 self.pool.fail_one();
@@ -257,13 +256,14 @@ impl Admin {
         }
     }
 
-    /// The token is there, or none is wanted.
-    fn may_see(&self, request: &Request<Incoming>) -> bool {
+    /// Whether the request has the token, or the page needs none.
+    fn is_authorized(&self, request: &Request<Incoming>) -> bool {
         let config = self.pool.config();
         let token = config.admin_token.reveal();
         let open = match request.uri().path() {
             "/healthz" | "/readyz" => !config.admin_token_for_probes,
-            // A browser that navigates cannot show it. The page asks for it, and holds nothing.
+            // A browser cannot send the token when it navigates. The page, which contains no data,
+            // asks the user for it.
             "/" => wants_html(request),
             _ => false,
         };
@@ -338,7 +338,7 @@ impl Admin {
         };
         let mut status = now();
         if status.is_none() {
-            // The very first second.
+            // Asked within the first second.
             self.sampler.sample(&self.pool, &self.status).await;
             status = now();
         }
@@ -346,7 +346,7 @@ impl Admin {
     }
 
     async fn clients(&self) -> Page {
-        // Whoever comes meanwhile is given the same answer.
+        // Concurrent requests wait here, and share one census.
         let mut last = self.census.lock().await;
         let text = match &*last {
             Some((at, text)) if at.elapsed() < CENSUS_AGE => text.clone(),
@@ -405,13 +405,13 @@ impl Admin {
     }
 }
 
-/// A browser that navigates says so.
+/// Whether the client is a browser that navigates: it accepts HTML.
 fn wants_html(request: &Request<Incoming>) -> bool {
     let accept = request.headers().get(ACCEPT).map(HeaderValue::as_bytes).unwrap_or_default();
     accept.split(|b| *b == b',').any(|kind| kind.trim_ascii().starts_with(b"text/html"))
 }
 
-/// Serves a connection for as long as one may last: who does not read or does not speak loses it.
+/// Serves a connection for its lifetime, so that clients that neither read nor send lose it.
 async fn serve<I, S>(connection: http1::Connection<I, S>) -> hyper::Result<()>
 where
     S: hyper::service::HttpService<Incoming, ResBody = Full<Bytes>>,
@@ -428,13 +428,13 @@ where
     }
 }
 
-/// The request was sent to an address, or to a name that is of this machine or network.
+/// Whether the request's host is an IP address or a local name.
 fn is_local_name(request: &Request<Incoming>) -> bool {
     let header = request.headers().get(HOST).map(HeaderValue::as_bytes).unwrap_or_default();
     let host = std::str::from_utf8(header).ok().and_then(|host| host.parse::<Authority>().ok());
     let Some(host) = host else { return header.is_empty() };
     let name = host.host().trim_start_matches('[').trim_end_matches(']');
-    // Names that somebody else can give away have a dot.
+    // Names in the public DNS, which an attacker could control, have a dot.
     let local = !name.contains('.') || name.to_ascii_lowercase().ends_with(".localhost");
     local || name.parse::<std::net::IpAddr>().is_ok()
 }

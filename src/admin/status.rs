@@ -1,6 +1,7 @@
-//! What the status page and `slotway top` show, as JSON. Pure.
+//! The JSON documents behind the status page and `slotway top`. Pure.
 //!
-//! Made for these two, which come with the same binary; others should read `/metrics`.
+//! Their format is internal, as both readers come with the same binary; others should use
+//! `/metrics`.
 
 use serde_json::{Value, json};
 
@@ -13,22 +14,22 @@ use crate::command::CommandId;
 use crate::config::{Config, key_entries};
 use crate::metrics::NodeStats;
 
-/// Commands shown, the most frequent.
+/// Number of most frequent commands shown.
 const COMMANDS: usize = 12;
-/// Users, libraries and names shown, the most frequent of each.
+/// Number of most frequent users, libraries and client names shown.
 const GROUPS: usize = 8;
 
-/// What the reader has already.
+/// The reader's position in the history and the events: what it has received already.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Cursor {
-    /// The number of the last row of the history.
+    /// Number of the last row of the history that it has; 0 for none.
     pub row: u64,
-    /// The revision of the events.
+    /// Revision of the events that it has.
     pub events: Option<u64>,
 }
 
 impl Cursor {
-    /// From a query such as `since=17&events=4`; what is not a number is not known.
+    /// Parses a query such as `since=17&events=4`; values that are not numbers are ignored.
     pub fn parse(query: &str) -> Cursor {
         let mut known = Cursor::default();
         for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
@@ -42,16 +43,16 @@ impl Cursor {
     }
 }
 
-/// The process: what does not change while it runs, and how long that has been.
+/// Facts about the process that are no counters.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ProcessInfo<'a> {
-    /// Seconds.
+    /// Uptime in seconds.
     pub uptime: u64,
-    /// The limits of the configuration.
+    /// The limits in force, by name.
     pub limits: &'a [(&'static str, usize)],
 }
 
-/// `/status.json`. `None` before the first look.
+/// The body of `/status.json`; `None` before the first moment was sampled.
 pub fn status(timeline: &Timeline, known: Cursor, process: ProcessInfo) -> Option<Value> {
     let now = timeline.now()?;
     let is = &now.is;
@@ -135,7 +136,7 @@ fn workers(is: &Moment) -> Value {
     })
 }
 
-/// The most frequent commands of the last seconds.
+/// The most frequent commands of the interval.
 fn commands(now: &Interval) -> Value {
     let (was, is) = (&now.was.totals.commands, &now.is.totals.commands);
     let table = &now.is.topology.commands;
@@ -160,7 +161,7 @@ fn commands(now: &Interval) -> Value {
         .collect()
 }
 
-/// The shards in the order of their slots, those without any last.
+/// Shards in the order of their slots, those without slots last.
 fn shards(now: &Interval) -> Value {
     let snapshot = &now.is.topology.snapshot;
     let ranges = ranges(snapshot);
@@ -184,7 +185,7 @@ fn shards(now: &Interval) -> Value {
     order.into_iter().filter_map(one).collect()
 }
 
-/// The slots of each shard, as ranges.
+/// Slot ranges of each shard, by shard index.
 fn ranges(snapshot: &Snapshot) -> Vec<Vec<(u16, u16)>> {
     let mut all: Vec<Vec<(u16, u16)>> = vec![Vec::new(); snapshot.shards.len()];
     let mut last: ShardIdx = NO_SHARD;
@@ -205,7 +206,7 @@ fn ranges(snapshot: &Snapshot) -> Vec<Vec<(u16, u16)>> {
 fn node(now: &Interval, node: &Node) -> Value {
     let nothing = NodeStats::default();
     let is = now.is.node(&node.addr).unwrap_or(&nothing);
-    // A node that the workers have only now heard of has begun from nothing.
+    // The counters of a node that is new to the workers began at zero.
     let was = now.was.node(&node.addr).unwrap_or(&nothing);
     let latency = is.latency.since(&was.latency);
     let (state, why) = now.is.state(node);
@@ -231,7 +232,7 @@ fn node(now: &Interval, node: &Node) -> Value {
     })
 }
 
-/// `/clients.json`.
+/// The body of `/clients.json`.
 pub fn clients(census: &Census) -> Value {
     let groups = |groups| {
         let (top, others) = largest(groups, GROUPS);
@@ -257,7 +258,7 @@ pub fn clients(census: &Census) -> Value {
     })
 }
 
-/// `/config.json`: the configuration in use, secrets masked.
+/// The body of `/config.json`: the configuration in use, secrets masked.
 pub fn config(config: &Config) -> Value {
     let one = |key: crate::config::KeyEntry| json!({ "key": key.key, "value": key.value, "default": key.is_default, "doc": key.doc });
     key_entries(config).into_iter().map(one).collect()
