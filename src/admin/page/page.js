@@ -1,14 +1,14 @@
 
 'use strict';
-// The status page: asks /status.json every second and shows it. All text from outside goes in as
-// text (el, text), never as markup.
+// The script of the status page: fetches /status.json every second and displays it. Foreign text is
+// inserted as text nodes (el, text), never as markup.
 
 // ---- the document ----
 
 const $ = (id) => document.getElementById(id);
 const SVG = 'http://www.w3.org/2000/svg';
 
-/** An element with properties ("class", "aria-…" and "data-…" are attributes) and children. */
+/** Creates an element with attributes, event listeners ("onclick") and children. */
 function el(tag, props = {}, ...children) {
   return fill(document.createElement(tag), props, children);
 }
@@ -26,13 +26,13 @@ function fill(node, props, children) {
   return node;
 }
 
-/** Sets text only where it changes, so that a selection stays. */
+/** Sets the text of a node only if it changes, so that the user's selection is kept. */
 function text(node, value) {
   const words = String(value ?? '');
   if (node.textContent !== words) node.textContent = words;
 }
 
-/** Replaces the children only when `what` is not what it was. */
+/** Replaces the children of a node by those that `make` returns, only if `what` has changed. */
 const shownIn = new WeakMap();
 function replace(node, what, make) {
   const mark = JSON.stringify(what);
@@ -69,16 +69,16 @@ function duration(seconds) {
   return `${whole} ${unit}${rest ? ` ${rest} ${next[1]}` : ''}`;
 }
 
-// ---- asking ----
+// ---- requests ----
 
 let token = sessionStorage.getItem('slotway-token') ?? '';
 
-// Pages that this slotway does not have: a browser complains of each time that it is told so.
+// Paths that slotway does not have, kept because browsers log an error for each 404.
 const absent = new Set();
 
 class Refused extends Error {}
 
-/** A page of slotway as JSON; null if there is no such page. */
+/** Fetches a JSON document of slotway; null if there is no such document. */
 async function ask(path) {
   const page = path.split('?')[0];
   if (absent.has(page)) return null;
@@ -95,7 +95,7 @@ async function ask(path) {
 
 function login(wrong) {
   const dialog = $('login');
-  text($('login-error'), wrong ? 'That is not the token.' : '');
+  text($('login-error'), wrong ? 'Wrong token.' : '');
   if (!dialog.open) dialog.showModal();
   $('token').select();
 }
@@ -169,7 +169,7 @@ function showCluster(s) {
   const all = s.shards.flatMap((shard) => shard.nodes);
   const covered = s.topology.covered === 16384 ? 'all slots covered' : `${16384 - s.topology.covered} slots without a primary`;
   text($('cluster-facts'), s.topology.generation === 0 ? (s.topology.error ?? 'no seed has answered yet')
-    : `${plural(s.shards.length, 'shard')}, ${plural(all.length, 'node')}, ${covered}; told ${duration(s.topology.age ?? 0)} ago`);
+    : `${plural(s.shards.length, 'shard')}, ${plural(all.length, 'node')}, ${covered}; refreshed ${duration(s.topology.age ?? 0)} ago`);
   const form = s.shards.map((shard) => [shard.slots, shard.nodes.map((node) => [node.addr, node.name, node.role, node.zone])]);
   replace($('slots'), form.map(([slots]) => slots), () => s.shards.flatMap(slotBar));
   $('slots').setAttribute('aria-label', s.shards.map((shard, i) => `shard ${i + 1}: slots ${rangeWords(shard.slots)}`).join('; '));
@@ -220,7 +220,7 @@ function nodeRow(node) {
     bar.style.width = `${(100 * now.ops) / busiest}%`;
     const values = [si(now.ops), micros(now.p50), micros(now.p99), si(now.in_flight)];
     facts.forEach(([value], i) => text(value, values[i]));
-    row.title = `${plural(now.connections, 'connection')}, ${now.connecting} being made, ${now.backoff} waiting to try again; ` +
+    row.title = `${plural(now.connections, 'connection')}, ${now.connecting} connecting, ${now.backoff} in backoff; ` +
       `${bytes(now.sent)}/s sent, ${bytes(now.received)}/s received; ${now.failures} lost or failed`;
   });
   return row;
@@ -232,14 +232,14 @@ const KEPT = 600;
 let rows = [];
 let columns = {};
 let lastRow = 0;
-// Until somebody chooses: as long as there is something to show.
+// Until the user chooses a range: the shortest one that holds all rows.
 let chosenSeconds = null;
 let shownSeconds = 60;
 const RANGES = [60, 180, 600];
 
 function remember(history) {
   columns = Object.fromEntries(history.columns.map((name, i) => [name, i]));
-  // Another process counts from the beginning.
+  // A new process numbers its rows from 1.
   if (history.last < lastRow) rows = [];
   lastRow = history.last;
   rows = rows.concat(history.rows).slice(-KEPT);
@@ -274,7 +274,7 @@ function plot(form) {
   return draw;
 }
 
-/** A number of an axis, without zeros that say nothing. */
+/** Shortens the label of an axis: no trailing zeros. */
 const short = (words) => words.replace(/(\.\d*?)0+(?!\d)/, '$1').replace(/\.(?!\d)/, '');
 
 /** Round steps for an axis up to `top`: 1, 2 or 5 times a power (in bytes: of two). */
@@ -319,7 +319,7 @@ function drawPlot(form, canvas, values, pointer) {
     let line = '', before = null;
     for (const row of seen) {
       const value = row[at[i]];
-      // Where slotway did not look, or there was nothing to see, is a gap.
+      // Missing rows and values make gaps in the line.
       if (value === null) { before = null; continue; }
       line += `${before !== null && row[0] - before < 3500 ? 'L' : 'M'}${x(row[0]).toFixed(1)} ${y(value).toFixed(1)}`;
       before = row[0];
@@ -364,7 +364,7 @@ function showEvents(events) {
   if (!events.list) return;
   revision = events.revision;
   replace($('event-list'), events.list, () => events.list.length === 0
-    ? el('li', { class: 'empty' }, 'Nothing has happened yet.')
+    ? el('li', { class: 'empty' }, 'No events yet.')
     : events.list.map((event) => el('li', {},
       el('time', { class: 'muted', datetime: new Date(event.last).toISOString(), title: `first ${clock(event.first)}` }, clock(event.last)),
       el('span', { class: `pill ${event.level}` }, el('span', { 'aria-hidden': 'true' }, LEVELS[event.level]), event.kind),
@@ -374,7 +374,7 @@ function showEvents(events) {
 
 const cut = (words, length) => words.length > length ? `${words.slice(0, length)}…` : words;
 
-/** A table; a column is [heading, class, cell's content of a row]. */
+/** Creates a table; a column is [heading, class, function from a row to the cell's content]. */
 function table(list, cells) {
   return el('div', { class: 'scroll' }, el('table', {},
     el('thead', {}, el('tr', {}, ...cells.map(([head, kind]) => el('th', { class: kind === 'n' ? 'n' : null, scope: 'col' }, head)))),
@@ -396,11 +396,11 @@ function showCommands(list) {
     ['commands', 'n', (c) => si(c.ops)], ['errors', 'n', (c) => si(c.errors)]]));
 }
 
-// ---- keys and slow commands: pages that may not be there ----
+// ---- keys and slow commands: documents that may be absent ----
 
 function showKeys(hot, big) {
-  const off = () => empty('Switched off: observe.hot_keys = true in the configuration switches it on.');
-  text($('hot-facts'), hot?.enabled ? `about ${si(hot.commands_per_second)} commands with keys per second, one in ${hot.sample} looked at` : '');
+  const off = () => empty('Switched off: set observe.hot_keys = true in the configuration to switch it on.');
+  text($('hot-facts'), hot?.enabled ? `about ${si(hot.commands_per_second)} commands with keys per second, one in ${hot.sample} sampled` : '');
   const most = hot?.keys?.[0]?.per_second ?? 1;
   replace($('hot'), hot, () => !hot?.enabled ? off() : hot.keys.length === 0 ? empty('No key stands out.') : table(hot.keys.slice(0, 15), [
     ['key', 'key mono', (k) => k.key + (k.truncated ? '…' : '')], ['', 'bar', (k) => load(k.per_second / most)],
@@ -418,7 +418,7 @@ function showSlow(log) {
   const on = log && log.slower_than_micros >= 0;
   text($('slow-facts'), on ? `slower than ${micros(log.slower_than_micros)}; ${si(log.total)} since the start` : '');
   replace($('slow-list'), log, () => {
-    if (!on) return empty('Switched off: slowlog.slower_than in the configuration says from when on a command is slow.');
+    if (!on) return empty('Switched off: set slowlog.slower_than in the configuration to switch it on.');
     if (log.entries.length === 0) return empty('No command was slow.');
     return table(log.entries.slice(0, 12), [
       ['at', 'n', (e) => clock(e.time * 1000)], ['command', 'key mono', (e) => cut(e.args.join(' '), 100)],
@@ -447,7 +447,7 @@ function showClients(census, workers) {
     bars('By library', census.libraries.top, census.libraries.others),
     bars('By name', census.names.top, census.names.others)]);
   replace($('slow-readers'), census.slow_readers, () => census.slow_readers.length === 0 ? [] : [
-    el('h3', {}, 'Replies not taken'), table(census.slow_readers, [
+    el('h3', {}, 'Unread replies'), table(census.slow_readers, [
       ['client', 'mono', (c) => c.addr], ['name', 'key', (c) => c.name || '–'], ['user', '', (c) => c.user],
       ['last command', 'mono', (c) => c.command.replace('|', ' ')], ['waiting', 'n', (c) => bytes(c.output)]])]);
 }
@@ -460,12 +460,12 @@ function showConfig() {
   const wanted = $('config-find').value.trim().toLowerCase();
   const all = $('config-all').checked || wanted !== '';
   const list = config.filter((k) => (all || !k.default) && `${k.key} ${k.value} ${wanted ? k.doc : ''}`.toLowerCase().includes(wanted));
-  replace($('config-list'), list, () => list.length === 0 ? empty(wanted ? 'No key is like that.' : 'All keys are at their defaults.')
+  replace($('config-list'), list, () => list.length === 0 ? empty(wanted ? 'No key matches.' : 'All keys are at their defaults.')
     : list.map((k) => el('div', { class: k.default ? '' : 'set' }, el('dt', { class: 'mono' }, k.key),
       el('dd', { class: 'mono' }, k.value), el('dd', { class: 'doc' }, meaning(k.doc)))));
 }
 
-/** The first sentence; the others where they are wanted. */
+/** The first sentence of a key's documentation; further ones can be unfolded. */
 function meaning(doc) {
   const end = doc.indexOf('. ') + 1;
   return end === 0 ? doc : el('details', {}, el('summary', {}, doc.slice(0, end)), doc.slice(end + 1));
@@ -474,11 +474,11 @@ function meaning(doc) {
 $('config-find').addEventListener('input', showConfig);
 $('config-all').addEventListener('change', showConfig);
 
-// ---- once a second ----
+// ---- polling ----
 
 let last = null;
 let workers = { list: [] };
-// Which beginning this is: what an earlier one has started ends itself.
+// Number of the current polling run; loops of earlier runs end themselves.
 let run = 0;
 
 function live(words, stale) {
@@ -507,7 +507,7 @@ async function keys() {
   showSlow(slow);
 }
 
-/** Does `work` again and again, `pause` milliseconds after its end; not while nobody looks. */
+/** Repeats `work`, `pause` milliseconds after its end, except while the page is hidden. */
 async function again(work, pause) {
   const mine = run;
   while (mine === run) {
@@ -524,7 +524,7 @@ async function again(work, pause) {
 
 function refused() {
   run += 1;
-  live('a token is wanted', true);
+  live('token required', true);
   login(token !== '');
 }
 
