@@ -445,14 +445,23 @@ fn a_redirection_is_a_span_of_its_own() {
     cluster.move_slot(slot, &from, &to).expect("to move it");
     let reply = conn.command(&["GET", "moving:key"]).expect("a reply");
     assert_eq!(reply.text().as_deref(), Some("hidden"));
-    let mut told = Vec::new();
-    let has = |body: &[u8], word: &str| body.windows(word.len()).any(|w| w == word.as_bytes());
-    while !has(&told, "slotway.followed") {
+    let mut spans: Vec<Value> = Vec::new();
+    let followed = serde_json::json!({"key": "slotway.followed", "value": {"boolValue": true}});
+    let is_followed = |span: &Value| {
+        span["attributes"].as_array().is_some_and(|attributes| attributes.contains(&followed))
+    };
+    while !spans.iter().any(is_followed) {
         let body = bodies.recv_timeout(common::PATIENCE).expect("spans of the redirection");
-        told.extend(body);
+        let text = String::from_utf8_lossy(&body);
+        assert!(!text.contains("hidden") && !text.contains("moving:key"), "no keys, no values");
+        let request: Value = serde_json::from_slice(&body).expect("OTLP/JSON");
+        let found = request["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array();
+        spans.extend(found.expect("spans").iter().cloned());
     }
-    assert!(has(&told, "MOVED") && has(&told, "GET") && has(&told, "queue"));
-    assert!(!has(&told, "hidden") && !has(&told, "moving:key"), "no keys, no values");
+    let redirected = spans.iter().find(|span| is_followed(span)).expect("it");
+    assert_eq!((&redirected["name"], &redirected["kind"]), (&"GET".into(), &3.into()));
+    assert_eq!(redirected["status"]["message"], "MOVED");
+    assert!(spans.iter().any(|span| span["name"] == "queue"));
     assert!(proxy.metric("slotway_redirections_total", "moved") >= 1.0);
     common::eventually("it is counted", || {
         proxy.metric("slotway_trace_spans_total", "exported") >= 8.0
