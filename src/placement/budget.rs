@@ -1,37 +1,37 @@
-//! How many retries a worker may send: a share of the recent commands and a minimum. A retry beyond
-//! it waits; it does not fail.
+//! The retry budget of a worker: a minimum per second, plus a share of the commands that were
+//! answered. A retry that exceeds it waits; it does not fail.
 
-/// A second in microseconds.
+/// One second, in microseconds.
 const SECOND: u64 = 1_000_000;
 
-/// The retries that one worker may send: a share of the commands that were answered, and a
-/// minimum per second. What is not used within a second expires.
+/// A token bucket of retries. Tokens that are not used within a second expire.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Budget {
     ratio: f64,
     min_per_second: f64,
     tokens: f64,
-    /// Tokens earned per second, as of the last look.
+    /// Tokens earned per second, as of the last [`Budget::earn`].
     rate: f64,
     seen: u64,
     at: u64,
 }
 
 impl Budget {
-    /// `percent` retries for a hundred commands, and `min_per_second` in any case.
+    /// A budget of `percent` retries per 100 commands, and at least `min_per_second`.
     pub fn new(percent: usize, min_per_second: usize) -> Budget {
         let min = min_per_second as f64;
         let ratio = percent as f64 / 100.0;
         Budget { ratio, min_per_second: min, tokens: min, rate: min, seen: 0, at: 0 }
     }
 
-    /// Takes over another configuration; what was earned stays.
+    /// Replaces the configuration and keeps the tokens.
     pub fn configure(&mut self, percent: usize, min_per_second: usize) {
         self.ratio = percent as f64 / 100.0;
         self.min_per_second = min_per_second as f64;
     }
 
-    /// Adds what was earned until `now`; `answered` is the worker's number of commands so far.
+    /// Adds the tokens earned until `now` (microseconds). `answered`: total commands answered by
+    /// the worker. At most once a millisecond.
     pub fn earn(&mut self, now: u64, answered: u64) {
         let passed = now.saturating_sub(self.at);
         if passed < 1_000 {
@@ -45,24 +45,24 @@ impl Budget {
         } else {
             self.rate
         };
-        // What was saved in busier times does not last.
+        // Tokens saved at a higher rate expire over the next second.
         let surplus = (self.tokens - self.rate).max(0.0);
         self.tokens -= surplus * seconds.min(1.0);
         (self.seen, self.at) = (answered, now);
     }
 
-    /// Whether one more retry may go now.
+    /// Whether a retry may be sent now.
     pub fn has(&self) -> bool {
         self.tokens >= 1.0
     }
 
-    /// Takes `count` retries, if need be on credit: those that cannot wait make others wait, a
-    /// second's worth at most.
+    /// Takes `count` tokens, on credit if need be: retries that cannot wait delay others. The debt
+    /// is at most one second's minimum.
     pub fn take(&mut self, count: usize) {
         self.tokens = (self.tokens - count as f64).max(-self.min_per_second);
     }
 
-    /// Microseconds until there is one more.
+    /// Time until there is a token, in microseconds: 1 ms to 1 s.
     pub fn wait(&self) -> u64 {
         let missing = (1.0 - self.tokens).max(0.0);
         ((missing / self.rate.max(1.0) * SECOND as f64) as u64).clamp(1_000, SECOND)
@@ -83,7 +83,7 @@ mod tests {
         }
         assert!(!budget.has());
         assert_eq!(budget.wait(), 100_000);
-        // Half a second with 100 commands: 5 and 20.
+        // Half a second with 100 commands earns 5 and 20.
         budget.earn(SECOND + SECOND / 2, 100);
         let mut more = 0;
         while budget.has() {
@@ -91,10 +91,10 @@ mod tests {
             more += 1;
         }
         assert_eq!(more, 25);
-        // A long time later there is a second's worth.
+        // After a long time there is one second's worth.
         budget.earn(100 * SECOND, 100);
         assert!((budget.tokens - 10.0).abs() < 0.01, "{}", budget.tokens);
-        // Credit is a second's worth, too.
+        // The debt is limited to one second's worth.
         budget.take(1000);
         assert!((budget.tokens + 10.0).abs() < 0.01, "{}", budget.tokens);
     }
@@ -104,7 +104,7 @@ mod tests {
         let mut budget = Budget::new(0, 10);
         budget.configure(50, 20);
         assert_eq!(budget.tokens, 10.0);
-        // A second with 100 commands: 20 and 50.
+        // A second with 100 commands earns 20 and 50.
         budget.earn(SECOND, 100);
         assert_eq!(budget.tokens, 70.0);
     }
@@ -123,7 +123,7 @@ mod tests {
     fn what_was_saved_in_busier_times_does_not_last() {
         let mut budget = Budget::new(0, 100);
         budget.configure(0, 50);
-        // In half a second half of what is above a second's worth is lost.
+        // Half of the surplus over one second's worth expires in half a second.
         budget.earn(SECOND / 2, 0);
         assert_eq!(budget.tokens, 75.0);
     }

@@ -1,52 +1,54 @@
-//! The gate of a slot: while nodes refuse the slot as such, one command probes and the others wait.
+//! The gate of a slot: while nodes refuse the slot, one command probes it and the others wait.
 
 use std::collections::VecDeque;
 
 use crate::dest::ClientId;
 
-/// What a closed gate lets happen next.
+/// What the worker does next at a gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GateNext {
-    /// Nothing: it is open, nobody waits, or answers are awaited.
+    /// Nothing: the gate is open, no lane waits, or answers are outstanding.
     Nothing,
-    /// The next probe goes at this time.
+    /// Check again at this time, in microseconds; no probe may go before it.
     At(u64),
-    /// This lane's command may go. `paid`: an answer has paid for it, otherwise it needs the
-    /// worker's budget. It is still the first in the queue: see [`super::Holds::admit`].
+    /// This lane's command may go. The lane stays first in the queue until [`super::Holds::admit`].
     Try {
-        /// The lane.
+        /// The lane's client.
         lane: ClientId,
-        /// No budget is needed.
+        /// An answer has already paid for the command; otherwise it needs budget.
         paid: bool,
     },
 }
 
-/// Of one slot and [`Class`].
+/// The gate for one slot and one [`Class`](super::Class) of commands. Times are in microseconds of
+/// the worker's clock.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     /// Nodes refuse the slot.
     pub closed: bool,
-    /// When it was closed, microseconds.
+    /// When the gate was closed.
     pub since: u64,
-    /// Probes refused, one after the other.
+    /// Number of consecutive refused probes.
     pub failures: u8,
-    /// When the next probe goes.
+    /// Earliest time of the next probe.
     pub not_before: u64,
-    /// Commands that went through the closed gate and are not answered.
+    /// Number of admitted commands that are not answered.
     pub(super) under_way: u32,
-    /// How many may be under way.
+    /// Maximum number of admitted, unanswered commands: 1, and 1 more with each answer.
     pub width: u32,
-    /// Commands that may go without budget.
+    /// Number of commands that may go without taking from the budget.
     pub(super) paid: u32,
-    /// The last to go was a blocking command, which is answered by not being refused.
+    /// The last admitted command was a blocking one. Its answer may take forever, so it counts as
+    /// answered when it is not refused by `not_before`.
     pub(super) trial: bool,
-    /// The lanes that wait, each once.
+    /// The waiting lanes, each at most once.
     pub queue: VecDeque<ClientId>,
-    /// The worker will look at it again.
+    /// The worker has set a timer for this gate.
     pub(super) armed: bool,
 }
 
 impl Gate {
+    /// Records an answer: two more commands may go without budget; if none waits the gate opens.
     pub fn answered(&mut self, now: u64) {
         self.failures = 0;
         self.trial = false;

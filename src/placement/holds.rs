@@ -1,17 +1,18 @@
-//! Commands that wait because their slot is in motion: it is being redirected, or has no primary.
+//! Holds: commands that wait because their slot is migrating, refused, or without a primary.
 //!
-//! While a slot is calm its commands are pipelined and nothing here is asked. With the first
-//! refusal (MOVED, ASK, TRYAGAIN …) the slot is *held*: each client that uses it gets a **lane**,
-//! in which commands go one at a time, in the order they were sent. That is what keeps the order
-//! per client and key: a command refused now and one sent later never overtake one another. When
-//! nothing was refused for a while the hold ends and the slot is pipelined again.
+//! Commands of a calm slot are pipelined and bypass this module. At the first refusal (MOVED, ASK,
+//! TRYAGAIN …) the slot is *held*: each client that uses it gets a **lane**, in which its commands
+//! go one at a time, in the order they were sent. This keeps the order per client and key: a
+//! refused command and a later one never overtake one another. When nothing has been refused for a
+//! while, the hold ends and the slot's commands are pipelined again.
 //!
-//! While nodes refuse the slot as such (CLUSTERDOWN, LOADING …) its **gate** is closed: one command
-//! goes and shows whether the refusals are over, the others wait in turn. Each answer lets two more
-//! go, so that a recovered slot is served within a few round trips, and a slot that flaps costs no
-//! more refusals than answers. There is a gate for each [`Class`] of commands.
+//! While nodes refuse the whole slot (CLUSTERDOWN, LOADING …) its **gate** is closed: one command
+//! goes as a probe, and the other lanes queue. Each answer admits two more commands, so that a
+//! recovered slot is served within a few round trips, and a flapping slot costs no more refusals
+//! than answers. There is one gate for each [`Class`] of commands.
 //!
-//! Pure bookkeeping: the worker asks what may go now and tells what came back.
+//! No I/O: the worker asks what may go, sends it and reports the result. All times are in
+//! microseconds of the worker's clock.
 
 use std::collections::VecDeque;
 
@@ -21,47 +22,47 @@ use crate::hash::IntMap;
 use super::gate::{Gate, GateNext};
 use super::policy::Class;
 
-/// What a waiting command costs beside its bytes, so that a limit on bytes is one on their number,
-/// too.
+/// Memory accounted to a waiting command beside its bytes, so that a limit on bytes limits their
+/// number.
 const OVERHEAD: usize = 128;
 
-/// A command that waits.
+/// A waiting command.
 #[derive(Debug)]
 pub struct Held<T> {
-    /// What the worker knows of it.
+    /// The worker's description of the command.
     pub meta: T,
-    /// Its bytes.
+    /// The command as it is sent to the node.
     pub frame: Vec<u8>,
 }
 
-/// What [`Holds`] needs to know of a waiting command.
+/// What [`Holds`] needs to know about a waiting command.
 pub trait HoldMeta {
-    /// When its client sent it, in microseconds of the worker's clock.
+    /// When the client sent the command, in microseconds of the worker's clock.
     fn started(&self) -> u64;
-    /// Which gate it goes through.
+    /// The gate that the command passes.
     fn class(&self) -> Class;
 }
 
+/// The commands of one client for one held slot.
 #[derive(Debug)]
 struct Lane<T> {
-    /// Refused by a node, in the order they were first sent: they go before `fresh`.
+    /// Commands refused by a node, in the order they were first sent. They go before `fresh`.
     refused: VecDeque<Held<T>>,
-    /// Came while the slot was held.
+    /// Commands that arrived while the slot was held.
     fresh: VecDeque<Held<T>>,
-    /// How many at the front of `fresh` came before the hold and were not sent.
+    /// Number of commands at the front of `fresh` that arrived before the hold and were not sent.
     unsent: usize,
-    /// Commands under way: one, or the parts that the lane's next command was divided into.
+    /// Number of the lane's commands in flight: at most one, or the parts that it was divided into.
     under_way: u32,
-    /// Commands that were sent before the hold and are not answered: whatever comes of them, they
-    /// were first.
+    /// Number of unanswered commands that were sent before the hold. They precede all others.
     in_flight: u32,
-    /// Nothing goes before this moment (backoff after TRYAGAIN and the like).
+    /// Earliest time of the lane's next command (backoff after TRYAGAIN and the like).
     not_before: u64,
-    /// The gate that its command under way went through while that was closed.
+    /// The closed gate that admitted the lane's command in flight.
     through: Option<Class>,
-    /// Stands in this gate's queue.
+    /// The gate in whose queue the lane waits.
     queued: Option<Class>,
-    /// Its next command is a retry that needs the worker's budget.
+    /// The lane's next command is a retry that has not been taken from the worker's budget.
     owes: bool,
 }
 
@@ -95,12 +96,12 @@ impl<T> Lane<T> {
 struct SlotHold<T> {
     lanes: IntMap<ClientId, Lane<T>>,
     last_refusal: u64,
-    /// What waits for this slot.
+    /// Accounted bytes of the slot's waiting commands.
     bytes: usize,
     gates: [Gate; Class::COUNT],
 }
 
-/// All held slots of one worker.
+/// The held slots of one worker.
 #[derive(Debug)]
 pub struct Holds<T> {
     slots: IntMap<u16, SlotHold<T>>,
@@ -130,14 +131,14 @@ impl<T: HoldMeta> Holds<T> {
         self.slots.keys().copied().collect()
     }
 
-    /// Bytes that the commands that wait occupy.
+    /// Memory of all waiting commands, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether a command of `len` bytes may wait for `slot`: within `limit` bytes for all slots
-    /// together a slot gets as much as is still left for the others, so that one that is written
-    /// to without end leaves room for them.
+    /// Whether a command of `len` bytes may wait for `slot`. Within `limit` bytes for all slots
+    /// together, a slot may take as much as it leaves for the others, so that one busy slot cannot
+    /// use up the limit.
     pub fn fits(&self, slot: u16, len: usize, limit: usize) -> bool {
         let ours = self.slots.get(&slot).map_or(0, |hold| hold.bytes);
         ours + self.bytes + len + OVERHEAD <= limit
@@ -159,12 +160,12 @@ impl<T: HoldMeta> Holds<T> {
         }
     }
 
-    /// Commands that wait.
+    /// Number of waiting commands.
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// Holds `slot` from now on, or holds it on.
+    /// Holds `slot`, or extends its hold.
     pub fn hold(&mut self, slot: u16, now: u64) {
         let hold = self.slots.entry(slot).or_insert_with(|| SlotHold {
             lanes: IntMap::default(),
@@ -179,21 +180,21 @@ impl<T: HoldMeta> Holds<T> {
         Some(self.slots.get_mut(&slot)?.lanes.entry(key).or_default())
     }
 
-    /// A command of the lane was sent before the hold and is not answered.
+    /// Counts an unanswered command of the lane that was sent before the hold.
     pub fn track(&mut self, slot: u16, key: ClientId) {
         if let Some(lane) = self.lane(slot, key) {
             lane.in_flight += 1;
         }
     }
 
-    /// Such a command is answered, or lost.
+    /// Records that such a command ([`Holds::track`]) is answered or lost.
     pub fn untrack(&mut self, slot: u16, key: ClientId) {
         if let Some(lane) = self.lane(slot, key) {
             lane.in_flight = lane.in_flight.saturating_sub(1);
         }
     }
 
-    /// A command that came while the slot is held.
+    /// Appends a command that arrived while the slot was held.
     pub fn push_fresh(&mut self, slot: u16, key: ClientId, held: Held<T>) {
         self.add(slot, held.frame.len());
         if let Some(lane) = self.lane(slot, key) {
@@ -201,8 +202,8 @@ impl<T: HoldMeta> Holds<T> {
         }
     }
 
-    /// A command that came before the hold and was not sent, taken out of a node's queue: it goes
-    /// before what came while the slot is held, and after what was sent.
+    /// Inserts a command that arrived before the hold and was not sent (it was in a node's queue):
+    /// before those that arrived during the hold, behind those that were sent.
     pub fn push_unsent(&mut self, slot: u16, key: ClientId, held: Held<T>) {
         self.add(slot, held.frame.len());
         if let Some(lane) = self.lane(slot, key) {
@@ -211,7 +212,7 @@ impl<T: HoldMeta> Holds<T> {
         }
     }
 
-    /// A command that was sent before the hold and was refused.
+    /// Appends a command that was sent before the hold and refused.
     pub fn push_refused(&mut self, slot: u16, key: ClientId, held: Held<T>) {
         self.add(slot, held.frame.len());
         if let Some(lane) = self.lane(slot, key) {
@@ -219,8 +220,8 @@ impl<T: HoldMeta> Holds<T> {
         }
     }
 
-    /// The lane's command that was under way was refused: it is the next again, not before
-    /// `not_before`.
+    /// Returns the lane's command in flight, which was refused, to the front of its lane. It goes
+    /// again at `not_before`.
     pub fn push_back_again(&mut self, slot: u16, key: ClientId, held: Held<T>, not_before: u64) {
         self.add(slot, held.frame.len());
         if let Some(lane) = self.lane(slot, key) {
@@ -231,7 +232,7 @@ impl<T: HoldMeta> Holds<T> {
         self.leave_gate(slot, key);
     }
 
-    /// The lane's command that went through a closed gate is not under way any more.
+    /// Takes the lane's command off the count of the closed gate that admitted it.
     fn leave_gate(&mut self, slot: u16, key: ClientId) -> Option<Class> {
         let hold = self.slots.get_mut(&slot)?;
         let class = hold.lanes.get_mut(&key)?.through.take()?;
@@ -240,8 +241,8 @@ impl<T: HoldMeta> Holds<T> {
         Some(class)
     }
 
-    /// The lane's turn is taken by a command that was just refused and is sent elsewhere at once,
-    /// if it is the lane's next.
+    /// Takes the lane's turn for a command that was just refused and is resent elsewhere at once.
+    /// `false`: it is not the lane's next command.
     pub fn begin(&mut self, slot: u16, key: ClientId) -> bool {
         match self.lane(slot, key) {
             Some(lane) if lane.under_way == 0 && lane.refused.is_empty() => {
@@ -252,9 +253,8 @@ impl<T: HoldMeta> Holds<T> {
         }
     }
 
-    /// The lane's command under way is divided into `parts`, which go at the same time; what waits
-    /// in the lane goes when all of them have come to their end. Gives the closed gate that the
-    /// command went through.
+    /// Replaces the lane's command in flight by `parts`, which go at the same time; the lane goes
+    /// on when all of them have ended. Returns the closed gate that the command had passed.
     pub fn divide(&mut self, slot: u16, key: ClientId, parts: u32) -> Option<Class> {
         if let Some(lane) = self.lane(slot, key) {
             lane.under_way = parts;
@@ -262,15 +262,15 @@ impl<T: HoldMeta> Holds<T> {
         self.leave_gate(slot, key)
     }
 
-    /// Nothing of this lane goes before `not_before`.
+    /// Delays the lane until `not_before`.
     pub fn delay(&mut self, slot: u16, key: ClientId, not_before: u64) {
         if let Some(lane) = self.lane(slot, key) {
             lane.not_before = lane.not_before.max(not_before);
         }
     }
 
-    /// The lane's command that was under way has come to its end: the node has `answered` it, or it
-    /// is given up. Gives the gate that it went through while that was closed.
+    /// Records the end of the lane's command in flight: the node has `answered` it, or it was given
+    /// up. Returns the closed gate that the command had passed.
     pub fn done(&mut self, slot: u16, key: ClientId, answered: bool, now: u64) -> Option<Class> {
         if let Some(lane) = self.lane(slot, key) {
             lane.under_way = lane.under_way.saturating_sub(1);
@@ -286,9 +286,9 @@ impl<T: HoldMeta> Holds<T> {
         Some(&mut self.slots.get_mut(&slot)?.gates[class as usize])
     }
 
-    /// A node has refused the slot: its gate for `class` is closed, and the next probe goes after
-    /// the pause that `pause` gives for the number of failures. Refusals of what was sent before
-    /// change nothing. `true`: it was open.
+    /// Closes the slot's gate for `class` after a refusal; `true` if it was open. The next probe
+    /// goes after `pause(failures)` microseconds. Refusals that arrive before that do not extend
+    /// the pause.
     pub fn close(
         &mut self,
         slot: u16,
@@ -309,8 +309,8 @@ impl<T: HoldMeta> Holds<T> {
         opened
     }
 
-    /// Something has changed that may be the end of the refusals: the next probe goes now, and if it
-    /// is `paid` without budget. `false`: the gate is open.
+    /// Makes the next probe due now, because something may have ended the refusals. `paid`: without
+    /// taking from the budget. `false`: the gate is open.
     pub fn hurry(&mut self, slot: u16, class: Class, now: u64, paid: bool) -> bool {
         match self.gate(slot, class) {
             Some(gate) if gate.closed => {
@@ -322,13 +322,13 @@ impl<T: HoldMeta> Holds<T> {
         }
     }
 
-    /// Since when the slot is refused to commands of `class`; `None`: it is not.
+    /// Since when the slot is refused to commands of `class`; `None` if its gate is open.
     pub fn closed_since(&self, slot: u16, class: Class) -> Option<u64> {
         let gate = &self.slots.get(&slot)?.gates[class as usize];
         gate.closed.then_some(gate.since)
     }
 
-    /// The class of the lane's next command, if it may go as far as its lane is concerned.
+    /// The class of the lane's next command, if the lane lets it go at `now`.
     pub fn ready(&self, slot: u16, key: ClientId, now: u64) -> Option<Class> {
         let lane = self.slots.get(&slot)?.lanes.get(&key)?;
         if lane.under_way > 0 || lane.not_before > now {
@@ -338,7 +338,7 @@ impl<T: HoldMeta> Holds<T> {
         Some(lane.refused.front().or_else(fresh)?.meta.class())
     }
 
-    /// The lane waits at a closed gate. `true`: the gate is closed.
+    /// Appends the lane to the queue of the gate; `false` if the gate is open.
     pub fn wait_at_gate(&mut self, slot: u16, class: Class, key: ClientId) -> bool {
         let Some(hold) = self.slots.get_mut(&slot) else { return false };
         let gate = &mut hold.gates[class as usize];
@@ -353,8 +353,8 @@ impl<T: HoldMeta> Holds<T> {
         true
     }
 
-    /// What the gate lets happen next. `waits`: the client waits with a command that is not in its
-    /// lane (a blocking one).
+    /// What the gate permits next. `waits` tells whether a client waits with a command that is not
+    /// in its lane (a blocking one).
     pub fn gate_next(
         &mut self,
         slot: u16,
@@ -398,8 +398,9 @@ impl<T: HoldMeta> Holds<T> {
         }
     }
 
-    /// The gate's first goes through: its command, or `None` for a client with a blocking one,
-    /// which counts as answered when it was not refused within `trial` microseconds.
+    /// Admits the first lane in the gate's queue and returns its command. `None`: the client waits
+    /// with a blocking command, which counts as answered if it is not refused within `trial`
+    /// microseconds.
     pub fn admit(&mut self, slot: u16, class: Class, now: u64, trial: u64) -> Option<Held<T>> {
         let gate = self.gate(slot, class)?;
         let key = *gate.queue.front()?;
@@ -425,26 +426,26 @@ impl<T: HoldMeta> Holds<T> {
         }
     }
 
-    /// The time has come for which the worker had armed the gate.
+    /// Records that the gate's timer has expired.
     pub fn disarm(&mut self, slot: u16, class: Class) {
         if let Some(gate) = self.gate(slot, class) {
             gate.armed = false;
         }
     }
 
-    /// The worker will look at the gate again. `false`: it was going to.
+    /// Records that a timer is set for the gate; `false` if there was one already.
     pub fn arm(&mut self, slot: u16, class: Class) -> bool {
         self.gate(slot, class).is_some_and(|gate| !std::mem::replace(&mut gate.armed, true))
     }
 
-    /// The lane's next command is a retry that needs the worker's budget.
+    /// Marks the lane's next command as a retry that has to be taken from the worker's budget.
     pub fn owe(&mut self, slot: u16, key: ClientId) {
         if let Some(lane) = self.lane(slot, key) {
             lane.owes = true;
         }
     }
 
-    /// Whether it does; `paid`: it does not any more.
+    /// Whether the lane's next command is such a retry; `paid` removes the mark.
     pub fn owes(&mut self, slot: u16, key: ClientId, paid: bool) -> bool {
         let lane = self.slots.get_mut(&slot).and_then(|hold| hold.lanes.get_mut(&key));
         lane.is_some_and(|lane| {
@@ -454,8 +455,8 @@ impl<T: HoldMeta> Holds<T> {
         })
     }
 
-    /// Takes out what waits for `slot` and is of `class`, each lane's in order; not what waits
-    /// behind commands of another class.
+    /// Takes out the waiting commands of `slot`, each lane's in order. With a `class`, only those
+    /// at the front of their lanes up to the first command of another class.
     pub fn take_waiting(&mut self, slot: u16, class: Option<Class>) -> Vec<Held<T>> {
         let Some(hold) = self.slots.get_mut(&slot) else { return Vec::new() };
         let mut out = Vec::new();
@@ -476,7 +477,7 @@ impl<T: HoldMeta> Holds<T> {
         out
     }
 
-    /// The lane's next command, if one may go now; it is under way from here on.
+    /// Takes the lane's next command, which is in flight from here on; `None` if none may go.
     pub fn next(&mut self, slot: u16, key: ClientId, now: u64) -> Option<Held<T>> {
         let lane = self.slots.get_mut(&slot)?.lanes.get_mut(&key)?;
         if lane.under_way > 0 || lane.not_before > now {
@@ -495,15 +496,15 @@ impl<T: HoldMeta> Holds<T> {
         Some(held)
     }
 
-    /// The lanes of `slot` that have something to send.
+    /// The lanes of `slot` that have waiting commands.
     pub fn lanes(&self, slot: u16) -> Vec<ClientId> {
         let hold = self.slots.get(&slot);
         let waiting = |(key, lane): (&ClientId, &Lane<T>)| (lane.waiting() > 0).then_some(*key);
         hold.map(|h| h.lanes.iter().filter_map(waiting).collect()).unwrap_or_default()
     }
 
-    /// The slots where nothing was refused since `since` and nobody waits at a closed gate or for
-    /// the budget.
+    /// The slots where nothing was refused after `since`, and where no lane waits at a closed gate
+    /// or for the budget.
     pub fn calm(&self, since: u64) -> Vec<u16> {
         let waits = |gate: &Gate| gate.closed && !gate.queue.is_empty();
         let owes = |lane: &Lane<T>| lane.owes && lane.waiting() > 0;
@@ -513,8 +514,8 @@ impl<T: HoldMeta> Holds<T> {
         self.slots.iter().filter(|(_, h)| calm(h)).map(|(s, _)| *s).collect()
     }
 
-    /// Ends the hold of a calm slot as far as nothing is under way: takes out what waits in quiet
-    /// lanes, in order, to be pipelined. `true`: the slot is not held any more.
+    /// Ends the hold of a calm slot as far as no command is in flight: takes out the commands of
+    /// quiet lanes, in order, to be pipelined. `true`: the slot is no longer held.
     pub fn release(&mut self, slot: u16) -> (Vec<Held<T>>, bool) {
         let Some(hold) = self.slots.get_mut(&slot) else { return (Vec::new(), true) };
         let mut out = Vec::new();
@@ -534,7 +535,7 @@ impl<T: HoldMeta> Holds<T> {
         (out, ended)
     }
 
-    /// Ends the hold of `slot` altogether: takes out what waits, each lane's in order.
+    /// Ends the hold of `slot` and takes out all waiting commands, each lane's in order.
     pub fn end(&mut self, slot: u16) -> Vec<Held<T>> {
         let Some(hold) = self.slots.remove(&slot) else { return Vec::new() };
         let lanes = hold.lanes.into_values();
@@ -543,7 +544,7 @@ impl<T: HoldMeta> Holds<T> {
         out
     }
 
-    /// Takes out what was sent by its client before `before` and still waits.
+    /// Takes out the waiting commands that their clients sent at `before` or earlier.
     pub fn expire(&mut self, before: u64) -> Vec<(u16, Held<T>)> {
         let mut out = Vec::new();
         for (slot, hold) in &mut self.slots {
@@ -556,7 +557,7 @@ impl<T: HoldMeta> Holds<T> {
                 }
                 lane.unsent = lane.unsent.saturating_sub(fresh - lane.fresh.len());
             }
-            // Clients come and go while a slot is held.
+            // Remove empty lanes: clients come and go while a slot is held.
             hold.lanes.retain(|_, lane| !lane.is_quiet() || lane.waiting() > 0);
         }
         out.iter().for_each(|(slot, h): &(u16, Held<T>)| self.take(*slot, h.frame.len()));

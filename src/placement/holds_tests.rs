@@ -9,7 +9,7 @@ impl HoldMeta for Sent {
         self.0
     }
 
-    /// Reads are those from 1,000 on.
+    /// Numbers from 1,000 on stand for reads.
     fn class(&self) -> Class {
         if self.0 >= 1_000 { Class::Read } else { Class::Write }
     }
@@ -78,7 +78,7 @@ fn the_parts_of_a_command_go_together_and_all_before_the_next() {
     assert_eq!(next(&mut h, A), None, "two parts are under way");
     assert!(!h.begin(7, A));
     assert!(!h.release(7).1, "the lane is not quiet");
-    // A part that is refused is the next, when the others have come to their end.
+    // A refused part is the lane's next command once the other parts have ended.
     h.push_back_again(7, A, command(3), 0);
     assert_eq!(next(&mut h, A), None);
     h.done(7, A, false, 100);
@@ -117,7 +117,7 @@ fn a_calm_slot_is_released_but_for_busy_lanes() {
     assert_eq!((h.count(), h.bytes()), (0, 0));
 }
 
-/// Gives the key of the lane that goes.
+/// Admits the next lane; returns its command and whether it was paid for.
 fn through(holds: &mut Holds<Sent>, now: u64) -> Option<(u64, bool)> {
     match holds.gate_next(7, Class::Write, now, |_| false) {
         GateNext::Try { paid, .. } => {
@@ -151,7 +151,7 @@ fn one_goes_through_a_closed_gate_and_each_answer_lets_two_more_go() {
     assert_eq!(h.done(7, lanes[1], true, 40), Some(Class::Write));
     assert_eq!([through(&mut h, 40), through(&mut h, 40)], [Some((3, true)), Some((4, true))]);
     assert_eq!(through(&mut h, 40), None);
-    // Given up, not answered: nothing is learned from it.
+    // Given up without an answer: the gate learns nothing.
     h.done(7, lanes[2], false, 40);
     assert_eq!(through(&mut h, 40), Some((5, false)));
     for lane in [3, 4] {
@@ -188,7 +188,7 @@ fn old_ones_expire() {
     assert_eq!(h.count(), 1);
 }
 
-/// Slot 7 is held, and these commands of lane A wait.
+/// Holds slot 7, with these commands waiting in lane A.
 fn waiting(commands: &[u64]) -> Holds<Sent> {
     let mut h = Holds::default();
     h.hold(7, 0);
@@ -217,7 +217,7 @@ fn a_slot_gets_as_much_as_is_left_for_the_others() {
     let mut h = waiting(&[]);
     assert!(h.fits(7, 10, one) && !h.fits(7, 10, one - 1));
     h.push_fresh(7, A, command(1));
-    // Its own and all of them, which is the same here, and the next one.
+    // The slot's bytes, all slots' bytes (the same here), and the next command's.
     assert!(h.fits(7, 10, 3 * one) && !h.fits(7, 10, 3 * one - 1));
     assert!(h.fits(9, 10, 2 * one) && !h.fits(9, 10, 2 * one - 1), "another slot has none");
     h.push_fresh(7, A, command(2));
@@ -324,7 +324,7 @@ fn a_gate_that_is_open_is_not_hurried() {
     assert!(!h.hurry(7, Class::Read, 6, true), "that of another class");
 }
 
-/// The gate is closed at 0, until 1,000; who waits, waits with a blocking command.
+/// Closes the gate at 0 until 1,000, with a client that waits with a blocking command.
 fn at_a_closed_gate() -> Holds<Sent> {
     let mut h = waiting(&[]);
     h.close(7, Class::Write, 0, |_| 1_000);
@@ -348,7 +348,7 @@ fn a_blocking_command_that_is_not_refused_opens_the_gate() {
 #[test]
 fn a_gate_without_a_queue_opens_when_nothing_is_awaited() {
     let mut h = at_a_closed_gate();
-    // Who waited is gone: after the pause the gate stays closed, as it was refused once.
+    // The waiting client is gone. After the pause the gate stays closed, as it was refused once.
     assert_eq!(h.gate_next(7, Class::Write, 1_000, |_| false), GateNext::Nothing);
     assert!(h.closed_since(7, Class::Write).is_some());
     h.hurry(7, Class::Write, 1_000, false);

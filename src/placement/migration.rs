@@ -1,55 +1,55 @@
-//! What is known of a slot's migration from one node to another.
+//! The known target of a slot's migration, and when to probe for it.
 
 use crate::cluster::NodeAddr;
 
 use super::Refusal;
 
-/// Least time between two questions where a slot is being migrated to, microseconds.
+/// Minimum interval between two probes for a migration's target, in microseconds.
 const PROBE_PAUSE: u64 = 1_000_000;
 
-/// What is known of the migration of one held slot.
+/// The migration of one held slot.
 #[derive(Debug, Default)]
 pub struct Migration {
     to: Option<NodeAddr>,
-    /// Earliest time of the next question, microseconds.
+    /// Earliest time of the next probe, in microseconds.
     next_probe: u64,
 }
 
 impl Migration {
-    /// The node that the slot is being migrated to, once one is known.
+    /// The node that is importing the slot, if known.
     pub fn to(&self) -> Option<&NodeAddr> {
         self.to.as_ref()
     }
 
-    /// The slot is being migrated to this node.
+    /// Records the node that is importing the slot.
     pub fn leads_to(&mut self, addr: NodeAddr) {
         self.to = Some(addr);
     }
 
-    /// Whether the node may be asked where the slot is being migrated to: once in a while.
+    /// Whether the target may be probed for at `now`: at most once a second.
     pub fn may_be_probed(&self, now: u64) -> bool {
         now >= self.next_probe
     }
 
-    /// It is being asked.
+    /// Records a probe at `now`.
     pub fn probed(&mut self, now: u64) {
         self.next_probe = now + PROBE_PAUSE;
     }
 }
 
-/// What a refusal says of its slot's migration.
+/// What a refusal says about its slot's migration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MigrationNews<'a> {
-    /// It goes on, to this node.
+    /// The slot is being imported by this node.
     To(&'a NodeAddr),
-    /// It is over.
+    /// The migration is over.
     Over,
-    /// Nothing.
+    /// The refusal does not tell.
     None,
 }
 
 impl<'a> MigrationNews<'a> {
-    /// Of this refusal.
+    /// Reads the news from a refusal: ASK names the target, MOVED ends the migration.
     pub fn of(refusal: &'a Refusal) -> MigrationNews<'a> {
         match refusal {
             Refusal::Ask(_, addr) => MigrationNews::To(addr),

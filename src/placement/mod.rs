@@ -1,6 +1,11 @@
-//! Where commands go, and what becomes of those that do not get there: holds and lanes of slots in
-//! motion, refusals of nodes, the retry policy, the choice of a replica. No I/O: what is told goes
-//! in, what is to be done comes out.
+//! Command placement: which node serves a slot, what happens to a command after a refusal or a lost
+//! connection, and which replica a read goes to. No I/O: the worker reports events and carries out
+//! the decisions.
+//!
+//! - **retry policy** (`policy`): what happens to a command that was refused, lost or overdue.
+//! - **hold** (`holds`): a migrating or refused slot; its commands wait in one **lane** per client.
+//! - **gate** (`gate`): a circuit breaker per slot and [`Class`], passed by one probe at a time.
+//! - **retry budget** (`budget`, `retries`): the number of retries that a worker may send.
 
 mod budget;
 mod gate;

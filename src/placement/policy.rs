@@ -1,61 +1,63 @@
-//! The retry policy: what becomes of a command that a node has refused, whose connection is lost, or
-//! whose time is over. Every module that sends a command again asks here.
+//! The retry policy: what happens to a command after a node refuses it, after its connection is
+//! lost, and at its deadline. Every module that resends commands asks here.
 //!
-//! A command is sent again where that cannot change data twice: no node has executed it (it was
-//! refused, or never sent in full), or it only reads. A command whose outcome is unknown and that
-//! may have changed data is answered with an error that says so.
+//! A command is resent only where that cannot change data twice: no node has executed it (it was
+//! refused, or not fully written), or it only reads. A command that may have changed data and whose
+//! outcome is unknown is answered with an error that says so. One exception: a blocking pop (BLPOP
+//! …) whose connection is lost is resent, because it was most likely still waiting; if it fails
+//! later, the error says that it may have been executed ([`may_have_executed`]).
 //!
-//! Three limits keep retries from becoming a load of their own:
-//! - the **pause** of one command doubles with its attempts ([`pause`]);
-//! - the **gate** of a slot ([`super::Holds`]): while nodes refuse the slot, one command probes and
-//!   the others wait for its answer;
-//! - the **budget** of a worker ([`super::Budget`]): a share of the recent commands.
+//! Three limits keep retries from overloading the nodes:
+//! - **pause**: the delay between two attempts of one command, which doubles ([`pause`]);
+//! - **gate** of a slot ([`super::Holds`]): while nodes refuse the slot, one command probes it and
+//!   the others wait for the answer;
+//! - **budget** of a worker ([`super::Budget`]): retries are limited to a share of recent commands.
 //!
-//! Who asks: `Upstream::lost` for commands on connections that clients share, `ops::Errand` and
-//! `worker/dedicated.rs` for those on connections of their own, `worker/refused.rs` and
-//! `worker/shards.rs` after refusals, `worker/join.rs` for KEYS, `worker/topology.rs` for what was
-//! not sent, `worker/clock.rs` at deadlines, `emulate::Talk` for the steps of emulated commands.
+//! Callers: `Upstream::lost` for shared connections; `ops::Errand` and `worker/dedicated.rs` for
+//! dedicated connections; `worker/refused.rs` and `worker/shards.rs` after refusals;
+//! `worker/join.rs` for KEYS; `worker/topology.rs` for unsent commands; `worker/clock.rs` at
+//! deadlines; `emulate::Talk` for the steps of emulated commands.
 //!
-//! A redirection to a known node is progress, not repetition: the first [`FAST_TRIES`] of a command
-//! are followed without a pause.
+//! A redirection to a known node is progress rather than repetition: a command follows its first
+//! [`FAST_TRIES`] redirections without a pause.
 
 use crate::cluster::SLOTS;
 use crate::errors::Unanswered;
 
 use super::{Redirection, Refusal};
 
-/// Redirections that are followed without a pause.
+/// Number of redirections that a command follows without a pause.
 const FAST_TRIES: u8 = 5;
-/// The pause before the first retry, microseconds.
+/// Pause before the first retry, in microseconds.
 const SHORTEST: u64 = 1_000;
-/// The longest pause between two retries of a command, and between two probes of a slot,
-/// microseconds. It is also how late a recovery can be noticed.
+/// Longest pause between two attempts of a command or two probes of a slot, in microseconds. A
+/// recovery is noticed at most this late.
 const LONGEST: u64 = 50_000;
 
-/// When a refused command is sent again.
+/// When a refused command is resent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
-    /// At once, to the slot's owner.
+    /// Immediately, to the slot's owner.
     Now,
-    /// At once, behind ASKING, to the node that was named.
+    /// Immediately, behind ASKING, to the node that the redirection names.
     Asking,
     /// After a pause of this many microseconds.
     After(u64),
 }
 
-/// For whom a refusal holds.
+/// Which commands a refusal applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// For every command of its kind and slot, and most likely for the node's other slots.
+    /// All commands of the same [`Class`] and slot, and most likely the node's other slots too.
     Node,
-    /// For every command of its kind and slot.
+    /// All commands of the same [`Class`] and slot.
     Slot,
-    /// For the keys of this command.
+    /// Only this command's keys.
     Keys,
 }
 
-/// Kinds of commands that a node refuses or serves together: in a cluster that is down it may
-/// still serve reads (`cluster-allow-reads-when-down`) and shard messages
+/// Classes of commands that a node refuses or serves together. While the cluster is down, a node
+/// may still serve reads (`cluster-allow-reads-when-down`) and shard messages
 /// (`cluster-allow-pubsubshard-when-down`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
@@ -70,65 +72,66 @@ pub enum Class {
 impl Class {
     /// Number of classes.
     pub const COUNT: usize = 3;
-    /// All of them, by discriminant.
+    /// All classes, indexed by discriminant.
     pub const ALL: [Class; Self::COUNT] = [Class::Read, Class::Write, Class::Publish];
 }
 
-/// How often a command without keys follows redirections.
+/// Maximum number of redirections that a command without keys follows.
 const MAX_HOPS: u8 = 16;
-/// How often a step that changes nothing is asked again.
+/// Maximum number of attempts for a read-only step of an emulated command.
 pub const MAX_STEP_TRIES: usize = 3;
 
-/// A command, as far as it matters for sending it again.
+/// The properties of a command that decide whether it is resent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
-    /// A command on a connection that clients share, or its part for the keys of one slot.
+    /// A command on a shared connection, or the part of such a command for the keys of one slot.
     Shared {
-        /// It changes nothing.
+        /// The command only reads.
         reads: bool,
     },
-    /// A read on a connection to a replica.
+    /// A read on a connection to a replica, where it may see older data.
     ReplicaRead,
-    /// A part of a command for all shards (DBSIZE, FLUSHALL): whoever is the shard's primary may
-    /// execute it.
+    /// A part of a command for all shards (DBSIZE, FLUSHALL). Any node that is the shard's primary
+    /// may execute it.
     ShardPart {
-        /// It changes nothing.
+        /// The command only reads.
         reads: bool,
-        /// A read of a key of the shard goes in front of it.
+        /// The part is sent in a transaction behind a read of one of the shard's keys
+        /// (`worker/shard_check.rs`).
         behind_check: bool,
     },
-    /// A part for one node and no other (CONFIG SET).
+    /// A part for one particular node (CONFIG SET).
     NodePart {
-        /// It changes nothing.
+        /// The command only reads.
         reads: bool,
     },
-    /// A command that occupies a dedicated connection, most of them because they may block.
+    /// A command that occupies a dedicated connection, usually because it may block.
     Blocking {
-        /// It changes nothing.
+        /// The command only reads.
         reads: bool,
-        /// It may be sent again after a node may have executed it.
+        /// The command may be resent even if a node may have executed it.
         repeatable: bool,
     },
     /// WATCH of the keys of one slot.
     Watch,
-    /// The part of a WATCH over several slots.
+    /// One slot's part of a WATCH over several slots.
     WatchPart,
     /// A transaction on the connection that watches its keys.
     Exec,
-    /// The piece of a transaction over several slots.
+    /// One slot's part of a transaction over several slots.
     ExecPiece,
-    /// The question whether a watched key was changed.
+    /// The check whether a watched key has changed, before a transaction over several slots.
     WatchCheck,
-    /// The list of one primary, for KEYS.
+    /// The list of keys of one primary, for KEYS.
     KeyList {
-        /// The client has the beginning of the reply.
+        /// The client has received the beginning of the reply.
         begun: bool,
     },
-    /// A part of a command over several dedicated connections (WAIT).
+    /// One node's part of a command that occupies several dedicated connections (WAIT).
     LentPart,
     /// A step of an emulated command.
     Step {
-        /// It leaves nothing behind.
+        /// The step leaves no changes behind.
         harmless: bool,
     },
     /// A command whose reply is discarded.
@@ -136,7 +139,7 @@ pub enum Work {
 }
 
 impl Work {
-    /// Whether it is a read on a connection that clients share.
+    /// Whether this is a read, or a part that only reads, on a shared connection.
     fn only_reads(self) -> bool {
         match self {
             Work::Shared { reads } | Work::ShardPart { reads, .. } | Work::NodePart { reads } => {
@@ -148,55 +151,56 @@ impl Work {
     }
 }
 
-/// How far a command had come.
+/// How far a command had come when its connection was lost or its deadline passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// It waits for its slot, or for a pause to end: it is in no connection's queue.
+    /// Waiting for its slot or for the end of a pause; in no connection's queue.
     Held,
-    /// It is in a connection's queue, and not all of it was written.
+    /// In a connection's queue and not fully written.
     Unsent,
-    /// All of it was written.
+    /// Fully written.
     Sent,
-    /// The same, and a write that its client sent behind it on the connection is lost with it: sent
-    /// again, a read would see what came later.
+    /// Fully written, and the same client's later write to the same slot is lost with the
+    /// connection and not resent. Resent now, a read would see a later value.
     Overtaken,
 }
 
-/// What becomes of a refused command.
+/// What happens to a refused command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterRefusal {
-    /// It is sent again.
+    /// The command is resent.
     Again(Retry, Scope),
-    /// It is sent to the slot's primary.
+    /// The read goes to the slot's primary instead.
     ToPrimary,
-    /// The transaction is answered as if a watched key had been changed: nothing was executed.
+    /// The transaction is answered as if a watched key had changed. Nothing was executed.
     Aborted,
-    /// The client gets the node's error.
+    /// The node's reply is passed on to the client as it is.
     Told,
-    /// Its client's connection is closed: it has a part of the reply.
+    /// The client's connection is closed, because the client has received a part of the reply.
     Closed,
 }
 
-/// What becomes of a command whose connection is lost.
+/// What happens to a command whose connection is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterLoss {
-    /// It is sent again when there is a connection.
+    /// The command is resent once there is a connection.
     Again,
-    /// The client is told that the outcome is unknown.
+    /// The client gets an error: the outcome is unknown.
     OutcomeUnknown,
-    /// The client is told that it was not executed.
+    /// The client gets an error: the command was not executed.
     NotExecuted,
-    /// The transaction is answered as if a watched key had been changed: nothing was executed.
+    /// The transaction is answered as if a watched key had changed. Nothing was executed.
     Aborted,
-    /// Its client's connection is closed: it has a part of the reply.
+    /// The client's connection is closed, because the client has received a part of the reply.
     Closed,
-    /// Nobody waits for it.
+    /// The command is dropped, because its reply would be discarded.
     Forgotten,
 }
 
-/// Whether a refusal is about the command that it answers, so that the policy holds for it. A
-/// redirection of another slot than the command's `slot` is not: a script can answer with anything.
-/// A command without keys (`None`) follows any slot's redirection, [`MAX_HOPS`] times.
+/// Whether the policy applies to a refusal, that is, whether it is about the command that it
+/// answers. A redirection of another slot than the command's `slot` is not: a script can return any
+/// error. A command without keys (`slot` is `None`) follows redirections of any slot, [`MAX_HOPS`]
+/// times.
 pub fn concerns(refusal: &Refusal, slot: Option<u16>, tries: u8) -> bool {
     match (refusal, slot) {
         (Refusal::Moved(at, _) | Refusal::Ask(at, _), Some(slot)) => at.0 == slot,
@@ -205,8 +209,8 @@ pub fn concerns(refusal: &Refusal, slot: Option<u16>, tries: u8) -> bool {
     }
 }
 
-/// Decides about a command that was refused for the `tries`th time. `known`: the node that a
-/// redirection names is one of the cluster's.
+/// Decides what happens to a command after its `tries`th refusal. `known`: the node that a
+/// redirection names is a node of the cluster.
 pub fn after_refusal(work: Work, refusal: &Refusal, known: bool, tries: u8) -> AfterRefusal {
     use Redirection::{ClusterDown, Loading, MasterDown, ReadOnly};
     let again = || {
@@ -218,14 +222,14 @@ pub fn after_refusal(work: Work, refusal: &Refusal, known: bool, tries: u8) -> A
         Work::ReplicaRead => AfterRefusal::ToPrimary,
         Work::ShardPart { behind_check, .. } => match refusal {
             Refusal::Later(ClusterDown | Loading | MasterDown | ReadOnly) => again(),
-            // The key in front of it is the shard's, and so is the command.
+            // MOVED answers the read in front, whose key is in the shard.
             Refusal::Moved(..) if behind_check => again(),
             _ => AfterRefusal::Told,
         },
         Work::Exec | Work::ExecPiece | Work::WatchPart | Work::WatchCheck => AfterRefusal::Aborted,
         Work::KeyList { begun: true } => AfterRefusal::Closed,
         Work::KeyList { begun: false } => match refusal {
-            // Only the owner of a slot tells where its key may be.
+            // Only a slot's owner answers ASK: the node serves its shard, and its list counts.
             Refusal::Ask(..) => AfterRefusal::Told,
             _ => AfterRefusal::Again(Retry::After(pause(tries)), Scope::Keys),
         },
@@ -235,18 +239,17 @@ pub fn after_refusal(work: Work, refusal: &Refusal, known: bool, tries: u8) -> A
     }
 }
 
-/// When a command that is sent again after the `tries`th refusal goes, and for whom the refusal
-/// holds.
+/// When a command is resent after its `tries`th refusal, and which commands the refusal applies to.
 fn decide(refusal: &Refusal, known: bool, tries: u8) -> (Retry, Scope) {
     let fast = known && tries <= FAST_TRIES;
     let pause = || Retry::After(pause(tries));
     match refusal {
         Refusal::Moved(..) if fast => (Retry::Now, Scope::Keys),
-        // The nodes disagree about the slot.
+        // The nodes disagree about the slot's owner, or the named node is not known yet.
         Refusal::Moved(..) => (pause(), Scope::Slot),
         Refusal::Ask(..) if fast => (Retry::Asking, Scope::Keys),
         Refusal::Ask(..) => (pause(), Scope::Keys),
-        // The script goes before it; that it is sent once only is the worker's to see.
+        // The worker sends the script first and makes sure that it does so only once.
         Refusal::Later(Redirection::NoScript) => (Retry::Now, Scope::Keys),
         Refusal::Later(Redirection::TryAgain) => (pause(), Scope::Keys),
         Refusal::Later(Redirection::ReadOnly) => (pause(), Scope::Slot),
@@ -254,7 +257,7 @@ fn decide(refusal: &Refusal, known: bool, tries: u8) -> (Retry, Scope) {
     }
 }
 
-/// Decides about a command whose connection is lost.
+/// Decides what happens to a command whose connection is lost in `phase`.
 pub fn after_loss(work: Work, phase: Phase) -> AfterLoss {
     let sent = matches!(phase, Phase::Sent | Phase::Overtaken);
     match work {
@@ -268,7 +271,7 @@ pub fn after_loss(work: Work, phase: Phase) -> AfterLoss {
             Phase::Sent | Phase::Overtaken => AfterLoss::OutcomeUnknown,
         },
         Work::Blocking { repeatable, .. } if sent && !repeatable => AfterLoss::OutcomeUnknown,
-        // It waits on at the slot's next primary, with the time that is left.
+        // The command keeps waiting at the slot's next primary, for the rest of its timeout.
         Work::Blocking { .. } | Work::Watch => AfterLoss::Again,
         Work::Exec | Work::ExecPiece if sent => AfterLoss::OutcomeUnknown,
         Work::Exec | Work::ExecPiece | Work::WatchCheck => AfterLoss::Aborted,
@@ -280,14 +283,14 @@ pub fn after_loss(work: Work, phase: Phase) -> AfterLoss {
     }
 }
 
-/// What is known of a command whose time is over. `repeated`: it was sent before, and that
+/// What is known about a command at its deadline. `repeated`: an earlier attempt was sent, and its
 /// connection was lost.
 pub fn at_deadline(work: Work, phase: Phase, repeated: bool) -> Unanswered {
     let sent = matches!(phase, Phase::Sent | Phase::Overtaken);
     let reads = work.only_reads();
     match work {
         Work::Watch | Work::WatchCheck if sent => Unanswered::Harmless,
-        // Its parts have connections of their own, and may have been executed.
+        // `phase` does not cover the parts, which have their own connections and only read.
         Work::KeyList { .. } => Unanswered::Harmless,
         Work::Blocking { .. } if sent || may_have_executed(work, repeated) => Unanswered::Unknown,
         Work::Blocking { .. } => Unanswered::NotExecuted,
@@ -299,47 +302,47 @@ pub fn at_deadline(work: Work, phase: Phase, repeated: bool) -> Unanswered {
     }
 }
 
-/// Whether a command that was `lost` with its connection, and is not answered with a reply, may have
-/// changed data all the same: whatever its last attempt's failure, the client is told.
+/// Whether a command that ends with an error may have changed data in an earlier attempt: `lost`
+/// says that the connection of an attempt was lost after the command was sent. The client is then
+/// told so, whatever the last attempt's error is.
 pub fn may_have_executed(work: Work, lost: bool) -> bool {
     lost && matches!(work, Work::Blocking { reads: false, .. })
 }
 
-/// What the cluster says of the node of a connection.
+/// The state of a connection's node in the current topology.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Standing {
-    /// It is one of the cluster's nodes.
+    /// The node is part of the topology.
     pub known: bool,
-    /// Its connection works, or is being made.
+    /// The connection works or is being established.
     pub reachable: bool,
-    /// It has failed, and another node is primary in its place.
+    /// The node has failed, and another node is primary in its place.
     pub superseded: bool,
-    /// Another node is primary of its shard.
+    /// Another node is the primary of its shard.
     pub deposed: bool,
 }
 
-/// Which node a command in a connection's queue is for.
+/// Which nodes may execute a command that is in a connection's queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
-    /// The owner of its slot.
+    /// The owner of the command's slot.
     Owner {
-        /// The slot is owned by another node now.
+        /// The slot's owner is no longer this connection's node.
         elsewhere: bool,
-        /// It goes behind ASKING, to the node that imports the slot.
+        /// The command goes behind ASKING to the node that is importing the slot.
         asking: bool,
     },
     /// Any primary.
     Any,
     /// The primary of the node's shard.
     Shard,
-    /// The node itself.
+    /// Only this node.
     Node,
-    /// Nobody waits for it.
+    /// Irrelevant: the reply is discarded.
     Nobody,
 }
 
-/// Whether a command that was not sent leaves the queue of its node for another one, after the
-/// topology has changed.
+/// Whether an unsent command is moved from its connection's queue after a change of topology.
 pub fn leaves_queue(target: Target, node: Standing) -> bool {
     match target {
         Target::Owner { elsewhere, asking } => elsewhere && !asking,
@@ -350,7 +353,8 @@ pub fn leaves_queue(target: Target, node: Standing) -> bool {
     }
 }
 
-/// The pause before try `tries` of a command or probe, microseconds, without jitter.
+/// Pause before attempt number `tries` of a command or probein microseconds, without jitter: 1, 2,
+/// 4 … 50 ms.
 pub fn pause(tries: u8) -> u64 {
     (SHORTEST << tries.saturating_sub(1).min(10)).min(LONGEST)
 }

@@ -1,11 +1,11 @@
-//! A node's refusals that are not the client's business: the command was not executed, and may be
-//! sent again, there or elsewhere.
+//! Refusals: error replies of a node that say it has not executed the command, so that the command
+//! may be sent again, to the same node or to another. Clients do not see them.
 //!
 //! <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#redirection-and-resharding>
 
 use crate::cluster::{NodeAddr, Slot};
 
-/// The kinds of redirecting or retryable errors that a node can answer with.
+/// Kinds of redirecting or retryable errors (metrics label `kind`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Redirection {
@@ -20,9 +20,9 @@ pub enum Redirection {
 }
 
 impl Redirection {
-    /// How many kinds there are.
+    /// Number of kinds.
     pub const COUNT: usize = 8;
-    /// Label values, by discriminant.
+    /// Label values, indexed by discriminant.
     pub const NAMES: [&'static str; Self::COUNT] = [
         "moved",
         "ask",
@@ -35,20 +35,20 @@ impl Redirection {
     ];
 }
 
-/// What a node refused, and where it points.
+/// A refusal, with the target of a redirection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// The slot is another node's now.
+    /// MOVED: the slot belongs to the node at this address.
     Moved(Slot, NodeAddr),
-    /// Ask that node this once, with ASKING.
+    /// ASK: the command is to be sent to the node at this address once, behind ASKING.
     Ask(Slot, NodeAddr),
-    /// Try again later: TRYAGAIN, CLUSTERDOWN, LOADING, MASTERDOWN, READONLY, NOSCRIPT.
+    /// Retryable without a target: TRYAGAIN, CLUSTERDOWN, LOADING, MASTERDOWN, READONLY, NOSCRIPT.
     Later(Redirection),
 }
 
 impl Refusal {
-    /// Understands an error reply; `asked` is the node that sent it, meant where the reply names
-    /// no host.
+    /// Parses an error reply of the node `asked`, whose host is meant where a redirection names
+    /// none. `None`: the reply is not a refusal.
     pub fn parse(frame: &[u8], asked: &NodeAddr) -> Option<Refusal> {
         let text = crate::resp::reply::error_text(frame)?;
         let mut words = text.splitn(4, |&b| b == b' ');
@@ -61,13 +61,13 @@ impl Refusal {
                 let (slot, addr) = target(words.next()?, words.next()?, asked)?;
                 Refusal::Ask(slot, addr)
             }
-            // The node's own refusals only: a script can answer with any code it likes, after it
-            // has done something.
+            // Whole texts are compared, as a script can return any error code after it has changed
+            // data.
             _ => Refusal::Later(LATER.iter().find(|(start, _)| text.starts_with(start))?.1),
         })
     }
 
-    /// For the metrics.
+    /// The kind of refusal, for the metrics.
     pub fn kind(&self) -> Redirection {
         match self {
             Refusal::Moved(..) => Redirection::Moved,
@@ -77,7 +77,7 @@ impl Refusal {
     }
 }
 
-/// How the refusals begin that say "not now".
+/// Beginnings of the retryable errors without a target.
 const LATER: &[(&[u8], Redirection)] = &[
     (b"TRYAGAIN Multiple keys request during rehashing of slot", Redirection::TryAgain),
     (b"CLUSTERDOWN The cluster is down", Redirection::ClusterDown),
@@ -86,12 +86,12 @@ const LATER: &[(&[u8], Redirection)] = &[
     (b"LOADING Valkey is loading the dataset in memory", Redirection::Loading),
     (b"MASTERDOWN Link with MASTER is down", Redirection::MasterDown),
     (b"READONLY You can't write against a read only replica", Redirection::ReadOnly),
-    // Valkey's text is shorter. See `heals` in the worker for what else it takes.
+    // Valkey's text is shorter. The worker checks more before it sends the script (`heals`).
     (b"NOSCRIPT No matching script.", Redirection::NoScript),
 ];
 
-/// `3999` and `127.0.0.1:6381`; an IPv6 address has no brackets here; an empty or unknown (`?`)
-/// host is the one that was asked.
+/// Parses the slot and the address of a redirection (`3999`, `127.0.0.1:6381`). IPv6 addresses have
+/// no brackets here; an empty host or `?` means the host of the node that was `asked`.
 fn target(slot: &[u8], addr: &[u8], asked: &NodeAddr) -> Option<(Slot, NodeAddr)> {
     let slot: u16 = std::str::from_utf8(slot).ok()?.parse().ok()?;
     let (host, port) = std::str::from_utf8(addr).ok()?.rsplit_once(':')?;

@@ -1,66 +1,67 @@
-//! Which node of its shard a read goes to: `read_from`. No I/O.
+//! The choice of the node that a read goes to: `read_from`. No I/O.
 
 use crate::cluster::{Health, NodeAddr, Unfit};
 use crate::config::{Config, InFailover, ReadFrom};
 
-/// A node that was not measured for so long is asked once, to see whether it got better,
-/// microseconds.
+/// A node without a measurement for this long gets one read as a probe, to notice when it has
+/// become faster. Microseconds.
 const PROBE_AFTER: u64 = 1_000_000;
-/// A node is as good as the fastest one if it takes longer by no more than this, microseconds, ...
+/// Nodes count as equal to the fastest one if they are slower by at most these microseconds …
 const AS_GOOD_BY: u64 = 100;
-/// ... and this part of it.
+/// … plus the fastest one's latency divided by this.
 const AS_GOOD_PART: u64 = 4;
-/// One measurement is this part of the mean.
+/// Weight of one measurement in the mean: one part in this many.
 const WEIGHT: u64 = 8;
 
-/// Where a read went that need not go to its primary (label `to`).
+/// Where a read that need not go to its primary went (metrics label `to`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadTo {
     /// A replica.
     Replica,
     /// A replica in slotway's own zone, for `read_from = "zone"`.
     ZoneReplica,
-    /// A replica, because the primary is not reached.
+    /// A replica, because the primary is unreachable.
     FailoverReplica,
-    /// The primary, chosen.
+    /// The primary, by choice.
     Primary,
-    /// The primary, for want of a replica.
+    /// The primary, because no replica can be read from.
     PrimaryFallback,
 }
 
 impl ReadTo {
-    /// How many there are.
+    /// Number of values.
     pub const COUNT: usize = 5;
-    /// Label values, by discriminant.
+    /// Label values, indexed by discriminant.
     pub const NAMES: [&'static str; Self::COUNT] =
         ["replica", "zone_replica", "failover_replica", "primary", "primary_fallback"];
 }
 
-/// What the configuration says about reads.
+/// The configuration of reads.
 #[derive(Debug, Clone)]
 pub struct Wishes {
     /// `read_from`.
     pub from: ReadFrom,
-    /// Empty: unknown.
+    /// `zone`; empty if unknown.
     zone: String,
-    /// Replicas answer while a primary is not reached, even if `from` is the primary.
+    /// `replicas.in_failover = "read"`: replicas answer while a primary is unreachable, even if
+    /// `from` is the primary.
     pub in_failover: bool,
 }
 
 impl Wishes {
-    /// Of this configuration.
+    /// Takes the settings from the configuration.
     pub fn new(config: &Config) -> Self {
         let in_failover = config.replicas.in_failover == InFailover::Read;
         Wishes { from: config.read_from, zone: config.zone.clone(), in_failover }
     }
 
-    /// Some reads of ordinary connections go elsewhere than to the primary.
+    /// Whether reads of clients that have not sent READONLY may go to replicas.
     pub fn any(&self) -> bool {
         self.from != ReadFrom::Primary || self.in_failover
     }
 
-    /// For a connection that said READONLY: the configuration's wish, or, where that is the
-    /// primary, the connection's.
+    /// The preference for a client that has sent READONLY: `read_from`, or replicas where that is
+    /// the primary.
     pub fn for_readonly(&self) -> ReadFrom {
         match self.from {
             ReadFrom::Primary => ReadFrom::PreferReplica,
@@ -69,22 +70,23 @@ impl Wishes {
     }
 }
 
-/// A shard's nodes, as reads see them. Indexes of the worker's nodes.
+/// The nodes of a shard that can be read from, as indexes into the worker's nodes.
 #[derive(Debug, Default)]
 pub struct Readable {
-    /// Its primary is in slotway's zone.
+    /// The primary is in slotway's zone.
     primary_near: bool,
-    /// Replicas to read from.
+    /// Replicas that can be read from.
     fit: Vec<u16>,
-    /// Those of them in slotway's zone.
+    /// The replicas in `fit` that are in slotway's zone.
     near: Vec<u16>,
-    /// Replicas that only lack a primary: for as long as that is not reached.
+    /// Replicas whose only fault is the loss of their primary. They are read from while it is
+    /// unreachable.
     orphans: Vec<u16>,
 }
 
 impl Readable {
-    /// From the shard's primary and its replicas that are online. Of a node that was not looked at
-    /// yet nothing bad is known.
+    /// Sorts the shard's online replicas by their health. A node whose health is not known yet
+    /// counts as fit.
     pub fn new<'a>(
         wishes: &Wishes,
         health: &Health,
@@ -112,39 +114,39 @@ impl Readable {
     }
 }
 
-/// Where a read goes; the primary is the ordinary way.
+/// The chosen node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
     /// To the primary.
     Primary(ReadTo),
-    /// To this node, which is a replica.
+    /// To the replica with this index.
     Replica(u16, ReadTo),
 }
 
-/// What the worker knows at the moment of a choice.
+/// The state of the shard at the time of the choice.
 pub struct Moment<'a> {
-    /// The shard's primary, if it is reached.
+    /// The shard's primary, if it is reachable.
     pub primary: Option<u16>,
-    /// A replica is not waiting for its next attempt to be reached.
+    /// Whether a replica is reachable: it is not waiting for its next connection attempt.
     pub reached: &'a dyn Fn(u16) -> bool,
-    /// How fast a node is.
+    /// The latency of a node.
     pub speed: &'a dyn Fn(u16) -> Speed,
-    /// By which reads are spread: the same for the same client and slot.
+    /// Spreads reads over nodes: see [`seat`].
     pub seat: usize,
 }
 
-/// How fast a node is.
+/// The latency of a node, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speed {
-    /// Microseconds.
+    /// The mean latency in microseconds.
     Micros(u64),
-    /// Not known, or not lately, and it should be asked.
+    /// Unknown or outdated, and due for a probe.
     ToBeSeen,
-    /// Not known, and asked already.
+    /// Unknown, with a probe under way.
     Unknown,
 }
 
-/// Where a read of `shard` goes.
+/// Chooses the node for a read of `shard`.
 pub fn choose(from: ReadFrom, shard: &Readable, now: &Moment<'_>) -> Choice {
     let replica = |nodes: &[u16], to: ReadTo| {
         let node = pick(nodes, now.seat, now.reached)?;
@@ -178,13 +180,14 @@ pub fn choose(from: ReadFrom, shard: &Readable, now: &Moment<'_>) -> Choice {
     chosen.or_else(orphan).unwrap_or(Choice::Primary(last))
 }
 
-/// The one that the seat falls on, or the next one that is reached.
+/// The node at position `seat`, or the next one that is reachable.
 fn pick(nodes: &[u16], seat: usize, reached: &dyn Fn(u16) -> bool) -> Option<u16> {
     let first = seat.checked_rem(nodes.len())?;
     let in_turn = nodes.iter().cycle().skip(first).take(nodes.len());
     in_turn.copied().find(|&node| reached(node))
 }
 
+/// Any node of the shard: with equal shares for the primary and each replica.
 fn one_of_all(shard: &Readable, now: &Moment<'_>) -> Choice {
     let place = now.seat % (shard.fit.len() + 1);
     let replica = match place < shard.fit.len() {
@@ -197,8 +200,8 @@ fn one_of_all(shard: &Readable, now: &Moment<'_>) -> Choice {
     }
 }
 
-/// One that is to be seen; otherwise one of those that are as good as the fastest. `None`: nobody
-/// is reached.
+/// A node that is due for a probe, otherwise one of those that are as good as the fastest. `None`:
+/// no node is reachable.
 fn fastest(shard: &Readable, now: &Moment<'_>) -> Option<Choice> {
     let all = || {
         let replicas = shard.fit.iter().copied().filter(|&node| (now.reached)(node));
@@ -230,27 +233,28 @@ fn in_shard(node: u16, now: &Moment<'_>) -> Choice {
     }
 }
 
-/// The same number for the same client and slot, others for others.
+/// A number that spreads reads over nodes: always the same for one client and slot, which therefore
+/// keep reading from one node.
 pub fn seat(client: usize, slot: u16) -> usize {
     let mixed = ((client as u64) << 16 | u64::from(slot)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     (mixed >> 33) as usize
 }
 
-/// How fast a node has answered reads lately: an exponentially weighted mean.
+/// The latency of a node's recent replies to reads: an exponentially weighted mean.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Latency {
-    /// Eighths of microseconds; 0 is not known.
+    /// Eighths of microseconds; 0: unknown.
     mean: u64,
-    /// Of the last measurement.
+    /// Time of the last measurement, in microseconds.
     at: u64,
-    /// When it was last asked to be seen.
+    /// Time of the last probe, in microseconds.
     asked: Option<u64>,
 }
 
 impl Latency {
-    /// The node has answered a read after `micros`.
+    /// Records that the node has answered a read after `micros` microseconds.
     pub fn measured(&mut self, micros: u64, now: u64) {
-        // What was measured long ago says nothing about now.
+        // An old mean says nothing about now.
         self.mean = match self.mean {
             mean if mean > 0 && now.saturating_sub(self.at) <= PROBE_AFTER => {
                 (mean - mean / WEIGHT + micros).max(1)
@@ -260,8 +264,8 @@ impl Latency {
         self.at = now;
     }
 
-    /// `waiting`: how long the node has kept the oldest command waiting that it has not answered.
-    /// One that answers no more is not measured any more.
+    /// The latency at `now`. `waiting`: age of the oldest command that the node has not answered,
+    /// in microseconds; a node that has stopped answering yields no more measurements.
     pub fn speed(&self, waiting: u64, now: u64) -> Speed {
         let old = self.mean == 0 || now.saturating_sub(self.at) > PROBE_AFTER;
         if old && self.asked.is_none_or(|asked| now.saturating_sub(asked) > PROBE_AFTER) {
@@ -273,13 +277,13 @@ impl Latency {
         }
     }
 
-    /// Something is sent to it.
+    /// Records that a probe is sent at `now`.
     pub fn ask(&mut self, now: u64) {
         self.asked = Some(now);
     }
 }
 
-/// The node does not answer, as the control thread has found.
+/// Whether the control thread has found the node unreachable.
 pub fn is_unreachable(health: &Health, addr: &NodeAddr) -> bool {
     health.get(addr).is_some_and(|node| node.unfit == Some(Unfit::Unreachable))
 }
@@ -293,7 +297,7 @@ mod tests {
         NodeAddr { host: "h".into(), port }
     }
 
-    /// Node 0 is the primary, 1 to 3 are replicas; health by node: why unfit, zone.
+    /// A shard with primary 0 and replicas 1 to 3. Each node's health: why it is unfit, zone.
     fn shard(health: [(Option<Unfit>, &str); 4]) -> Readable {
         let wishes = Wishes { from: ReadFrom::Zone, zone: "z".into(), in_failover: false };
         let health: Health = (0..)
@@ -304,7 +308,7 @@ mod tests {
         Readable::new(&wishes, &health, Some(&addr(0)), (1..).zip(&replicas))
     }
 
-    /// What is chosen by 3000 clients, sorted, once each.
+    /// The distinct choices for 3000 clients, sorted; asserts that they are evenly distributed.
     fn chosen(
         from: ReadFrom,
         shard: &Readable,

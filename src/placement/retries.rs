@@ -1,4 +1,5 @@
-//! The retries of one worker that wait for its budget, and which slots each node has refused.
+//! A worker's queue of retries that wait for the retry budget, and the slots that each node has
+//! refused.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::Hash;
@@ -7,41 +8,41 @@ use super::Budget;
 use super::policy::Class;
 use crate::hash::{IntMap, KeyedSet};
 
-/// Slots of a node that are tried after the node has answered for one of them.
+/// Number of a node's refused slots that are probed after the node has answered for another one.
 const NEIGHBOURS: usize = 2;
 
-/// The retries of one worker. `W` says what is to be sent again.
+/// A worker's retries. `W` identifies what is to be resent.
 ///
-/// Its user asks before each retry ([`Retries::allows`]); what has to wait comes out of
-/// [`Retries::take`] when the budget has room, and is allowed when it is asked for then.
+/// The worker asks before each retry ([`Retries::allows`]). A retry that has to wait is returned by
+/// [`Retries::take`] once the budget has room; when the worker then asks again, it is allowed.
 #[derive(Debug)]
 pub struct Retries<W> {
-    /// How many may be sent.
+    /// The retry budget.
     pub budget: Budget,
     waiting: VecDeque<W>,
-    /// What stands in it: each once.
+    /// The elements of `waiting`, each of which is unique.
     queued: KeyedSet<W>,
     armed: bool,
-    /// The retry that is being carried out has been allowed.
+    /// The retry returned by `take` is already allowed.
     granted: bool,
-    /// By node: slots whose gates its refusals have closed.
+    /// Per node, the slots and classes whose gates its refusals have closed.
     refused: IntMap<u16, BTreeSet<(u16, u8)>>,
 }
 
 /// Whether a retry may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Allowance {
-    /// It may be sent now.
+    /// The retry may be sent now.
     Now,
-    /// It waits for the budget. `first`: it has not waited before.
+    /// The retry waits for the budget.
     Queued {
-        /// It was not in the queue yet.
+        /// The retry was not in the queue before.
         first: bool,
     },
 }
 
 impl<W: Copy + Eq + Hash> Retries<W> {
-    /// None waits.
+    /// An empty queue.
     pub fn new(budget: Budget) -> Retries<W> {
         Retries {
             budget,
@@ -53,7 +54,7 @@ impl<W: Copy + Eq + Hash> Retries<W> {
         }
     }
 
-    /// Whether the budget has room for this retry, behind those that wait; otherwise it waits.
+    /// Takes the retry from the budget, or queues it if others wait or the budget is used up.
     pub fn allows(&mut self, want: W) -> Allowance {
         if std::mem::take(&mut self.granted) {
             return Allowance::Now;
@@ -69,20 +70,20 @@ impl<W: Copy + Eq + Hash> Retries<W> {
         Allowance::Queued { first }
     }
 
-    /// Microseconds after which [`Retries::wake`] is to be called, if retries wait and it is not
-    /// going to be called anyway.
+    /// Delay in microseconds after which [`Retries::wake`] is to be called; `None`: no retry waits,
+    /// or a timer is already set.
     pub fn arm(&mut self) -> Option<u64> {
         let due = !self.waiting.is_empty() && !std::mem::replace(&mut self.armed, true);
         due.then(|| self.budget.wait())
     }
 
-    /// The time has come.
+    /// Records that the timer of [`Retries::arm`] has expired.
     pub fn wake(&mut self) {
         self.armed = false;
     }
 
-    /// The next retry to be carried out, which is allowed; `None`: none waits, or the budget has no
-    /// room. [`Retries::carried_out`] follows.
+    /// Takes the next retry out of the queue; `None`: the queue is empty or the budget used up.
+    /// [`Retries::carried_out`] must follow.
     pub fn take(&mut self) -> Option<W> {
         if !self.budget.has() {
             return None;
@@ -93,21 +94,22 @@ impl<W: Copy + Eq + Hash> Retries<W> {
         Some(want)
     }
 
-    /// What [`Retries::take`] gave was carried out, or what wanted it is gone, so that it costs
-    /// nothing.
+    /// Charges the budget for the retry that [`Retries::take`] returned, unless its command no
+    /// longer exists and [`Retries::allows`] was not called for it.
     pub fn carried_out(&mut self) {
         if !std::mem::take(&mut self.granted) {
             self.budget.take(1);
         }
     }
 
-    /// `node` has refused the slot to commands of `class`, and most likely its other slots as well.
+    /// Records that `node` refuses `slot` to commands of `class`. It may refuse others too.
     pub fn note_refused(&mut self, node: u16, slot: u16, class: Class) {
         self.refused.entry(node).or_default().insert((slot, class as u8));
     }
 
-    /// `node` has answered a command of `slot`: some of the other slots that it had refused, each
-    /// once. Those that `is_closed` does not hold for are no longer refused, and are skipped.
+    /// Called when `node` has answered a command of `slot`: takes out a few of the other slots that
+    /// it had refused, to be probed. Slots whose gate is open again (`is_closed` is false) are
+    /// skipped.
     pub fn take_refused(
         &mut self,
         node: u16,
@@ -135,7 +137,7 @@ impl<W: Copy + Eq + Hash> Retries<W> {
 mod tests {
     use super::*;
 
-    /// So many retries may be sent at once.
+    /// A queue with a budget of `retries` tokens.
     fn with(retries: usize) -> Retries<u8> {
         Retries::new(Budget::new(0, retries))
     }

@@ -1,5 +1,5 @@
-//! Which node serves each slot: its owner as the cluster has said last, and its route, which is the
-//! owner while the slot is calm and nothing while its commands are held.
+//! The node of each slot. A slot's *owner* is its primary in the latest topology or redirection;
+//! its *route* is where its next command goes: to the owner, or nowhere while the slot is held.
 
 use crate::cluster::SLOTS;
 use crate::hash::IntMap;
@@ -8,53 +8,53 @@ use super::migration::Migration;
 use super::policy::Class;
 use super::{Held, HoldMeta, Holds};
 
-/// In place of a node's index: no node.
+/// Node index of a slot without a node.
 const NONE: u16 = u16::MAX;
 
-/// A slot without a primary that can be worked with.
+/// Why and since when a slot's commands cannot be executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outage {
-    /// Since when, microseconds of the worker's clock.
+    /// When the outage began, in microseconds of the worker's clock.
     pub since: u64,
-    /// Its last primary; `None`: it never had one.
+    /// Index of the slot's last primary; `None` if it never had one.
     pub primary: Option<u16>,
-    /// What it lacks.
+    /// The reason.
     pub cause: OutageCause,
 }
 
-/// Why a slot's commands are not executed.
+/// Why a slot's commands cannot be executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OutageCause {
-    /// The cluster names no primary.
+    /// The topology has no primary for the slot.
     NoPrimary,
-    /// The primary is not reached.
+    /// The primary is unreachable.
     NotReached,
-    /// The primary refuses the slot's commands in these words.
+    /// The primary refuses the slot's commands with this error text.
     Refused(String),
 }
 
-/// The slots as one worker knows them, with the commands that wait for them. Nodes are the worker's
+/// One worker's slot table, with the commands that wait for their slots. Nodes are the worker's
 /// indexes.
 #[derive(Debug)]
 pub struct SlotTable<T> {
-    /// By slot: where its commands go; [`NONE`]: they are held.
+    /// Per slot, the node that its commands go to; [`NONE`] while the slot is held.
     routes: Box<[u16]>,
-    /// By slot: its primary, or [`NONE`].
+    /// Per slot, its primary, or [`NONE`].
     owners: Box<[u16]>,
-    /// Primaries of shards with slots, in the order of the topology.
+    /// Primaries of shards that own slots, in the order of the topology.
     primaries: Vec<u16>,
-    /// By slot without a primary: since when, and the last one.
+    /// Per slot without a primary: since when, and its last primary.
     orphans: IntMap<u16, (u64, u16)>,
-    /// By held slot: the last refusal of a node.
+    /// Per held slot, the text of the last refusal.
     refusals: IntMap<u16, String>,
-    /// By held slot: what is known of its migration.
+    /// Per held slot, its migration.
     migrations: IntMap<u16, Migration>,
-    /// Commands of slots in motion.
+    /// The commands of held slots.
     pub holds: Holds<T>,
 }
 
 impl<T> Default for SlotTable<T> {
-    /// No slot has an owner.
+    /// A table in which no slot has an owner.
     fn default() -> Self {
         let none = || vec![NONE; usize::from(SLOTS)].into();
         SlotTable {
@@ -70,35 +70,34 @@ impl<T> Default for SlotTable<T> {
 }
 
 impl<T: HoldMeta> SlotTable<T> {
-    /// The node that the slot's next command goes to; `None`: it waits in the slot's hold.
+    /// The node that the slot's next command goes to; `None` if it has to wait in the slot's hold.
     #[inline]
     pub fn route(&self, slot: u16) -> Option<u16> {
         self.routes.get(usize::from(slot)).copied().filter(|&node| node != NONE)
     }
 
-    /// The slot's primary, if there is one; never one for what is no slot.
+    /// The slot's primary, if any. `None` for values that are not slots.
     #[inline]
     pub fn owner(&self, slot: u16) -> Option<u16> {
         self.owners.get(usize::from(slot)).copied().filter(|&node| node != NONE)
     }
 
-    /// Primaries of shards with slots, in the order of the topology.
+    /// Primaries of shards that own slots, in the order of the topology.
     pub fn primaries(&self) -> &[u16] {
         &self.primaries
     }
 
-    /// How many slots have a primary.
+    /// Number of slots that have a primary.
     pub fn covered(&self) -> usize {
         self.owners.iter().filter(|&&node| node != NONE).count()
     }
 
-    /// Takes over the owners of a new topology, by slot. Routes follow with
-    /// [`SlotTable::set_routes`], when what was on its way to the old owners is held.
+    /// Sets the owners from a new topology, by slot. The routes follow with
+    /// [`SlotTable::set_routes`], once the commands in flight to the old owners are held.
     ///
-    /// What an old owner has refused says nothing of a new one, so the gates of slots that have
-    /// changed hands are probed at once: without budget where it `is_news` that the slot has moved,
-    /// as only then has something changed since it was asked last. `unreached` tells since when a
-    /// node is not reached.
+    /// Refusals of an old owner say nothing about the new one, so the gates of slots with a new
+    /// owner are probed at once: without taking from the budget if `is_news`, that is, if the
+    /// previous topology had another primary. `unreached` returns since when a node is unreachable.
     pub fn set_owners(
         &mut self,
         owners: impl Iterator<Item = Option<u16>>,
@@ -134,21 +133,21 @@ impl<T: HoldMeta> SlotTable<T> {
         }
     }
 
-    /// Commands of calm slots go to their owners from now on.
+    /// Routes the slots that are not held to their owners.
     pub fn set_routes(&mut self) {
         for ((route, &owner), slot) in self.routes.iter_mut().zip(&self.owners).zip(0u16..) {
             *route = if self.holds.contains(slot) { NONE } else { owner };
         }
     }
 
-    /// A redirection has named `node` as the slot's owner.
+    /// Sets the slot's owner after a redirection.
     pub fn moved(&mut self, slot: u16, node: u16) {
         if let Some(owner) = self.owners.get_mut(usize::from(slot)) {
             *owner = node;
         }
     }
 
-    /// Holds the slot from now on, or holds it on.
+    /// Holds the slot, or extends its hold.
     pub fn hold(&mut self, slot: u16, now: u64) {
         self.holds.hold(slot, now);
         if let Some(route) = self.routes.get_mut(usize::from(slot)) {
@@ -156,9 +155,9 @@ impl<T: HoldMeta> SlotTable<T> {
         }
     }
 
-    /// The slot is calm: what waits goes to its owner now, and as long as nothing is `elsewhere`
-    /// (at a node that is not the owner) the hold ends with it (`true`). Otherwise only lanes
-    /// without a command under way go, and the slot stays held for the others.
+    /// Ends the hold of a calm slot and returns its waiting commands and `true`. If commands of the
+    /// slot are in flight `elsewhere` (to a node that is not the owner), only lanes without a
+    /// command in flight are released, and the slot stays held for the others (`false`).
     pub fn release(&mut self, slot: u16, elsewhere: bool) -> (Vec<Held<T>>, bool) {
         let (waiting, ended) = match elsewhere {
             true => self.holds.release(slot),
@@ -175,33 +174,33 @@ impl<T: HoldMeta> SlotTable<T> {
         (waiting, ended)
     }
 
-    /// A node has refused a command of the held slot in these words.
+    /// Records the text of a refusal of the held slot.
     pub fn refused(&mut self, slot: u16, text: String) {
         self.refusals.insert(slot, text);
     }
 
-    /// What a node has refused last of the held slot.
+    /// The text of the last refusal of the held slot.
     pub fn last_refusal(&self, slot: u16) -> Option<&String> {
         self.refusals.get(&slot)
     }
 
-    /// What is known of the held slot's migration.
+    /// The held slot's migration, if it is known to be migrating.
     pub fn migration(&self, slot: u16) -> Option<&Migration> {
         self.migrations.get(&slot)
     }
 
-    /// The same, to be changed.
+    /// Mutable access to the held slot's migration, which is created if there is none.
     pub fn migration_mut(&mut self, slot: u16) -> &mut Migration {
         self.migrations.entry(slot).or_default()
     }
 
-    /// The slot's migration is over.
+    /// Forgets the slot's migration, which is over.
     pub fn migrated(&mut self, slot: u16) {
         self.migrations.remove(&slot);
     }
 
-    /// What keeps the slot's commands of `class` from being executed. `unreached` tells since when a
-    /// node is not reached.
+    /// Why and since when the slot's commands of `class` cannot be executed; `None` if they can.
+    /// `unreached` returns since when a node is unreachable.
     pub fn outage(
         &self,
         slot: u16,
@@ -242,7 +241,7 @@ mod tests {
 
     const LANE: ClientId = ClientId { index: 1, generation: 1 };
 
-    /// Slots 0 to 9 are node 0's, the others node 1's.
+    /// A table in which slots 0 to 9 belong to node 0 and the others to node 1.
     fn slots() -> SlotTable<Command> {
         let mut slots = SlotTable::default();
         give(&mut slots, 10, 0);
@@ -255,7 +254,7 @@ mod tests {
         slots.set_routes();
     }
 
-    /// No slot has a primary any more.
+    /// Takes away every slot's primary.
     fn orphan(slots: &mut SlotTable<Command>, now: u64, unreached: Option<u64>) {
         slots.set_owners(std::iter::empty(), Vec::new(), now, |_| true, |_| unreached);
         slots.set_routes();
