@@ -1,5 +1,6 @@
-//! A command that occupies its client, and what becomes of it: it is refused, its connection is lost,
-//! its time is over. It says what is to be done; its user sends and waits.
+//! An errand: a command that runs on dedicated connections while its client waits for it (BLPOP,
+//! WATCH, EXEC behind WATCH, KEYS …), and what happens to it at a refusal, a lost connection or its
+//! deadline. It returns what is to be done; the worker sends and waits.
 
 use crate::cluster::NO_SLOT;
 use crate::command::CommandId;
@@ -9,72 +10,71 @@ use crate::placement::{
 };
 use crate::route::WaitTime;
 
-/// What an errand is.
+/// Kinds of errands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A command that may block.
     Block,
     /// WATCH.
     Watch,
-    /// A transaction on the connection that watches.
+    /// EXEC on the connection that watches the keys.
     Exec,
-    /// Before a transaction over several slots: is any watched key known to have changed? So many
-    /// connections have not answered.
+    /// Before a transaction over several slots: the check whether a watched key has changed.
     Check {
-        /// Answers awaited.
+        /// Number of connections that have not answered.
         left: usize,
-        /// One was changed.
+        /// A key has changed.
         changed: bool,
     },
-    /// A command that went to several nodes: its gathering.
+    /// A command for several nodes.
     Fleet,
     /// KEYS: the lists of all primaries.
     Join,
-    /// A command over several slots that is carried out in steps: its gathering.
+    /// A command over several slots that is emulated in steps.
     Emulated,
 }
 
-/// A command under way on dedicated connections.
+/// A command in progress on dedicated connections.
 #[derive(Debug)]
 pub struct Errand {
-    /// What it is.
+    /// What the errand is for.
     pub kind: Kind,
-    /// Its reply's number.
+    /// Number of its reply in the client's queue.
     pub seq: u32,
     /// Index in the command table.
     pub command: CommandId,
-    /// Its slot.
+    /// Slot of the keys, or [`NO_SLOT`].
     pub slot: u16,
-    /// Its bytes.
+    /// The command as the client sent it.
     pub frame: Vec<u8>,
-    /// The connection that has it.
+    /// Index of the connection that it was sent on.
     pub upstream: Option<usize>,
-    /// The gathering that carries out an emulated command.
+    /// Index of the gathering of an emulated command.
     pub gathering: Option<usize>,
-    /// How long it wants to wait.
+    /// The command's own timeout.
     pub time: Option<WaitTime>,
-    /// When it came, microseconds.
+    /// When the command arrived, in microseconds of the worker's clock.
     pub started: u64,
-    /// When it is given up, microseconds; `None` is never.
+    /// Deadline on the same clock; `None`: none.
     pub until: Option<u64>,
-    /// Its command may be sent again though a node may have executed it.
+    /// The command may be resent even if a node may have executed it.
     pub repeatable: bool,
-    /// It went to a node that is importing its slot.
+    /// It was sent to the node that is importing its slot.
     pub asking: bool,
-    /// A connection was lost after it was sent there.
+    /// A connection was lost after the command was sent on it.
     pub lost: bool,
-    /// How often it was sent again.
+    /// Number of resends.
     pub tries: u8,
-    /// Kind of the last refusal by a node; `None`: no node has refused it.
+    /// The last refusal by a node; `None`: not refused since the last loss.
     pub refused: Option<Redirection>,
-    /// Why it was, the last time.
+    /// Text of the last refusal or failure.
     pub last: Option<String>,
 }
 
-/// What is done with an errand that was refused.
+/// What happens to an errand after a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterRefusedErrand {
-    /// It is sent to the node that the refusal has named: with ASKING where its slot is known.
+    /// It is sent to the node that the redirection names: with ASKING if its slot is known.
     SendToNamed,
     /// It is sent to its slot's owner.
     SendToOwner,
@@ -82,13 +82,13 @@ pub enum AfterRefusedErrand {
     SendLater,
     /// It waits at the gate of its slot, which is closed.
     WaitAtGate {
-        /// The refuser's other slots are most likely refused as well.
+        /// The node most likely refuses its other slots too.
         wide: bool,
     },
 }
 
 impl Errand {
-    /// One that begins now; its reply has no number yet.
+    /// An errand that starts at `now` and has no reply number yet.
     pub fn new(kind: Kind, command: CommandId, slot: u16, frame: Vec<u8>, now: u64) -> Self {
         Errand {
             kind,
@@ -110,7 +110,7 @@ impl Errand {
         }
     }
 
-    /// The errand as the retry policy sees it; `reads`: its command changes nothing.
+    /// The errand as the retry policy sees it. `reads`: the command only reads.
     pub fn work(&self, reads: bool) -> Work {
         match self.kind {
             Kind::Block => Work::Blocking { reads, repeatable: self.repeatable },
@@ -122,7 +122,8 @@ impl Errand {
         }
     }
 
-    /// It was refused in these words, so it was not executed; `retry` and `scope` are the policy's.
+    /// Records a refusal with the text `said`, so it was not executed. `retry` and `scope` come
+    /// from the policy.
     pub fn refused(
         &mut self,
         kind: Redirection,
@@ -139,7 +140,7 @@ impl Errand {
             (_, Scope::Slot | Scope::Node) if !keyless => {
                 AfterRefusedErrand::WaitAtGate { wide: scope == Scope::Node }
             }
-            // The node that was named knows the keys, which slotway does not.
+            // The named node knows the keys' slot, which slotway does not.
             (Retry::Now, _) if keyless => AfterRefusedErrand::SendToNamed,
             (Retry::Now, _) => AfterRefusedErrand::SendToOwner,
             (Retry::Asking, _) => AfterRefusedErrand::SendToNamed,
@@ -147,8 +148,8 @@ impl Errand {
         }
     }
 
-    /// Its connection is lost; `sent`: all of it was written. `reads`: its command changes nothing.
-    /// It says what the policy says.
+    /// Records the loss of its connection and returns the policy's decision. `sent`: the command
+    /// was fully written. `reads`: it only reads.
     pub fn lost(&mut self, sent: bool, reads: bool, failure: &Failure) -> AfterLoss {
         self.upstream = None;
         let phase = if sent { Phase::Sent } else { Phase::Unsent };
@@ -162,14 +163,14 @@ impl Errand {
         after
     }
 
-    /// What is known of it, its time being over. `under_way`: a connection has it.
+    /// What is known about the command at its deadline. `under_way`: it was sent on a connection.
     pub fn overdue(&self, reads: bool, under_way: bool) -> Unanswered {
         let phase = if under_way { Phase::Sent } else { Phase::Held };
         at_deadline(self.work(reads), phase, self.lost)
     }
 
-    /// The error that its client gets where `failure` is that of its last attempt: one before it may
-    /// have been executed.
+    /// The client's error where the last attempt ended with `failure`: it also says if an earlier
+    /// attempt may have been executed.
     pub fn failure(&self, reads: bool, failure: Failure) -> Failure {
         match may_have_executed(self.work(reads), self.lost) && !failure.is_outcome_unknown() {
             true => Failure::NotSentAgain { cause: failure.into() },
@@ -177,15 +178,15 @@ impl Errand {
         }
     }
 
-    /// The time in microseconds that it may still wait at a node, if it was sent before and has a
-    /// limit; `None`: it is sent as it came.
+    /// The rest of its timeout in microseconds, if the command is resent and has a timeout. `None`:
+    /// it is sent as it is.
     pub fn time_left(&self, now: u64) -> Option<(WaitTime, u64)> {
         let time = self.time.filter(|_| self.tries > 0 && self.repeatable)?;
         let micros = time.micros?;
         Some((time, micros.saturating_sub(now.saturating_sub(self.started))))
     }
 
-    /// It waits as long as its client has told it to.
+    /// Whether it waits as long as its client has asked it to.
     pub fn is_blocking(&self) -> bool {
         self.kind == Kind::Block || self.time.is_some()
     }
@@ -387,7 +388,6 @@ mod tests {
         assert!(errand.time_left(600).is_none());
     }
 
-    /// What can happen to an errand.
     #[derive(Debug, Clone, Copy)]
     enum Event {
         Moved,
@@ -400,9 +400,8 @@ mod tests {
     const EVENTS: [Event; 5] =
         [Event::Moved, Event::Asked, Event::Refused, Event::LostUnsent, Event::LostSent];
 
-    /// All orders of up to five events, for every kind of errand: a command that may have changed
-    /// data and must not be repeated is never sent again, and no error hides that it may have
-    /// changed data.
+    /// All orders of up to five events for every kind of errand: a command that may have changed
+    /// data and must not be repeated is never resent, and no error hides the possible change.
     #[test]
     fn in_every_order_of_events_nothing_is_repeated_or_hidden() {
         let kinds = [Kind::Block, Kind::Watch, Kind::Exec, Kind::Check { left: 1, changed: false }];
@@ -465,7 +464,7 @@ mod tests {
             }
         }
         if may_have_changed {
-            // Its deadline comes, or its last attempt fails, or its client ends it.
+            // Now its deadline comes, its last attempt fails, or its client unblocks it.
             assert_eq!(errand.overdue(reads, false), Unanswered::Unknown, "{kind:?} {order:?}");
             for last in [Failure::NoPrimary, Failure::UnblockedByClient] {
                 assert!(errand.failure(reads, last).is_outcome_unknown(), "{kind:?} {order:?}");

@@ -1,76 +1,76 @@
-//! KEYS: the lists of all primaries as one list, in bounded memory.
+//! KEYS: joins the lists of all primaries into one list, in bounded memory.
 //!
-//! A list begins with its length, so nothing can be sent before every primary has told its own.
-//! Then one primary's list after the other is handed on as it comes. The others wait, at their
-//! nodes where they do not fit into what was read already.
+//! The reply begins with its length, so nothing can be sent before every primary has announced the
+//! length of its list. Then the lists are passed on one after the other as they arrive. Data of the
+//! others stays in their sockets and at their nodes, except for what was already read.
 
 use crate::resp::reply::element_count;
 
-/// The lists of one KEYS. What it answers says what the client gets, and which list goes on.
+/// The lists of one KEYS. Methods return what the client gets and which list is read next.
 #[derive(Debug)]
 pub struct KeyLists {
     lists: Vec<List>,
-    /// The list whose turn it is, once the length of all is told.
+    /// Index of the list that is passed on, once all lengths are known.
     current: usize,
     begun: bool,
 }
 
 #[derive(Debug, Default)]
 struct List {
-    /// Its length, once known.
+    /// Number of elements, once known.
     count: Option<u64>,
-    /// All of it, where it was there before its turn (a short one).
+    /// The whole list, if it arrived before its turn (a short one).
     whole: Option<Vec<u8>>,
 }
 
-/// What is to be done.
+/// What the worker does next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// The client gets an array of so many elements; they follow.
+    /// Send an array header with this number of elements; they follow.
     Header(u64),
-    /// The client gets these elements.
+    /// Send these elements to the client.
     Elements(Vec<u8>),
-    /// This list is read on.
+    /// Continue reading this list.
     Resume(usize),
-    /// The client has all of its reply.
+    /// The client's reply is complete.
     End,
 }
 
-/// What is done with a piece of a list that has arrived.
+/// What the worker does with a piece of a list that has arrived.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
-    /// Its length is not all there.
+    /// Keep it: the length is incomplete.
     Incomplete,
-    /// It is not its turn: no more of it is read.
+    /// Keep it and stop reading: it is not this list's turn.
     Wait,
-    /// The client gets these elements.
+    /// Send these elements to the client.
     Pass(&'a [u8]),
 }
 
-/// What follows an aggregate's first line.
+/// The part of an aggregate behind its first line.
 fn body(list: &[u8]) -> &[u8] {
     let end = memchr::memchr(b'\n', list).map_or(list.len(), |end| end + 1);
     list.get(end..).unwrap_or_default()
 }
 
 impl KeyLists {
-    /// So many lists are asked for.
+    /// State for `lists` lists.
     pub fn new(lists: usize) -> KeyLists {
         let lists = (0..lists).map(|_| List::default()).collect();
         KeyLists { lists, current: 0, begun: false }
     }
 
-    /// Whether the client has the beginning of its reply, so that no error can take its place.
+    /// Whether the client has received the beginning of its reply, so that no error can follow.
     pub fn has_begun(&self) -> bool {
         self.begun
     }
 
-    /// The list whose turn it is, if the client has the beginning of its reply.
+    /// The list that is passed on, once the client has received the header.
     pub fn current(&self) -> Option<usize> {
         Some(self.current).filter(|&at| self.begun && at < self.lists.len())
     }
 
-    /// The beginning of list `at` has arrived, or, where `continued`, more of it.
+    /// Handles the beginning of list `at` or, if `continued`, a further piece.
     pub fn piece<'a>(
         &mut self,
         at: usize,
@@ -92,7 +92,7 @@ impl KeyLists {
         (effects, piece)
     }
 
-    /// List `at` has arrived in one piece. `None`: it is no list, but an error.
+    /// Handles list `at`, which has arrived in one piece. `None`: the reply is an error.
     pub fn whole(&mut self, at: usize, frame: &[u8]) -> Option<Vec<Effect>> {
         let count = element_count(frame)?;
         if let Some(list) = self.lists.get_mut(at) {
@@ -105,7 +105,7 @@ impl KeyLists {
         })
     }
 
-    /// The last piece of list `at`, which was handed on as it came.
+    /// Handles the last piece of the list that is passed on.
     pub fn last_piece(&mut self, piece: &[u8]) -> Vec<Effect> {
         self.current += 1;
         let mut effects = vec![Effect::Elements(piece.to_vec())];
@@ -113,8 +113,7 @@ impl KeyLists {
         effects
     }
 
-    /// Tells the client the length of all, once all are known. `busy` is the list that is being
-    /// read.
+    /// Sends the header once all lengths are known. `busy`: the list that is being read.
     fn begin(&mut self, busy: Option<usize>) -> Vec<Effect> {
         let counts: Option<Vec<u64>> = self.lists.iter().map(|list| list.count).collect();
         let Some(counts) = counts else { return Vec::new() };
@@ -124,7 +123,7 @@ impl KeyLists {
         effects
     }
 
-    /// Goes on with the list whose turn it is.
+    /// Goes on to the next list that has not arrived in full.
     fn advance(&mut self, busy: Option<usize>) -> Vec<Effect> {
         let mut effects = Vec::new();
         while let Some(list) = self.lists.get_mut(self.current) {
@@ -240,11 +239,11 @@ mod tests {
         assert_eq!(KeyLists::new(1).piece(7, b"*0\r\n", false), (vec![], Piece::Wait));
     }
 
-    /// A client gets the same elements in the same order, however the lists' pieces are cut and in
+    /// The client gets the same elements in the same order, however the pieces are cut and in
     /// whatever order they arrive.
     #[test]
     fn every_order_of_arrival_gives_the_same_reply() {
-        // Three lists of two pieces each, in all interleavings; short ones in one piece.
+        // Three lists, the long ones of two pieces, in all interleavings.
         let texts: [&[u8]; 3] = [b"*2\r\n+a\r\n+b\r\n", b"*1\r\n+c\r\n", b"*2\r\n+d\r\n+e\r\n"];
         let cuts = [8usize, 0, 8];
         let mut orders = 0;
@@ -260,7 +259,7 @@ mod tests {
         assert_eq!(orders, 30);
     }
 
-    /// Plays the worker: what has arrived of a list waits in its connection until it is read on.
+    /// Acts as the worker: what has arrived of a list waits in its connection until it is read.
     struct Worker<'a> {
         lists: KeyLists,
         texts: &'a [&'a [u8]; 3],

@@ -1,5 +1,5 @@
-//! Commands of more than one step: what they wait for, and what comes next. No I/O: they are told of
-//! replies, refusals, losses and deadlines, and say what is to be done.
+//! Commands of more than one step, as state machines without I/O: they are told of replies,
+//! refusals, losses and deadlines, and return what is to be done.
 
 mod errand;
 mod key_lists;

@@ -1,27 +1,27 @@
-//! A command that went to several slots or nodes, until all of its parts have come to their end.
+//! The parts of a command that was sent to several slots or nodes.
 
 use crate::emulate::Emulation;
 use crate::errors::{Cause, Failure};
 use crate::resp::Protocol;
 use crate::route::{ExecGather, Gather};
 
-/// The parts of one command, by what becomes of their replies.
+/// The parts of one command, by how their replies are used.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // most are merged, and boxes would be allocated for each
 pub enum Parts {
-    /// They are merged into one reply.
+    /// The replies are merged into one.
     Merged(Gather),
-    /// They are the pieces of a transaction.
+    /// The parts are the pieces of a transaction.
     Transaction(Box<ExecGather>),
-    /// They are the steps of an emulated command, which goes on when all of them are there.
+    /// The parts are the current steps of an emulated command, which goes on once all are answered.
     Emulated(Box<Emulation>, Protocol),
 }
 
-/// Who has answered a part.
+/// The node that has answered a part.
 pub trait Answerer {
-    /// The node's index.
+    /// The worker's index of the node.
     fn node(&self) -> u16;
-    /// The node's address, for errors; empty where it is not known.
+    /// The node's address, for errors; empty if unknown.
     fn name(&self) -> String;
 }
 
@@ -34,7 +34,7 @@ impl Parts {
         }
     }
 
-    /// The same, to be changed.
+    /// [`Parts::merged`], mutable.
     pub fn merged_mut(&mut self) -> Option<&mut Gather> {
         match self {
             Parts::Merged(gather) => Some(gather),
@@ -42,7 +42,7 @@ impl Parts {
         }
     }
 
-    /// The emulated command.
+    /// The emulated command; `None` for others.
     pub fn emulated(&self) -> Option<&Emulation> {
         match self {
             Parts::Emulated(emulation, _) => Some(emulation),
@@ -50,7 +50,7 @@ impl Parts {
         }
     }
 
-    /// The same, to be changed.
+    /// [`Parts::emulated`], mutable.
     pub fn emulated_mut(&mut self) -> Option<&mut Emulation> {
         match self {
             Parts::Emulated(emulation, _) => Some(emulation),
@@ -58,12 +58,12 @@ impl Parts {
         }
     }
 
-    /// Whether they are pieces of a transaction.
+    /// Whether the parts are pieces of a transaction.
     pub fn is_transaction(&self) -> bool {
         matches!(self, Parts::Transaction(_))
     }
 
-    /// The protocol that the parts are sent in.
+    /// The protocol of the connections that the parts are sent on.
     pub fn protocol(&self) -> Protocol {
         match self {
             Parts::Merged(gather) => gather.protocol(),
@@ -72,12 +72,12 @@ impl Parts {
         }
     }
 
-    /// How many parts share the command's expected size; at least one.
+    /// Number of parts that share the command's expected reply size; at least 1.
     pub fn count(&self) -> u32 {
         self.merged().map_or(1, |gather| gather.parts().max(1))
     }
 
-    /// Bytes that the replies so far occupy.
+    /// Memory of the replies so far, in bytes.
     pub fn held(&self) -> usize {
         match self {
             Parts::Merged(gather) => gather.held(),
@@ -86,10 +86,10 @@ impl Parts {
         }
     }
 
-    /// Whether a reply for which there is no memory may be dropped, and what the error that takes
-    /// its place says: `Some(true)`, that nothing was changed. What was executed is answered
-    /// whatever it takes, and so is an emulated command that has changed data. `reads`: the command
-    /// changes nothing.
+    /// Whether a reply may be dropped when there is no memory for it. `Some`: it may, and the error
+    /// in its place says that nothing was changed (`true`) or not (`false`). `None`: it must be
+    /// kept, as the command has changed data (transactions, emulated commands after their first
+    /// write). `reads`: the command only reads.
     pub fn may_drop(&self, reads: bool) -> Option<bool> {
         match self {
             Parts::Merged(_) => Some(reads),
@@ -98,8 +98,8 @@ impl Parts {
         }
     }
 
-    /// A part is answered with `frame`; `first` is what was handed out for it. `true`: it was the
-    /// last one.
+    /// Adds a node's reply to the part that was given the number `first`. `true`: it was the last
+    /// part.
     pub fn add(&mut self, first: u32, frame: &[u8], by: &impl Answerer) -> bool {
         match self {
             Parts::Merged(gather) if frame.first() == Some(&b'-') => {
@@ -116,7 +116,7 @@ impl Parts {
         }
     }
 
-    /// A part has failed; `node` is to be named. `true`: it was the last one.
+    /// Ends a part with a failure of `node`. `true`: it was the last part.
     pub fn fail(&mut self, first: u32, node: impl FnOnce() -> String, failure: Failure) -> bool {
         match self {
             Parts::Merged(gather) => gather.fail(node(), failure.into()),
@@ -153,7 +153,7 @@ mod tests {
         Parts::Merged(gather)
     }
 
-    /// A transaction of two commands at two nodes.
+    /// A transaction with two commands for two nodes.
     fn transaction() -> Parts {
         let mut exec = ExecGather::new(Protocol::Resp3, 2);
         exec.group(vec![0], false);
@@ -161,7 +161,7 @@ mod tests {
         Parts::Transaction(Box::new(exec))
     }
 
-    /// An emulated command that reads, and then writes.
+    /// An emulated command that reads and then writes.
     fn emulated() -> Parts {
         let request = Request {
             args: vec![b"X".as_slice().into()],
