@@ -1,26 +1,26 @@
-//! Byte queues: what waits to be written to a socket, in chunks that are reused.
-//! Not here: what the bytes mean, and the sockets.
+//! Queues of bytes to be written to sockets, in reusable chunks. Not here: the meaning of the
+//! bytes, and the sockets.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
 
 use bytes::Bytes;
 
-/// A chunk is filled up to this many bytes; a larger frame gets a chunk of its own.
+/// Capacity of a chunk, in bytes. A larger frame gets a chunk of its own.
 pub const CHUNK: usize = 64 << 10;
-/// How many slices one vectored write is given at most. Of 60 bytes each, 64 at once cost 35 ns a
-/// slice, 256 cost 22, 1024 cost 18.
+/// Maximum number of slices in one vectored write. With slices of 60 bytes a slice costs 35 ns in a
+/// write of 64, 22 ns in one of 256, 18 ns in one of 1024.
 const SLICES: usize = 256;
-/// How many it is given where that is enough: an array less to fill in.
+/// Maximum number of slices for short queues: a smaller array to fill in.
 const FEW: usize = 8;
 
-/// No socket is written to again after this many bytes in one turn of the event loop.
+/// Bytes after which a socket is not written to again in the same turn of the event loop.
 pub const WRITE_LIMIT: usize = 512 << 10;
 
-/// Reserves what the content of a buffer announces (`need` bytes in all), and a little for what
-/// follows it, once a sixteenth of it has come. Growing by doubling alone would copy a large buffer
-/// while the old one is still there; and reserving at once would let an announcement of a few bytes
-/// take hundreds of megabytes of address space.
+/// Reserves room for the announced size of a buffer's content (`need` bytes in all) and a little
+/// for what follows, once a sixteenth of it has arrived. Doubling alone would copy a large buffer
+/// while the old one still exists; reserving at once would let an announcement of a few bytes take
+/// hundreds of megabytes of address space.
 pub fn reserve_announced(buffer: &mut Vec<u8>, need: usize) {
     const MUCH: usize = 1 << 20;
     const PART: usize = 16;
@@ -29,8 +29,8 @@ pub fn reserve_announced(buffer: &mut Vec<u8>, need: usize) {
     }
 }
 
-/// What a buffer occupies: a small one its capacity, a large one, whose pages are resident only when
-/// they have been written to, its content.
+/// Resident memory of a buffer in bytes: the capacity of a small one; the content of a large one,
+/// whose pages become resident only when written to.
 #[inline]
 pub fn resident(buffer: &Vec<u8>) -> usize {
     if buffer.capacity() <= 2 * CHUNK { buffer.capacity() } else { buffer.len() + PAGE }
@@ -38,20 +38,19 @@ pub fn resident(buffer: &Vec<u8>) -> usize {
 
 const PAGE: usize = 4 << 10;
 
-/// What a collection that grows by doubling occupies, with what growing takes for a moment: the
-/// content is there twice until it is copied. So growing needs no check of its own, which the hot
-/// path would pay for. Small ones occupy their capacity.
+/// Memory of a collection that grows by doubling, including the copy that exists while it grows, in
+/// bytes. So growing needs no check of its own on the hot path.
 #[inline]
 pub fn with_copy(capacity: usize, used: usize) -> usize {
     if capacity <= 2 * CHUNK { capacity } else { capacity + used }
 }
 
-/// Chunks that are not in use, kept so that the steady state allocates nothing.
+/// A pool of unused chunks, so that the steady state allocates nothing.
 #[derive(Debug)]
 pub struct Pool {
     chunks: Vec<Vec<u8>>,
     bytes: usize,
-    /// Bytes that it keeps at most.
+    /// Maximum number of bytes kept.
     keep: usize,
 }
 
@@ -62,32 +61,32 @@ impl Default for Pool {
 }
 
 impl Pool {
-    /// Bytes that the pools of all workers keep at most.
+    /// Maximum number of bytes kept by the pools of all workers.
     const KEEP: usize = 16 << 20;
 
     fn keeping(keep: usize) -> Pool {
         Pool { chunks: Vec::new(), bytes: 0, keep }
     }
 
-    /// The pool of one of so many workers.
+    /// The pool of one of `workers` workers.
     pub fn of_one(workers: usize) -> Pool {
         Pool::keeping((Self::KEEP / workers.max(2)).max(4 * CHUNK))
     }
 
-    /// Frees what it keeps.
+    /// Frees all chunks.
     pub fn clear(&mut self) {
         self.chunks = Vec::new();
         self.bytes = 0;
     }
 
-    /// An empty chunk, of whatever capacity.
+    /// An empty chunk of any capacity.
     pub fn take(&mut self) -> Vec<u8> {
         let chunk = self.chunks.pop().unwrap_or_default();
         self.bytes -= chunk.capacity();
         chunk
     }
 
-    /// Takes a chunk back; an oversized one, or one too many, is freed.
+    /// Returns a chunk to the pool; frees it if it is oversized or the pool is full.
     fn give(&mut self, mut chunk: Vec<u8>) {
         let capacity = chunk.capacity();
         if capacity == 0 || capacity > CHUNK || self.bytes + capacity > self.keep {
@@ -98,18 +97,18 @@ impl Pool {
         self.chunks.push(chunk);
     }
 
-    /// Bytes that the pool keeps now.
+    /// Number of bytes kept.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 }
 
-/// A chunk that nothing is appended to any more.
+/// A closed chunk, to which nothing is appended.
 #[derive(Debug)]
 enum Chunk {
-    /// Filled, or followed by shared bytes.
+    /// A chunk that is full or followed by shared bytes.
     Own(Vec<u8>),
-    /// Bytes that other queues have, too, and how many messages they are.
+    /// Bytes shared with other queues, and the number of messages in them.
     Shared(Bytes, u32),
 }
 
@@ -123,69 +122,69 @@ impl Chunk {
     }
 }
 
-/// Bytes on their way to a socket: appended at the end, written from the `sent` mark on, released
-/// from the front. Towards a client, what is written is released at once; towards a node, a
-/// command's bytes stay until its reply has come, so that it can be sent again elsewhere.
+/// A queue of bytes for a socket: appended at the end, written from the `sent` mark on, released
+/// from the front. Bytes for a client are released once written; a command for a node stays until
+/// its reply has arrived, so that it can be resent elsewhere.
 ///
-/// A frame that is appended whole never lies across two chunks.
+/// A frame that is appended in one call never spans two chunks.
 #[derive(Debug, Default)]
 pub struct SendQueue {
-    /// Chunks that are followed by others; none of them is empty. Mostly there are none.
+    /// Chunks that are followed by others, none of them empty. Usually there are none.
     closed: VecDeque<Chunk>,
-    /// The last chunk, which is appended to. It may be empty.
+    /// The last chunk, to which bytes are appended. It may be empty.
     last: Vec<u8>,
-    /// Bytes of the first chunk that are released.
+    /// Number of released bytes in the first chunk.
     head: usize,
-    /// Bytes behind `head` that are written.
+    /// Number of bytes behind `head` that are written.
     sent: usize,
-    /// Bytes behind `head` in all.
+    /// Number of bytes behind `head`.
     len: usize,
-    /// Messages in the shared chunks.
+    /// Number of messages in the shared chunks.
     items: usize,
-    /// What the closed chunks that are not shared occupy.
+    /// Memory of the closed chunks that are not shared, in bytes.
     closed_own: usize,
 }
 
 impl SendQueue {
-    /// What is left of `closed` when it is empty has room for this many chunks at most: a slow
-    /// subscriber's queue may have been much longer.
+    /// Capacity of `closed` that is kept when it is empty: a slow subscriber's queue may have been
+    /// much longer.
     const KEEP_ENTRIES: usize = 1024;
 
-    /// Bytes that are not released.
+    /// Number of bytes not released.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether nothing is left to release.
+    /// Whether all bytes are released.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Bytes written and not released.
+    /// Number of bytes written and not released.
     pub fn sent(&self) -> usize {
         self.sent
     }
 
-    /// Bytes not written.
+    /// Number of bytes not written.
     pub fn unsent(&self) -> usize {
         self.len - self.sent
     }
 
-    /// Bytes that this queue occupies, used or not. Shared bytes are on somebody else's account,
-    /// here is only what it takes to point to them.
+    /// Memory of the queue in bytes, used or not. Shared bytes are accounted elsewhere; only the
+    /// references to them count.
     pub fn held(&self) -> usize {
         let entries = self.closed.capacity() * size_of::<Chunk>();
         let used = self.closed.len() * size_of::<Chunk>();
         self.closed_own + self.last.capacity() + with_copy(entries, used)
     }
 
-    /// Messages in the shared chunks that are not wholly released.
+    /// Number of messages in the shared chunks that are not fully released.
     pub fn items(&self) -> usize {
         self.items
     }
 
-    /// The chunk that has room for `n` bytes more: the way to write a frame in place. Whoever
-    /// writes says how much by [`SendQueue::added`].
+    /// A chunk with room for `n` more bytes, to write a frame in place. The caller then reports the
+    /// written bytes with [`SendQueue::added`].
     #[inline]
     pub fn room(&mut self, n: usize, pool: &mut Pool) -> &mut Vec<u8> {
         if self.last.len() + n > CHUNK && !self.last.is_empty() {
@@ -197,7 +196,7 @@ impl SendQueue {
         &mut self.last
     }
 
-    /// What comes next goes to a chunk of its own.
+    /// Closes the last chunk, so that the next bytes start a new one.
     fn close_last(&mut self) {
         if !self.last.is_empty() {
             self.closed_own += self.last.capacity();
@@ -209,7 +208,7 @@ impl SendQueue {
         if self.last.capacity() == 0 {
             self.last = pool.take();
         }
-        // Doubling by itself would grow it beyond what the pool takes back.
+        // Doubling alone would exceed the size that the pool takes back.
         let need = self.last.len() + n;
         if need > self.last.capacity() {
             let grown = (2 * self.last.capacity()).max(need).min(CHUNK.max(need));
@@ -217,7 +216,7 @@ impl SendQueue {
         }
     }
 
-    /// `n` bytes were appended to the chunk that [`SendQueue::room`] gave.
+    /// Records that `n` bytes were appended to the chunk that [`SendQueue::room`] returned.
     #[inline]
     pub fn added(&mut self, n: usize) {
         self.len += n;
@@ -230,8 +229,7 @@ impl SendQueue {
         self.len += frame.len();
     }
 
-    /// Appends bytes that need not lie in one chunk: all chunks stay of a size that the pool takes
-    /// back.
+    /// Appends bytes that may span chunks, so that the pool takes all chunks back.
     #[inline]
     pub fn push_pieces(&mut self, bytes: &[u8], pool: &mut Pool) {
         if bytes.len() <= CHUNK / 2 {
@@ -249,7 +247,7 @@ impl SendQueue {
         }
     }
 
-    /// Appends what another queue holds, chunk by chunk. Nothing of it may have been written.
+    /// Appends the content of another queue without copying. Nothing of it may have been written.
     pub fn append(&mut self, mut other: SendQueue) {
         debug_assert!(other.head == 0 && other.sent == 0);
         self.close_last();
@@ -260,7 +258,7 @@ impl SendQueue {
         self.last = other.last;
     }
 
-    /// Appends a frame that has a buffer of its own; a large one is not copied.
+    /// Appends a frame with its own buffer; a large one is not copied.
     pub fn push_owned(&mut self, frame: Vec<u8>, pool: &mut Pool) {
         if frame.len() < CHUNK / 2 {
             self.push(&frame, pool);
@@ -272,7 +270,7 @@ impl SendQueue {
         pool.give(std::mem::replace(&mut self.last, frame));
     }
 
-    /// Appends `items` messages that other queues get, too: they are never copied.
+    /// Appends `items` messages that are shared with other queues, without copying.
     pub fn push_shared(&mut self, bytes: Bytes, items: u32) {
         if bytes.is_empty() {
             return;
@@ -283,15 +281,15 @@ impl SendQueue {
         self.closed.push_back(Chunk::Shared(bytes, items));
     }
 
-    /// The first `n` bytes that are not released, where they lie in one chunk (a frame does).
+    /// The first `n` unreleased bytes, if they lie in one chunk (a frame does).
     #[inline]
     pub fn front(&self, n: usize) -> Option<&[u8]> {
         let first = self.closed.front().map_or(&self.last[..], Chunk::bytes);
         first.get(self.head..self.head + n)
     }
 
-    /// The `n` bytes that lie `offset` behind the first one that is not released, where they lie in
-    /// one chunk. Goes through all chunks before.
+    /// The `n` bytes at `offset` from the first unreleased byte, if they lie in one chunk. Linear
+    /// in the number of chunks before them.
     pub fn at(&self, offset: usize, n: usize) -> Option<&[u8]> {
         let mut offset = self.head + offset;
         for chunk in self.closed.iter().map(Chunk::bytes).chain([&self.last[..]]) {
@@ -313,11 +311,11 @@ impl SendQueue {
         if !self.closed.is_empty() {
             self.release_closed(pool);
         }
-        // Bytes are left: of a closed chunk, or of the last one.
+        // Bytes are left, in a closed chunk or in the last one.
         if self.len > 0 {
             return;
         }
-        // Kept for the next frame, unless it grew beyond what is worth keeping.
+        // The last chunk is kept for the next frame unless it has grown too large.
         self.head = 0;
         if self.last.capacity() > CHUNK {
             self.last = Vec::new();
@@ -346,18 +344,18 @@ impl SendQueue {
         }
     }
 
-    /// Writes what is not written, as far as the socket takes it. Gives how much that was; less
-    /// than asked for means that the socket is full.
+    /// Writes until the socket is full and returns the number of bytes. Fewer than were unsent
+    /// means that the socket is full.
     ///
     /// # Errors
-    /// The socket's own, except "would block", which is 0 bytes or a short count.
+    /// Those of the socket, except "would block", which gives a short count.
     pub fn write_to(&mut self, socket: &mut impl Write) -> io::Result<usize> {
         self.write_up_to(usize::MAX, socket)
     }
 
-    /// The same for [`WRITE_LIMIT`] bytes, and what the last call to the socket takes beyond that:
-    /// one turn's share of a socket whose peer takes the bytes as fast as they are written. Less
-    /// than the limit, and something left, means that the socket is full.
+    /// Like [`SendQueue::write_to`], but stops after [`WRITE_LIMIT`] bytes, which the last write
+    /// may exceed: one turn's share for a peer that reads as fast as the bytes are written. Fewer
+    /// than the limit, with bytes left, means that the socket is full.
     ///
     /// # Errors
     /// As [`SendQueue::write_to`].
@@ -365,8 +363,7 @@ impl SendQueue {
         self.write_up_to(WRITE_LIMIT, socket)
     }
 
-    /// Writes until the first `end` bytes that are not released are written, and none beyond them.
-    /// As [`SendQueue::write_to`] otherwise.
+    /// Like [`SendQueue::write_to`], but only up to the first `end` unreleased bytes.
     ///
     /// # Errors
     /// As [`SendQueue::write_to`].
@@ -400,7 +397,7 @@ impl SendQueue {
 
     fn write_up_to(&mut self, limit: usize, socket: &mut impl Write) -> io::Result<usize> {
         let mut total = 0;
-        // The chunk that is written from, and how much of it is written or released.
+        // The chunk that is written next, and how much of it is written or released.
         let (mut at, mut offset) = (0, self.head + self.sent);
         while self.sent < self.len && total < limit {
             while let Some(chunk) = self.closed.get(at)
@@ -429,7 +426,7 @@ impl SendQueue {
         Ok(total)
     }
 
-    /// One write of up to `N` chunks, from `offset` bytes into the closed chunk `at` on.
+    /// One vectored write of up to `N` slices, starting at byte `offset` of closed chunk `at`.
     fn write_some<const N: usize>(
         &self,
         at: usize,
@@ -448,23 +445,23 @@ impl SendQueue {
             first.advance(offset);
         }
         match slices.get(..used) {
-            // One message for a client that had nothing to take: the cheaper call.
+            // One message for an otherwise empty queue: the cheaper system call.
             Some([only]) => socket.write(only),
             some => socket.write_vectored(some.unwrap_or_default()),
         }
     }
 
-    /// Releases what is written: a client's side has no use for it any more.
+    /// Releases all written bytes. For clients, whose replies are never resent.
     pub fn release_sent(&mut self, pool: &mut Pool) {
         self.release(self.sent, pool);
     }
 
-    /// The first `n` bytes count as written (they were, before the queue was put together anew).
+    /// Marks the first `n` bytes as written, as they were before the queue was rebuilt.
     pub fn mark_sent(&mut self, n: usize) {
         self.sent = n.min(self.len);
     }
 
-    /// Takes all frames out, given their lengths in order.
+    /// Takes out all frames, given their lengths in order.
     pub fn take_frames(
         &mut self,
         lens: impl Iterator<Item = usize>,
@@ -477,7 +474,7 @@ impl SendQueue {
         frames
     }
 
-    /// Takes the first `len` bytes out: a large frame with the buffer that it lies in.
+    /// Takes out the first `len` bytes: a large frame together with its buffer.
     pub fn take_front(&mut self, len: usize, pool: &mut Pool) -> Vec<u8> {
         self.take_chunk(len).unwrap_or_else(|| {
             let frame = self.front(len).unwrap_or_default().to_vec();
@@ -486,8 +483,7 @@ impl SendQueue {
         })
     }
 
-    /// Takes the first chunk out, if it is one large frame of `len` bytes and nothing else, and is
-    /// the queue's own.
+    /// Takes out the first chunk if it consists of one large frame of `len` bytes , not shared.
     fn take_chunk(&mut self, len: usize) -> Option<Vec<u8>> {
         if len < CHUNK / 2 || self.head > 0 {
             return None;
@@ -507,13 +503,13 @@ impl SendQueue {
         Some(chunk)
     }
 
-    /// Gives all chunks back.
+    /// Releases all bytes and returns all chunks to the pool.
     pub fn clear(&mut self, pool: &mut Pool) {
         self.release(self.len, pool);
         pool.give(std::mem::take(&mut self.last));
     }
 
-    /// Bytes that its own chunks occupy, used or not.
+    /// Memory of the chunks that are not shared, in bytes, used or not.
     #[cfg(test)]
     fn capacity(&self) -> usize {
         let closed = self.closed.iter().map(|chunk| match chunk {

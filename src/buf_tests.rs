@@ -3,7 +3,7 @@
 use super::*;
 use proptest::prelude::*;
 
-/// Takes `room` bytes, then is full until it is given more.
+/// A socket that takes `room` bytes and is then full until it is given more.
 struct Socket {
     room: usize,
     got: Vec<u8>,
@@ -72,8 +72,7 @@ fn no_more_is_written_than_is_wanted() {
     assert_eq!(queue.unsent(), 0);
 }
 
-/// A message for many is held once: neither queue copies it, and both let go of it when it is
-/// written whole.
+/// A shared message is held once: neither queue copies it, and both release it once written.
 #[test]
 fn shared_bytes_are_held_once() {
     let (mut pool, mut queues) = (Pool::default(), [SendQueue::default(), SendQueue::default()]);
@@ -130,7 +129,7 @@ proptest! {
         let (mut pool, mut queue) = (Pool::default(), SendQueue::default());
         let mut socket = Socket::with(0);
         let mut all: Vec<u8> = Vec::new();
-        // What is not released: its length, and its messages where it is shared.
+        // The expected unreleased bytes: their number, and that of shared messages.
         let mut frames: VecDeque<(usize, u32)> = VecDeque::new();
         let mut shared: Vec<Bytes> = Vec::new();
         let mut released = 0;
@@ -183,7 +182,7 @@ proptest! {
         prop_assert!(shared.iter().all(Bytes::is_unique), "all are let go");
     }
 
-    /// A client's side: what is written is released at once, wherever that ends.
+    /// For clients: written bytes are released at once, wherever the write ends.
     #[test]
     fn what_is_released_as_it_is_written_is_whole(
         steps in proptest::collection::vec((0..4u8, 1..3000usize), 1..80)

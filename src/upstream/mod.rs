@@ -1,7 +1,6 @@
-//! One connection to a node: connecting, handshake, the queue of commands that wait for their
-//! replies, and what becomes of them when the connection is lost.
-//! Not here: which command goes to which node, and what is done with the replies
-//! ([`crate::worker`]).
+//! One connection to a node: connecting, handshake, the queue of commands that await their replies,
+//! and what happens to them when the connection is lost. Not here: which command goes to which
+//! node, and how replies are used ([`crate::worker`]).
 
 mod end;
 mod handshake;
@@ -27,155 +26,156 @@ use crate::route::flag;
 use crate::scripts::CheckedScripts;
 use crate::stream::Stream;
 
-/// Where a connection is in its life. It never ends: a lost one backs off and connects anew, until
-/// its node leaves the cluster.
+/// State of a connection. A lost connection backs off and reconnects while its node is in the
+/// cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Not connected; the next attempt is due.
+    /// Not connected; an attempt is due.
     Idle,
-    /// The TCP connection is being made.
+    /// The TCP connection is being established.
     Connecting {
-        /// When the attempt is given up, microseconds.
+        /// Deadline of the attempt, in microseconds.
         until: u64,
     },
-    /// The TLS handshake goes on.
+    /// The TLS handshake is in progress.
     Securing {
-        /// When the attempt is given up, microseconds.
+        /// Deadline of the attempt, in microseconds.
         until: u64,
     },
-    /// Connected; the handshake's replies are awaited.
+    /// Connected; replies to the handshake's commands are awaited.
     Handshake {
-        /// When the attempt is given up, microseconds.
+        /// Deadline of the attempt, in microseconds.
         until: u64,
     },
-    /// Takes commands.
+    /// Ready for commands.
     Ready,
     /// The last attempt failed; a timer starts the next one.
     Backoff,
 }
 
 impl State {
-    /// A connection attempt is under way.
+    /// Whether a connection attempt is in progress.
     pub fn is_under_way(self) -> bool {
         matches!(self, State::Connecting { .. } | State::Securing { .. } | State::Handshake { .. })
     }
 }
 
-/// What a dedicated connection is.
+/// The use of a dedicated connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Dedicated {
-    /// The client that has it; none while it is idle in the pool.
+    /// The client that uses it; `None` while it is idle in the pool.
     pub client: Option<ClientId>,
     /// The connection's CLIENT ID at its node; 0 until it is known.
     pub id: i64,
 }
 
-/// One connection to a node, shared by many clients of one worker.
+/// One connection of a worker to a node: shared by its clients, or dedicated to one of them. Times
+/// are in microseconds of the worker's clock.
 #[derive(Debug)]
 pub struct Upstream {
-    /// The worker's index of its node.
+    /// The worker's index of the node.
     pub node: u16,
-    /// The protocol it speaks.
+    /// The protocol version spoken.
     pub protocol: Protocol,
-    /// The user that it is authenticated as: 0 for slotway's own, otherwise the worker's number for
-    /// a user of the cluster.
+    /// The user that it is authenticated as: 0 for slotway's own, otherwise the worker's number of
+    /// a cluster user.
     pub realm: u16,
-    /// Where it is in its life.
+    /// The state of the connection.
     pub state: State,
     /// The socket, while there is one.
     pub stream: Option<Stream>,
-    /// Commands, kept until answered.
+    /// The bytes of commands, kept until they are answered.
     pub queue: SendQueue,
-    /// Who waits for them, in the same order.
+    /// The commands, in the same order.
     pub pending: PendingQueue,
-    /// Its handshake says READONLY: only reads of clients that said it go here.
+    /// The handshake sends READONLY: only reads that may go to replicas use the connection.
     pub read_only: bool,
-    /// Since it was made its node has accepted a command with a key of its shard.
+    /// The node has accepted a command with a key of its shard on this connection.
     pub serves_shard: bool,
-    /// Scripts that its node need not be given again.
+    /// Scripts that the node is known to have.
     pub scripts: CheckedScripts,
-    /// The handshake, while it goes on.
+    /// The handshake in progress.
     pub handshake: Handshake,
     /// Bytes of an unfinished reply.
     pub tail: Vec<u8>,
-    /// How many of them were scanned.
+    /// Number of scanned bytes of the tail.
     pub scanned: usize,
     /// The scan of the unfinished reply.
     pub scan: ReplyScan,
-    /// The unfinished reply's beginning was given to its client already.
+    /// The beginning of the unfinished reply was passed on to its client.
     pub streaming: bool,
-    /// So many bytes of it.
+    /// Number of bytes passed on of it.
     pub streamed: usize,
-    /// When what was written was written.
+    /// Times of the writes.
     pub stamps: Stamps,
-    /// Of the first pending command's replies: how many of [`Pending::before`] have come.
+    /// Number of replies of [`Pending::before`] that have arrived for the first pending command.
     pub swallowed: u32,
-    /// The first of them that was an error.
+    /// The first of those replies that was an error.
     pub swallowed_error: Option<Vec<u8>>,
-    /// The very first of them was an error: MULTI was refused, and what followed was executed
-    /// without it.
+    /// The first of those replies was an error: MULTI was refused, so the commands behind it were
+    /// executed outside a transaction.
     pub unwrapped: bool,
-    /// For clients with large transfers.
+    /// The connection is for clients with large transfers.
     pub bulk: bool,
-    /// A script keeps its node busy: it takes no more commands, and goes when nothing waits on it.
-    /// Not among its node's shared connections any more.
+    /// A script keeps the node busy: the connection takes no more commands, is no longer among the
+    /// node's shared connections, and is closed when nothing waits on it.
     pub aside: bool,
-    /// Lent to one client at a time; not among its node's shared connections.
+    /// Set for a dedicated connection, which is used by one client at a time and is not among the
+    /// node's shared connections.
     pub dedicated: Option<Dedicated>,
-    /// Not read from for now: what it says has to wait (KEYS).
+    /// Not read from for now: its reply has to wait (KEYS).
     pub parked: bool,
-    /// Stands in the worker's list of connections to flush.
+    /// In the worker's list of connections to flush.
     pub dirty: bool,
-    /// Its write was put off by a turn.
+    /// The write was put off by a turn.
     pub deferred: bool,
-    /// The socket said that the node will send no more; what it sent is still to be read.
+    /// The node will send no more; what it sent is still to be read.
     pub peer_closed: bool,
-    /// The socket is full: nothing is written until it says otherwise.
+    /// The socket is full: nothing is written until it is writable again.
     pub blocked: bool,
     /// The socket is watched for writing.
     pub watching: bool,
-    /// When the node last sent something, microseconds.
+    /// When the node last sent something.
     pub last_read: u64,
-    /// When it became ready, microseconds.
+    /// When the connection became ready.
     pub ready_since: u64,
-    /// What [`Upstream::last_read`] was when its silence was last looked at.
+    /// Value of [`Upstream::last_read`] at the last check for silence.
     pub seen_read: u64,
-    /// Since when it owes an answer and the node has said nothing, microseconds; 0: it does not.
+    /// Since when the node has been silent while it owes a reply; 0: it owes none or is not silent.
     pub quiet_since: u64,
-    /// When control is asked about its node next, microseconds.
+    /// When the control thread is next asked about the node.
     pub next_ask: u64,
-    /// When control is next asked whether a command blocks this connection, microseconds.
+    /// When the control thread is next asked whether a command blocks this connection.
     pub next_block_check: u64,
-    /// Its node gave no sign of life elsewhere either: nothing more is written here until it does,
-    /// so that it can still be sent to another. [`Upstream::blocked`] is set with it.
+    /// The node shows no sign of life elsewhere either: nothing more is written until it does, so
+    /// that unsent commands can still go to another node. [`Upstream::blocked`] is set too.
     pub suspect: bool,
-    /// When all its deadlines are looked at next, microseconds.
+    /// When the deadlines of all its commands are next checked.
     pub next_check: u64,
-    /// Stands in the worker's list of sockets that have more to read.
+    /// In the worker's list of sockets with more to read.
     pub again: bool,
-    /// Attempts that failed one after the other.
+    /// Number of consecutive failed attempts.
     pub failures: u32,
-    /// Limit of commands that are written and not answered, after commands were lost repeatedly: it
-    /// doubles with each read. 0: no limit.
+    /// Maximum number of unanswered commands after repeated losses; doubles per read. 0: none.
     pub window: usize,
-    /// Pushes that nobody asked for, on this connection.
+    /// Number of unexpected pushes on this connection.
     pub strange: u32,
-    /// Why the last attempt or connection ended.
+    /// The reason for the end of the last attempt or connection.
     pub last_error: Option<ConnectionEnd>,
-    /// The node's error that ended the handshake.
+    /// The node's error reply that ended the handshake.
     pub refused: Option<Box<[u8]>>,
-    /// Clients that stopped reading because this queue is full.
+    /// Clients that are not read from because this queue is full.
     pub waiters: Vec<ClientId>,
     /// Clients with large replies that wait for their turn.
     pub turns: Turns,
-    /// When a client that has little of the queue last met it long, microseconds.
+    /// When a client with few commands in the queue last found it long.
     pub shared_at: Cell<u64>,
-    /// Bytes that the worker has put on its account.
+    /// Memory that the worker has accounted for, in bytes.
     pub accounted: usize,
 }
 
 impl Upstream {
-    /// A connection that is not made yet.
+    /// A connection that is not established yet.
     pub fn new(node: u16, protocol: Protocol) -> Self {
         Upstream {
             node,
@@ -228,17 +228,17 @@ impl Upstream {
         }
     }
 
-    /// Its commands keep the order of their clients with those of other connections.
+    /// Whether its commands keep their order with the same clients' commands on other connections.
     pub fn is_ordered(&self) -> bool {
         self.dedicated.is_none() && !self.read_only
     }
 
-    /// Replies come on it, or will as soon as it is connected, as far as is known.
+    /// Whether replies can be expected: it is connected or connecting, and not suspect.
     pub fn delivers(&self) -> bool {
         (self.state == State::Ready || self.state.is_under_way()) && !self.suspect
     }
 
-    /// Bytes that its buffers occupy.
+    /// Memory of the buffers, in bytes.
     pub fn held(&self) -> usize {
         let stream = self.stream.as_ref().map_or(0, Stream::held);
         stream + self.queue.held() + self.tail.capacity() + self.pending.held()
@@ -250,8 +250,8 @@ impl Upstream {
         self.stream.insert(stream)
     }
 
-    /// Writes what the state allows, up to [`WRITE_LIMIT`] bytes or a little more. `true`: the
-    /// socket is full.
+    /// Writes what the state allows, up to about [`WRITE_LIMIT`] bytes. Returns the number of bytes
+    /// and whether the socket is full.
     ///
     /// # Errors
     /// The connection is lost.
@@ -281,7 +281,7 @@ impl Upstream {
         }
     }
 
-    /// The node has sent something: twice as many commands may be under way.
+    /// Doubles the window after a read.
     #[cold]
     pub fn widen(&mut self) {
         self.window *= 2;
@@ -290,12 +290,12 @@ impl Upstream {
         }
     }
 
-    /// The connection is gone. Commands that may be sent again stay in the queue, in order: those
-    /// that were not written whole, and those that only read. Gives those that may not, whose
-    /// outcome nobody knows.
+    /// Resets the lost connection. Commands that may be resent stay in the queue, in order: those
+    /// not fully written, and those that only read. Returns the commands that must not be resent
+    /// and whose outcome is unknown.
     ///
-    /// A read is given up, too, where a later command of the same client and slot is given up that
-    /// may have changed what it reads. `clients`: whose the commands are, one by one.
+    /// A read is returned too if it is followed by a returned command of the same client and slot
+    /// that may have changed what it reads. `clients`: the client of each command.
     pub fn lost(&mut self, pool: &mut Pool, clients: &[ClientId]) -> Vec<Pending> {
         self.stream = None;
         self.peer_closed = false;
@@ -344,7 +344,7 @@ impl Upstream {
         let mut given_up = Vec::new();
         for (i, ((mut p, frame), keep)) in pending.into_iter().zip(frames).zip(keep).enumerate() {
             if keep {
-                // ASKING is sent anew where it is needed: the node may know by now.
+                // The retry decides anew whether ASKING is needed.
                 if p.dest == Dest::Discard {
                     continue;
                 }
@@ -360,7 +360,7 @@ impl Upstream {
         given_up
     }
 
-    /// How many commands were written, the last one perhaps in part.
+    /// Number of commands written, the last one perhaps in part.
     pub fn begun(&self) -> usize {
         let mut written = self.queue.sent();
         let begun = self.pending.iter().take_while(|p| {
@@ -371,7 +371,7 @@ impl Upstream {
         begun.count()
     }
 
-    /// Writes no more commands until the node has said something.
+    /// Stops writing further commands until the node has sent something.
     pub fn hold_back(&mut self) {
         let begun = self.begun().max(1);
         if self.window == 0 || self.window > begun {
@@ -380,9 +380,9 @@ impl Upstream {
     }
 
     /// Takes out the commands that need not wait for the first one, with their bytes, in order:
-    /// those of clients that have nothing written here but what `repeatable` picks. What is taken
-    /// and was written stays as well; nobody waits for it here. `clients`: whose the commands are,
-    /// one by one. Gives the clients that stay, too.
+    /// those of clients all of whose written commands here are `repeatable`. A written one also
+    /// stays in the queue, with its reply discarded. `clients`: the client of each command. Also
+    /// returns the clients whose commands stay.
     pub fn take_movable(
         &mut self,
         pool: &mut Pool,
@@ -424,8 +424,7 @@ impl Upstream {
         (taken, staying)
     }
 
-    /// Takes out the commands that were not written (not even in part) and that `wanted` picks,
-    /// with their bytes, in order.
+    /// Takes out the `wanted` commands of which nothing was written, with their bytes, in order.
     pub fn take_unsent(
         &mut self,
         pool: &mut Pool,

@@ -1,4 +1,4 @@
-//! A command that a node owes an answer to.
+//! Commands that await their reply.
 
 use std::collections::{VecDeque, vec_deque};
 use std::ops::Deref;
@@ -10,42 +10,42 @@ use crate::dest::{ClientId, Dest};
 use crate::placement::{Class, HoldMeta, Redirection, Work};
 use crate::route::flag;
 
-/// One command in an upstream connection's queue. Its bytes are in the connection's send queue,
-/// in the same order.
+/// One command in an upstream connection's queue. Its bytes are in the connection's
+/// [`crate::buf::SendQueue`], in the same order.
 #[derive(Debug, Clone, Copy)]
 pub struct Pending {
-    /// Who waits for the reply.
+    /// Destination of the reply.
     pub dest: Dest,
-    /// Bytes of the command.
+    /// Length of the command in bytes.
     pub len: u32,
-    /// Its keys' slot, or [`NO_SLOT`].
+    /// Slot of its keys, or [`NO_SLOT`].
     pub slot: u16,
     /// Index in the command table.
     pub command: CommandId,
-    /// Of [`flag`].
+    /// Bits of [`flag`].
     pub flags: u8,
-    /// With whose rights it is sent: 0 for slotway's own user, otherwise the worker's number for a
-    /// user of the cluster.
+    /// The user that it is sent as: 0 for slotway's own, otherwise the worker's number of a cluster
+    /// user.
     pub realm: u16,
-    /// How often it was sent again, up to 255.
+    /// Number of resends, up to 255.
     pub tries: u8,
-    /// Kind of the last refusal by a node; `None`: no node has refused it.
+    /// The last refusal by a node; `None`: no node has refused it.
     pub refused: Option<Redirection>,
-    /// Replies that come before the one that is waited for: those of MULTI and of the commands
-    /// queued behind it, in the batch that ends with EXEC.
+    /// Number of replies that precede the awaited one: to MULTI and to the commands queued behind
+    /// it, in a batch that ends with EXEC.
     pub before: u32,
-    /// It is in a transaction behind a read that its node refuses if it does not serve the shard
-    /// (`worker::shard_check`).
+    /// It is sent in a transaction behind a read that its node refuses if it does not serve the
+    /// shard (`worker::shard_check`).
     pub checks_shard: bool,
-    /// When its client sent it: microseconds of the worker's clock.
+    /// When the client sent it, in microseconds of the worker's clock.
     pub started: u64,
-    /// Expected size of the larger of command and reply, bytes. Does not change while it is in a
+    /// Expected size in bytes of the larger of command and reply. Constant while it is in a
     /// [`PendingQueue`].
     pub expected: u32,
 }
 
 impl Pending {
-    /// With which other commands a node refuses or serves it.
+    /// The class of commands that a node refuses or serves together with it.
     pub fn class(&self) -> Class {
         match self.flags {
             flags if flags & flag::READ_ONLY != 0 => Class::Read,
@@ -54,17 +54,17 @@ impl Pending {
         }
     }
 
-    /// The slot of its keys; `None`: it has no keys.
+    /// The slot of its keys; `None` if it has none.
     pub fn slot_of_keys(&self) -> Option<u16> {
         Some(self.slot).filter(|&slot| slot != NO_SLOT)
     }
 
-    /// Whether it was sent before, and lost with its connection: it may have been executed then.
+    /// Whether it was sent before and lost with its connection, so that it may have been executed.
     pub fn was_lost(&self) -> bool {
         self.tries > 0 && self.refused.is_none()
     }
 
-    /// The command as the retry policy sees it, on a connection that clients share.
+    /// The command as the retry policy sees it, for a shared connection.
     pub fn work(&self) -> Work {
         match self.dest {
             Dest::Discard => Work::Unwaited,
@@ -79,8 +79,7 @@ impl Pending {
     }
 }
 
-/// The commands that one connection's node owes answers to, in order, and the sum of
-/// [`Pending::expected`].
+/// The unanswered commands of one connection, in order, and the sum of [`Pending::expected`].
 #[derive(Debug, Default)]
 pub struct PendingQueue {
     commands: VecDeque<Pending>,
@@ -88,7 +87,7 @@ pub struct PendingQueue {
 }
 
 impl PendingQueue {
-    /// Expected bytes of all transfers.
+    /// Sum of the expected sizes, in bytes.
     #[inline]
     pub fn expected(&self) -> usize {
         self.expected
@@ -125,14 +124,14 @@ impl PendingQueue {
         self.commands.drain(..)
     }
 
-    /// Bytes that it occupies, with what growing takes for a moment.
+    /// Memory in bytes, including the copy while it grows.
     #[inline]
     pub fn held(&self) -> usize {
         const EACH: usize = size_of::<Pending>();
         with_copy(self.commands.capacity() * EACH, self.commands.len() * EACH)
     }
 
-    /// Gives back what capacity is not used.
+    /// Frees unused capacity.
     pub fn shrink_to_fit(&mut self) {
         self.commands.shrink_to_fit();
     }
@@ -146,12 +145,12 @@ impl Deref for PendingQueue {
     }
 }
 
-/// A command in a lane: what is pending, and whose lane it is.
+/// A command in a lane of a hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Waiting {
     /// The command.
     pub pending: Pending,
-    /// Its client.
+    /// The client, whose lane it is in.
     pub lane: ClientId,
 }
 

@@ -1,20 +1,20 @@
-//! When what was written to a node was written: one mark per write rather than one per command.
+//! Times of the writes to a node: one mark per write instead of one per command.
 
 use std::collections::VecDeque;
 
-/// Writes that are told apart while nothing of them is answered; later ones count as one.
+/// Maximum number of marks; further writes without an answer share the last one.
 const MARKS: usize = 256;
 
-/// See the module. Positions are bytes since the connection was first made.
+/// Times of writes. Positions count bytes since the connection was first established.
 #[derive(Debug, Default)]
 pub struct Stamps {
     written: u64,
-    /// Up to where was written, and when.
+    /// Position behind each write, and its time in microseconds.
     marks: VecDeque<(u64, u64)>,
 }
 
 impl Stamps {
-    /// `n` bytes were written at `now`; of all that was written, `open` bytes are not answered.
+    /// Records a write of `n` bytes at `now`, after which `open` bytes of commands are unanswered.
     #[inline]
     pub fn wrote(&mut self, n: usize, open: usize, now: u64) {
         self.written += n as u64;
@@ -29,8 +29,8 @@ impl Stamps {
         }
     }
 
-    /// When the last byte of the oldest command was written, which is `len` bytes long; `None`: it is
-    /// not, or nobody knows.
+    /// When the last byte of the oldest unanswered command was written, which has `len` bytes.
+    /// `None`: it was not, or the time is not known. `open`: as for [`Stamps::wrote`].
     pub fn sent_at(&self, open: usize, len: usize) -> Option<u64> {
         let end = (self.written + len as u64).saturating_sub(open as u64);
         if end > self.written {
@@ -47,13 +47,13 @@ mod tests {
     #[test]
     fn each_command_knows_its_write() {
         let mut stamps = Stamps::default();
-        // Three commands of 10 bytes: two in one write and a half, then the rest.
+        // Three commands of 10 bytes: one and a half in the first write, the rest in the second.
         stamps.wrote(15, 15, 100);
         stamps.wrote(15, 30, 200);
         assert_eq!(stamps.sent_at(30, 10), Some(100));
         assert_eq!(stamps.sent_at(20, 10), Some(200), "whole only with the second write");
         assert_eq!(stamps.sent_at(10, 10), Some(200));
-        // All answered; the next write forgets the marks.
+        // All are answered; the next write drops the marks.
         stamps.wrote(5, 5, 300);
         assert_eq!((stamps.sent_at(5, 5), stamps.marks.len()), (Some(300), 1));
         assert_eq!(stamps.sent_at(5, 9), None, "not written whole");

@@ -1,22 +1,21 @@
-//! Clients with large replies that wait for their turn on a connection, in the order in which fair
-//! queueing by bytes serves them.
+//! The queue of clients with large replies that wait for their turn on a connection: fair queueing
+//! by bytes.
 //!
-//! Each waiting client has a place on a virtual clock that counts reply bytes: the clock's time when
-//! it began to wait, plus the bytes that it has asked for since its last turn. The lowest place is
-//! served first, and the clock moves to it. So a client that asked for 10 MB waits until each of the
-//! others has asked for as much, and one that comes anew waits for nobody's past.
+//! Each waiting client has a place on a virtual clock that counts reply bytes: the time when it
+//! began to wait, plus the bytes that it has requested since its last turn. The lowest place is
+//! served first, and the clock moves to it. So a client that requested 10 MB waits until each of
+//! the others has requested as much, and a newcomer does not wait for anybody's past.
 
 use crate::dest::ClientId;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// A client's index and generation.
 type Waiter = ClientId;
 
-/// Entries of clients that were closed while they waited are looked for from this size on.
+/// Number of entries from which entries of closed clients are removed.
 const PURGE_FROM: usize = 256;
 
-/// Waiting clients; see the module's description.
+/// The waiting clients, ordered by place.
 #[derive(Debug, Default)]
 pub struct Turns {
     /// Place, order of arrival, client.
@@ -27,14 +26,14 @@ pub struct Turns {
 }
 
 impl Turns {
-    /// Nobody waits.
+    /// Whether no client waits.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// `client` begins to wait, after it has asked for `bytes`. `is_here` tells clients that still
-    /// wait from those that were closed meanwhile: they never make up more than half of the entries.
+    /// Appends `client`, which has requested `bytes` since its last turn. `is_here` tells whether a
+    /// client is still waiting or was closed; closed ones are at most half of the entries.
     pub fn push(&mut self, client: Waiter, bytes: u64, is_here: impl Fn(Waiter) -> bool) {
         if self.waiting.len() >= self.purge_at.max(PURGE_FROM) {
             self.waiting.retain(|Reverse((_, _, client))| is_here(*client));
@@ -56,7 +55,7 @@ impl Turns {
         Some(client)
     }
 
-    /// Takes out all, in no order.
+    /// Takes out all clients, in no particular order.
     pub fn drain(&mut self) -> impl Iterator<Item = Waiter> + '_ {
         self.waiting.drain().map(|Reverse((_, _, client))| client)
     }
@@ -72,7 +71,7 @@ mod tests {
         ClientId { index, generation }
     }
 
-    /// Each client asks for `sizes[i]` bytes per turn; gives how many bytes each has after `turns`.
+    /// Each client requests `sizes[i]` bytes per turn; returns the bytes of each after `turns`.
     fn served(sizes: &[u64], turns: usize) -> Vec<u64> {
         let mut queue = Turns::default();
         let mut bytes = vec![0; sizes.len()];
