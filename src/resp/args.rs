@@ -1,6 +1,6 @@
-//! The arguments of one scanned request, as ranges into the bytes it came in.
+//! The arguments of a scanned request, as ranges of the bytes that it arrived in.
 
-/// Where one argument stands in its buffer: `[start, end)`, in bytes.
+/// The position of an argument in its buffer: `[start, end)`, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ArgRange {
     /// Offset of the first byte.
@@ -9,7 +9,7 @@ pub struct ArgRange {
     pub end: u32,
 }
 
-/// One request's arguments; argument 0 is the command's name. Borrowed, nothing is copied.
+/// The arguments of one request; argument 0 is the command's name. Borrowed: nothing is copied.
 #[derive(Debug, Clone, Copy)]
 pub struct Args<'a> {
     buf: &'a [u8],
@@ -17,17 +17,17 @@ pub struct Args<'a> {
 }
 
 impl<'a> Args<'a> {
-    /// Arguments at `ranges` of `buf`. A range outside `buf` reads as an empty argument.
+    /// The arguments at `ranges` of `buf`. A range outside `buf` reads as an empty argument.
     pub fn new(buf: &'a [u8], ranges: &'a [ArgRange]) -> Self {
         Args { buf, ranges }
     }
 
-    /// How many arguments there are, the name included.
+    /// Number of arguments, including the name.
     pub fn len(&self) -> usize {
         self.ranges.len()
     }
 
-    /// Whether there is not even a name.
+    /// Whether there are no arguments at all, not even a name.
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
@@ -39,7 +39,7 @@ impl<'a> Args<'a> {
         Some(self.buf.get(r.start as usize..r.end as usize).unwrap_or_default())
     }
 
-    /// Argument `i` equals `word`, letter case aside.
+    /// Whether argument `i` equals `word`, ignoring case.
     pub fn is(&self, i: usize, word: &str) -> bool {
         self.get(i).is_some_and(|a| a.eq_ignore_ascii_case(word.as_bytes()))
     }
@@ -50,7 +50,7 @@ impl<'a> Args<'a> {
     }
 }
 
-/// For tests: where the words of `line` stand, with one space between them.
+/// For tests: the positions of the words of `line`, which are separated by one space each.
 #[cfg(test)]
 pub(crate) fn words(line: &str) -> Vec<ArgRange> {
     let mut start = 0;

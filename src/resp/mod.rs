@@ -1,5 +1,5 @@
-//! The wire: RESP2 and RESP3 as bytes. Scans requests, finds the end of replies, writes replies.
-//! Not here: what a command means, and any socket.
+//! The wire protocol: scanning RESP2 and RESP3 requests, finding the ends of replies, writing
+//! replies. Not here: the meaning of commands, and sockets.
 //!
 //! <https://redis.io/docs/latest/develop/reference/protocol-spec/>
 
@@ -21,7 +21,7 @@ pub use request::{
 /// The protocol version that a connection speaks (`HELLO 2`, `HELLO 3`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Protocol {
-    /// RESP2, what every connection starts with.
+    /// RESP2, the default of every connection.
     Resp2,
     /// RESP3, after `HELLO 3`.
     Resp3,

@@ -1,11 +1,11 @@
-//! Finding the end of a reply, without decoding it.
+//! Finding the end of a reply without decoding it, and reading simple replies.
 
 use memchr::memchr;
 
-/// The longest line that may hold a length, its type byte and line end included.
+/// Maximum length of a line that holds a length, including type byte and line end, in bytes.
 const LENGTH_LINE: usize = 32;
 
-/// A server sent something that is no RESP.
+/// Errors of a server's bytes that are not RESP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum ReplyError {
@@ -17,26 +17,26 @@ pub enum ReplyError {
     TooLarge,
 }
 
-/// What [`ReplyScan::advance`] found.
+/// Result of [`ReplyScan::advance`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplyProgress {
     /// The reply ends after this many more bytes.
     Complete(usize),
-    /// This many bytes are read; the next call must be given the bytes behind them.
+    /// The reply is incomplete. This many bytes were scanned; the next call continues behind them.
     Partial(usize),
 }
 
-/// Looks for the end of one reply, in any number of pieces, in time linear in their size.
+/// Finds the end of one reply that arrives in any number of pieces, in time linear in their size.
 ///
-/// Nesting needs no stack: it is enough to count how many elements are still to come. A reply of a
-/// million elements, or nested a million deep, costs the same few bytes here.
+/// Nesting needs no stack: counting the outstanding elements is enough. A reply of a million
+/// elements, or nested a million deep, takes the same few bytes of state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplyScan {
-    /// Elements still to come.
+    /// Number of outstanding elements.
     need: u64,
-    /// Bytes of a bulk still to pass over, its line end included.
+    /// Number of outstanding bytes of a bulk, including its line end.
     skip: u64,
-    /// In the middle of a line whose length is not known.
+    /// Inside a line, whose end is not found yet.
     in_line: bool,
 }
 
@@ -47,10 +47,10 @@ impl Default for ReplyScan {
 }
 
 impl ReplyScan {
-    /// Reads on in `buf`. After `Complete` the scan is fresh again, for the next reply.
+    /// Continues the scan in `buf`. After `Complete` the scan is reset for the next reply.
     ///
     /// # Errors
-    /// The bytes are no RESP; the connection cannot be used any further.
+    /// The bytes are not RESP; the connection is unusable.
     #[inline]
     pub fn advance(&mut self, buf: &[u8]) -> Result<ReplyProgress, ReplyError> {
         let mut pos = 0usize;
@@ -104,7 +104,7 @@ impl ReplyScan {
                             }
                             _ => return Err(ReplyError::BadLength),
                         };
-                        // An attribute stands before an element, it is none itself.
+                        // An attribute precedes an element and is not one itself.
                         let own = u64::from(kind != b'|');
                         self.need =
                             (self.need - own).checked_add(inner).ok_or(ReplyError::TooLarge)?;
@@ -116,7 +116,8 @@ impl ReplyScan {
     }
 }
 
-/// The number on the line at `pos` (behind its type byte), and where the next line starts.
+/// The number on the line at `pos`, behind its type byte, and the start of the next line. `None`:
+/// the line is incomplete.
 #[inline]
 fn length(buf: &[u8], pos: usize) -> Result<Option<(i64, usize)>, ReplyError> {
     let mut value: i64 = 0;
@@ -144,8 +145,8 @@ fn length(buf: &[u8], pos: usize) -> Result<Option<(i64, usize)>, ReplyError> {
     if line.len() >= LENGTH_LINE { Err(ReplyError::BadLength) } else { Ok(None) }
 }
 
-/// The elements of a complete aggregate reply (array, set, push; of a map its keys and values in
-/// turn), each as its own bytes. Anything else, and null, has none.
+/// The elements of a complete array, set or push, or the alternating keys and values of a map, each
+/// as its own bytes. Empty for null and other types.
 pub fn elements(frame: &[u8]) -> impl Iterator<Item = &[u8]> {
     let (mut left, mut pos) = match (frame.first(), length(frame, 0)) {
         (Some(b'*' | b'~' | b'>'), Ok(Some((n, after)))) if n > 0 => (n as u64, after),
@@ -168,8 +169,8 @@ pub fn elements(frame: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// How many elements a complete aggregate reply announces (a map: its pairs); `None` for what is
-/// no aggregate, or null.
+/// Number of elements (or pairs of a map) that an aggregate announces; `None` for null and other
+/// types.
 pub fn element_count(frame: &[u8]) -> Option<u64> {
     match (frame.first()?, length(frame, 0)) {
         (b'*' | b'~' | b'>' | b'%', Ok(Some((n, _)))) => u64::try_from(n).ok(),
@@ -177,7 +178,7 @@ pub fn element_count(frame: &[u8]) -> Option<u64> {
     }
 }
 
-/// The number in an integer reply.
+/// The value of an integer reply.
 pub fn integer(frame: &[u8]) -> Option<i64> {
     match frame {
         [b':', rest @ ..] => std::str::from_utf8(rest).ok()?.trim_end().parse().ok(),
@@ -185,7 +186,7 @@ pub fn integer(frame: &[u8]) -> Option<i64> {
     }
 }
 
-/// The text in a bulk, verbatim or simple string reply (a verbatim string's format aside).
+/// The text of a bulk, verbatim (without its format) or simple string.
 pub fn text(frame: &[u8]) -> Option<&[u8]> {
     match frame.first()? {
         b'+' => frame.get(1..frame.len().checked_sub(2)?),

@@ -1,24 +1,25 @@
-//! Finding one request in a buffer: where it ends, and where its arguments stand.
+//! Finding one request in a buffer: its end, and the positions of its arguments.
 //!
 //! The rules, limits and error texts are those of Redis's `processMultibulkBuffer` and
-//! `processInlineBuffer`, seen from outside: lengths are strict decimal numbers, a line ends at its
-//! first CR and the byte after it is not looked at, and neither are the two bytes after an
-//! argument. What is forwarded unread must be read the same way by the server.
+//! `processInlineBuffer`: lengths are strict decimal numbers; a line ends at its first CR, and the
+//! byte behind it is not checked, nor are the two bytes behind an argument. Requests are forwarded
+//! as they are, so the node must read them the same way.
 
 use memchr::memchr;
 
 use super::args::ArgRange;
 
-/// How large a request may be.
+/// Limits on the size of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestLimits {
-    /// Bytes of one argument (Redis: `proto-max-bulk-len`, 512 MiB).
+    /// Maximum length of an argument in bytes (Redis: `proto-max-bulk-len`, 512 MiB).
     pub bulk: u64,
-    /// Bytes of an inline command, and of a line that holds a length (Redis: 64 KiB).
+    /// Maximum length in bytes of an inline command and of a line that holds a length (Redis: 64
+    /// KiB).
     pub inline: usize,
-    /// Arguments of one command (Redis: 2,147,483,647).
+    /// Maximum number of arguments (Redis: 2,147,483,647).
     pub multibulk: u64,
-    /// They are those of who has to log in first, and the errors say so.
+    /// The limits are for clients that have not authenticated, and the errors say so.
     pub stranger: bool,
 }
 
@@ -34,7 +35,7 @@ impl Default for RequestLimits {
 }
 
 impl RequestLimits {
-    /// As they are, before the login, in Redis: enough for AUTH and HELLO.
+    /// The limits before authentication, as in Redis: enough for AUTH and HELLO.
     pub fn of_stranger(self) -> Self {
         RequestLimits {
             bulk: self.bulk.min(16 << 10),
@@ -45,8 +46,7 @@ impl RequestLimits {
     }
 }
 
-/// Why a request cannot be read; the connection is closed after its text was sent.
-/// The texts are Redis's own.
+/// Why a request is malformed, with Redis's error texts. The connection is closed after the error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum ProtocolError {
@@ -73,63 +73,64 @@ pub enum ProtocolError {
 }
 
 impl ProtocolError {
-    /// Who has logged in may send this.
+    /// Whether the request would be allowed after authentication.
     pub fn is_strangers(self) -> bool {
         matches!(self, ProtocolError::StrangersMultibulk | ProtocolError::StrangersBulk)
     }
 }
 
-/// What stands at the start of a buffer.
+/// The request at the start of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
-    /// An array of arguments in the first `len` bytes; the ranges were collected.
+    /// An array of arguments, whose positions were collected.
     Array {
-        /// Bytes of the whole request.
+        /// Length of the request in bytes.
         len: usize,
     },
-    /// An inline command: a line of `line` bytes, `len` with its end.
+    /// An inline command.
     Inline {
-        /// Bytes up to the line's end.
+        /// Length in bytes without the line end.
         line: usize,
-        /// Bytes with the line's end.
+        /// Length in bytes with the line end.
         len: usize,
     },
-    /// Nothing to answer in the first `len` bytes (an empty array).
+    /// An empty array, which is not answered.
     Empty {
-        /// Bytes to pass over.
+        /// Number of bytes to skip.
         len: usize,
     },
-    /// More bytes are needed, at least up to `need` bytes in all.
+    /// An incomplete request.
     Incomplete {
-        /// The least length that the buffer must have before another try can get further.
+        /// Minimum length of the buffer, in bytes, for the next attempt to get further.
         need: usize,
     },
 }
 
-/// How far an unfinished request was read, so that the next piece goes on from there: a 512 MiB
-/// argument arriving in pieces is never scanned from its start again.
+/// Progress within an unfinished request, so that the next attempt continues there: a 512 MiB
+/// argument that arrives in pieces is not scanned from its start again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RequestProgress {
-    /// Start of the argument that is unfinished; 0: the request's first line.
+    /// Start of the unfinished argument; 0: the first line of the request.
     pos: usize,
-    /// Arguments that are unfinished, the one at `pos` included.
+    /// Number of outstanding arguments, including the one at `pos`.
     left: u32,
-    /// Arguments in all.
+    /// Total number of arguments.
     count: u32,
 }
 
 impl RequestProgress {
-    /// Arguments of an unfinished request that are there.
+    /// Number of complete arguments of an unfinished request.
     pub fn arguments(&self) -> usize {
         (self.count - self.left) as usize
     }
 }
 
-/// Scans the request at the start of `buf`. `progress` is fresh (default) for a new request and
-/// must be handed back unchanged, with the same bytes and more behind them, after `Incomplete`.
+/// Scans the request at the start of `buf` and collects the positions of its arguments in `ranges`.
+/// `progress` is the default for a new request. After `Incomplete` it must be passed again
+/// unchanged, with the same bytes and more behind them.
 ///
 /// # Errors
-/// What Redis would refuse too, see [`ProtocolError`].
+/// The request is malformed, by Redis's rules.
 #[inline]
 pub fn scan_request(
     buf: &[u8],
@@ -145,7 +146,7 @@ pub fn scan_request(
     if progress.pos == 0 {
         return scan_array::<true>(buf, limits, progress, ranges);
     }
-    // Only the end is looked for until all is there; then one pass collects the arguments.
+    // Until the request is complete only its end is searched; then one pass collects the arguments.
     match scan_array::<false>(buf, limits, progress, ranges)? {
         Request::Array { .. } => {
             *progress = RequestProgress::default();
@@ -242,8 +243,8 @@ fn scan_array<const COLLECT: bool>(
     Ok(Request::Array { len: pos })
 }
 
-/// Reads the number between `from` and the next CR. Gives it (`None`: not a number) and where the
-/// next line starts, or `None` where the line is not all there.
+/// Reads the number between `from` and the next CR. Returns the number (`None` if it is not one)
+/// and the start of the next line; `None` if the line is incomplete.
 #[inline]
 fn length_line(
     buf: &[u8],
@@ -252,7 +253,7 @@ fn length_line(
     too_long: ProtocolError,
 ) -> Result<Option<(Option<i64>, usize)>, ProtocolError> {
     let Some(line) = buf.get(from..) else { return Ok(None) };
-    // The common line is one to four digits: look at those before calling for help.
+    // Common lines have one to four digits, which need no search for the CR.
     let mut value: i64 = 0;
     for (i, &byte) in line.iter().enumerate().take(8) {
         if byte.is_ascii_digit() && (i == 0 || value != 0) {
@@ -278,8 +279,7 @@ fn length_line(
     Ok(Some((line.get(..cr).and_then(strict_i64), from + cr + 2)))
 }
 
-/// A decimal number exactly as Redis's `string2ll` takes it: no plus sign, no leading zero, no
-/// space, within 64 bits.
+/// Parses a decimal number exactly as Redis's `string2ll`: no plus sign, leading zero or space.
 pub fn strict_i64(text: &[u8]) -> Option<i64> {
     let (negative, digits) = match text {
         [b'-', rest @ ..] => (true, rest),
@@ -296,14 +296,14 @@ pub fn strict_i64(text: &[u8]) -> Option<i64> {
         if !d.is_ascii_digit() {
             return None;
         }
-        // Counted downwards, so that the smallest number fits.
+        // Accumulated as a negative number, so that `i64::MIN` fits.
         value = value.checked_mul(10)?.checked_sub(i64::from(d - b'0'))?;
     }
     if negative { Some(value) } else { value.checked_neg() }
 }
 
-/// Rewrites an inline command as a RESP array into `out` (cleared first), splitting it as Redis's
-/// `sdssplitargs` does. Gives the number of arguments; 0 is a blank line.
+/// Rewrites an inline command as a RESP array in `out`, which is cleared first. Splits arguments
+/// like Redis's `sdssplitargs` and returns their number; 0 for a blank line.
 ///
 /// # Errors
 /// [`ProtocolError::UnbalancedQuotes`].
@@ -335,8 +335,8 @@ fn is_space(b: u8) -> bool {
     matches!(b, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
 }
 
-/// Reads one argument off the front of `rest`; `None`: a quote is not closed, or is not followed
-/// by a space.
+/// Reads one argument from the front of `rest` and returns what follows. `None`: a quote is not
+/// closed or not followed by a space.
 fn inline_argument<'a>(mut rest: &'a [u8], arg: &mut Vec<u8>) -> Option<&'a [u8]> {
     loop {
         match rest {
@@ -476,7 +476,7 @@ mod tests {
         assert_eq!(got, Ok(Request::Incomplete { need: 13 + 7 + 1000 + 2 }));
     }
 
-    /// Feeds `input` in pieces cut at `cuts` and gives all frames and the error it ended with.
+    /// Feeds `input` in pieces cut at `cuts`; returns all frames, and the error at the end if any.
     fn frames(input: &[u8], cuts: &[usize]) -> (Vec<Vec<Vec<u8>>>, Option<ProtocolError>) {
         let limits =
             RequestLimits { bulk: 1 << 20, inline: 64, multibulk: 1 << 20, stranger: false };
@@ -540,8 +540,8 @@ mod tests {
             let input = parts.concat();
             let whole = frames(&input, &[]);
             let cut = frames(&input, &cuts);
-            // An over-long line is refused as soon as it is seen to be too long, which depends on
-            // the cut; everything before it must be the same.
+            // A line that is too long is refused as soon as that is known, which depends on the
+            // cuts; everything before it must be the same.
             if whole.1.is_none() && cut.1.is_none() || whole.1 == cut.1 {
                 prop_assert_eq!(whole.0, cut.0);
             } else {

@@ -1,15 +1,15 @@
-//! Reading a whole reply as a tree: for what slotway asks about the cluster itself, a few times a
-//! minute. Clients' replies are never read like this ([`super::reply`] only finds their end).
+//! Decoding a whole reply into a tree, for replies to slotway's own questions about the cluster, a
+//! few times a minute. Clients' replies are never decoded ([`super::reply`] finds their end).
 //!
-//! Nothing here trusts the other side: depth, size and announced counts are bounded, and garbage
-//! is an error, never a panic.
+//! The input is not trusted: depth, size and announced counts are bounded, and malformed input is
+//! an error, never a panic.
 
 use thiserror::Error;
 
-/// How deep a reply may be nested. CLUSTER SHARDS has 4 levels, COMMAND has 8.
+/// Maximum nesting depth. CLUSTER SHARDS has 4 levels, COMMAND has 8.
 const MAX_DEPTH: usize = 32;
 
-/// Why bytes are not a reply.
+/// Why bytes cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum TreeError {
     /// The bytes end before the reply does.
@@ -18,18 +18,18 @@ pub enum TreeError {
     /// Not RESP.
     #[error("not a RESP reply (byte {0})")]
     Malformed(usize),
-    /// Nested deeper than any reply slotway asks for.
+    /// Nested deeper than any reply that slotway requests.
     #[error("the reply is nested too deep")]
     TooDeep,
 }
 
-/// A reply, borrowed from the bytes that it came in. RESP2 and RESP3 spellings of one thing read
-/// the same: all nulls are [`Value::Null`], sets and pushes are arrays.
+/// A reply, borrowed from its bytes. RESP2 and RESP3 forms of the same value are equal: all nulls
+/// are [`Value::Null`], sets and pushes are arrays.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value<'a> {
-    /// Simple, bulk or verbatim string, big number, double, boolean: its bytes.
+    /// The bytes of a simple, bulk or verbatim string, big number, double or boolean.
     Text(&'a [u8]),
-    /// An error, with its code.
+    /// The text of an error, starting with its code.
     Error(&'a [u8]),
     /// An integer.
     Int(i64),
@@ -42,7 +42,7 @@ pub enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// The text of a string that is UTF-8.
+    /// The text of a string, if it is UTF-8.
     pub fn text(&self) -> Option<&'a str> {
         match self {
             Value::Text(bytes) => std::str::from_utf8(bytes).ok(),
@@ -50,7 +50,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The number, also where it was sent as a string.
+    /// The value of an integer, or of a string that holds one.
     pub fn int(&self) -> Option<i64> {
         match self {
             Value::Int(n) => Some(*n),
@@ -58,7 +58,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The elements of an array; none for anything else.
+    /// The elements of an array; empty for other types.
     pub fn items(&self) -> &[Value<'a>] {
         match self {
             Value::Array(items) => items,
@@ -66,7 +66,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The value of `key` in a map, or in the flat array that RESP2 has in its place.
+    /// The value of `key` in a map, or in a flat array of keys and values, its form in RESP2.
     pub fn field(&self, key: &str) -> Option<&Value<'a>> {
         let is_key = |v: &Value<'a>| v.text() == Some(key);
         match self {
@@ -80,18 +80,18 @@ impl<'a> Value<'a> {
     }
 }
 
-/// Reads the one reply that `bytes` starts with.
+/// Decodes the reply at the start of `bytes`.
 ///
 /// # Errors
-/// The bytes are no reply, or not a whole one.
+/// The bytes are not a reply, or an incomplete one.
 pub fn decode(bytes: &[u8]) -> Result<Value<'_>, TreeError> {
     Reader { bytes, pos: 0 }.value(0)
 }
 
-/// Reads `bytes`, which must be one reply and nothing behind it.
+/// Decodes `bytes`, which must be exactly one reply.
 ///
 /// # Errors
-/// As [`decode`], and where something follows.
+/// As [`decode`], and if anything follows the reply.
 pub fn decode_whole(bytes: &[u8]) -> Result<Value<'_>, TreeError> {
     let mut reader = Reader { bytes, pos: 0 };
     let value = reader.value(0)?;
@@ -146,7 +146,7 @@ impl<'a> Reader<'a> {
                 }
                 Value::Map(pairs)
             }
-            // An attribute stands before the value that it describes; nobody here needs it.
+            // An attribute precedes the value that it describes; it is skipped.
             b'|' => {
                 let count = number()?;
                 self.room_for(at, count)?;
@@ -173,15 +173,15 @@ impl<'a> Reader<'a> {
         Ok(text)
     }
 
-    /// An announced count may reserve no more than the bytes at hand can hold: the smallest value
-    /// has three.
+    /// Capacity to reserve for an announced count: no more values than the remaining bytes can
+    /// hold, at three bytes for the smallest.
     fn room_for(&self, at: usize, count: i64) -> Result<usize, TreeError> {
         let count = usize::try_from(count).map_err(|_| TreeError::Malformed(at))?;
         Ok(count.min(self.bytes.len().saturating_sub(self.pos) / 3))
     }
 }
 
-/// The type byte and the rest of the line at `pos`, which moves past it.
+/// The type byte and the rest of the line at `pos`, which is moved behind the line.
 fn header<'a>(bytes: &'a [u8], pos: &mut usize) -> Result<(u8, &'a [u8]), TreeError> {
     let line = bytes.get(*pos..).ok_or(TreeError::Incomplete)?;
     let end = memchr::memchr(b'\n', line).ok_or(TreeError::Incomplete)?;
@@ -194,7 +194,7 @@ fn header<'a>(bytes: &'a [u8], pos: &mut usize) -> Result<(u8, &'a [u8]), TreeEr
     }
 }
 
-/// As the scan for a reply's end reads lengths: no plus sign, no line without end.
+/// Reads a number as the scan for a reply's end does: no plus sign, bounded length.
 fn int(text: &[u8]) -> Option<i64> {
     const LONGEST: usize = 24;
     if text.first() == Some(&b'+') || text.len() > LONGEST {

@@ -1,19 +1,19 @@
-//! Writing replies (and the few requests of slotway's own) at the end of a buffer.
+//! Functions that append RESP values to a buffer: replies, and slotway's own requests.
 
 use super::Protocol;
 
-/// Bytes of a header and a line end, at most.
+/// Maximum length of a header and a line end, in bytes.
 pub const HEADER: usize = 32;
 
-/// `+text`.
+/// Appends a simple string, `+text`.
 pub fn simple(out: &mut Vec<u8>, text: &str) {
     out.push(b'+');
     out.extend_from_slice(text.as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 
-/// `-text`: the text starts with its code (`ERR …`). A line end in it, which would break the
-/// stream, becomes a space.
+/// Appends an error, `-text`. The text starts with its code (`ERR …`). Line ends in it, which would
+/// break the stream, become spaces.
 pub fn error(out: &mut Vec<u8>, text: &(impl AsRef<[u8]> + ?Sized)) {
     out.push(b'-');
     out.extend(
@@ -22,7 +22,7 @@ pub fn error(out: &mut Vec<u8>, text: &(impl AsRef<[u8]> + ?Sized)) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// `:n`.
+/// Appends an integer, `:n`.
 pub fn integer(out: &mut Vec<u8>, n: i64) {
     out.push(b':');
     if n < 0 {
@@ -32,7 +32,7 @@ pub fn integer(out: &mut Vec<u8>, n: i64) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// `,x` (RESP3), or its digits in a bulk (RESP2).
+/// Appends a double: `,x` in RESP3, a bulk string in RESP2.
 pub fn double(out: &mut Vec<u8>, protocol: Protocol, x: f64) {
     let digits = x.to_string();
     match protocol {
@@ -45,9 +45,9 @@ pub fn double(out: &mut Vec<u8>, protocol: Protocol, x: f64) {
     }
 }
 
-/// `$length` and the bytes.
+/// Appends a bulk string: `$length` and the bytes.
 pub fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
-    // At once: growing for the last two bytes would copy a large value, and double its buffer.
+    // Reserve once: growing for the last two bytes would copy a large value and double its buffer.
     out.reserve(bytes.len() + HEADER);
     out.push(b'$');
     number(out, bytes.len() as u64);
@@ -56,7 +56,7 @@ pub fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// `=length`, a text (RESP3), or its bulk (RESP2).
+/// Appends a verbatim string of format `txt`: `=length` in RESP3, a bulk string in RESP2.
 pub fn verbatim(out: &mut Vec<u8>, protocol: Protocol, bytes: &[u8]) {
     match protocol {
         Protocol::Resp2 => bulk(out, bytes),
@@ -70,13 +70,13 @@ pub fn verbatim(out: &mut Vec<u8>, protocol: Protocol, bytes: &[u8]) {
     }
 }
 
-/// `*n`; the elements follow.
+/// Appends the header of an array, `*n`; the elements follow.
 #[inline]
 pub fn array_header(out: &mut Vec<u8>, n: usize) {
     header(out, b'*', n);
 }
 
-/// `%n` (RESP3) or `*2n` (RESP2); the pairs follow.
+/// Appends the header of a map: `%n` in RESP3, `*2n` in RESP2; the pairs follow.
 pub fn map_header(out: &mut Vec<u8>, protocol: Protocol, pairs: usize) {
     match protocol {
         Protocol::Resp2 => header(out, b'*', pairs * 2),
@@ -84,13 +84,13 @@ pub fn map_header(out: &mut Vec<u8>, protocol: Protocol, pairs: usize) {
     }
 }
 
-/// `>n` (RESP3) or `*n` (RESP2): something that nobody asked for, or that is no reply; the elements
-/// follow.
+/// Appends the header of a push (a message, not a reply): `>n` in RESP3, `*n` in RESP2; the
+/// elements follow.
 pub fn push_header(out: &mut Vec<u8>, protocol: Protocol, n: usize) {
     header(out, if protocol == Protocol::Resp3 { b'>' } else { b'*' }, n);
 }
 
-/// An aggregate's first line.
+/// Appends the header of an aggregate of type `kind` with `n` elements.
 #[inline]
 pub fn header(out: &mut Vec<u8>, kind: u8, n: usize) {
     out.push(kind);
@@ -98,7 +98,7 @@ pub fn header(out: &mut Vec<u8>, kind: u8, n: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Null.
+/// Appends a null: `_` in RESP3, `$-1` in RESP2.
 pub fn null(out: &mut Vec<u8>, protocol: Protocol) {
     out.extend_from_slice(match protocol {
         Protocol::Resp2 => b"$-1\r\n",
@@ -106,7 +106,7 @@ pub fn null(out: &mut Vec<u8>, protocol: Protocol) {
     });
 }
 
-/// A whole request.
+/// Appends a whole request.
 pub fn request(out: &mut Vec<u8>, args: &[&[u8]]) {
     array_header(out, args.len());
     for arg in args {
