@@ -1,8 +1,8 @@
-//! What kind of work a command is, for the metrics.
+//! The class of a command, for the metrics.
 
 use super::flags::Flags;
 
-/// What kind of work a command is (metrics label `class`), from its ACL categories.
+/// The class of a command (metrics label `class`), derived from its ACL categories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Class {
@@ -25,9 +25,9 @@ pub enum Class {
 }
 
 impl Class {
-    /// How many classes there are.
+    /// Number of classes.
     pub const COUNT: usize = 16;
-    /// Label values, by discriminant.
+    /// Label values, indexed by discriminant.
     pub const NAMES: [&'static str; Self::COUNT] = [
         "string",
         "hash",
@@ -52,15 +52,15 @@ impl Class {
         Self::NAMES[self as usize]
     }
 
-    /// The class of a container: its subcommands', as most of them have it. Redis gives the
-    /// container itself no category but its speed.
+    /// The class of a container: the most frequent one of its subcommands. Redis gives containers
+    /// no category but their speed.
     pub(super) fn of_container(self, subcommands: impl Iterator<Item = Class>) -> Class {
         let mut counts = [0u32; Self::COUNT];
         let mut most = (0, self);
         for class in subcommands {
             let count = &mut counts[class as usize];
             *count += 1;
-            // By their order where two are equal, so that the server's order does not matter.
+            // Ties are decided by the order of the classes, not the server's.
             if (*count, class as u8) > (most.0, most.1 as u8) {
                 most = (*count, class);
             }
@@ -70,8 +70,8 @@ impl Class {
 
     /// The class of a command with these ACL categories (without their `@`).
     pub(super) fn of(categories: &[Box<str>], flags: Flags, has_keys: bool) -> Class {
-        // What a command is about, most telling first: the narrow types are stored as strings
-        // or sorted sets and some servers list both categories.
+        // Specific categories first: some types are stored as strings or sorted sets, and some
+        // servers list both categories.
         const NARROW: [(&str, Class); 8] = [
             ("geo", Class::Geo),
             ("bitmap", Class::Bitmap),
@@ -97,7 +97,7 @@ impl Class {
         let mut types = TYPES.iter().filter(|(name, _)| has(name));
         match (types.next(), types.next()) {
             (Some((_, class)), None) => return *class,
-            // Of several types at once: SORT, which is about keys of any type.
+            // A command for several types, such as SORT.
             (Some(_), Some(_)) => return Class::Keyspace,
             _ => {}
         }

@@ -1,6 +1,6 @@
 //! A command's flags.
 
-/// A command's flags. Words that slotway does not know are left out.
+/// A set of command flags. Words that slotway does not know are ignored.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct Flags(u32);
 
@@ -44,24 +44,23 @@ impl Flags {
     /// No flag.
     pub(super) const NONE: Flags = Flags(0);
 
-    /// All of `other` are set.
+    /// Whether all of `other` are set.
     #[inline]
     pub const fn contains(self, other: Flags) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// Any of `other` is set.
-    /// These and `other`.
+    /// The union of both sets.
     pub const fn with(self, other: Flags) -> Flags {
         Flags(self.0 | other.0)
     }
 
-    /// The flag of a server's word; none for a word that is not known.
+    /// The flag for a server's word; no flag for an unknown word.
     pub(super) fn of_word(word: &str) -> Flags {
         Self::WORDS.iter().find(|(w, _)| *w == word).map_or(Flags::NONE, |(_, f)| *f)
     }
 
-    /// The server's words.
+    /// The server's words for the flags.
     pub fn words(self) -> impl Iterator<Item = &'static str> {
         Self::WORDS.iter().filter(move |(_, f)| self.contains(*f)).map(|(w, _)| *w)
     }

@@ -1,13 +1,13 @@
-//! Finds the keys of one request by its command's key specs. On the hot path.
+//! Finds the keys of a request by its command's key specs. Part of the hot path.
 
 use super::spec::{Access, Begin, CommandSpec, Find, KeyAccess, KeyPart, KeySpec, Native};
 use crate::resp::{Args, strict_i64};
 
-/// Why the keys of a request cannot be told. The request is then wrong in a way that any server
-/// words better, so it is forwarded to any node.
+/// Why the keys of a request cannot be found. Any server describes such a mistake better, so the
+/// request is forwarded to any node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// There are fewer arguments than the keys need.
+    /// Fewer arguments than the keys need.
     #[error("too few arguments")]
     TooFew,
     /// Keys and values (MSET), or keys and ids (XREAD), are not in pairs.
@@ -16,7 +16,7 @@ pub enum KeyError {
     /// The number of keys is not a number, or negative.
     #[error("the number of keys is not one")]
     NotANumber,
-    /// The number of keys is larger than the arguments that follow it.
+    /// The number of keys exceeds the arguments that follow it.
     #[error("the number of keys is larger than the number of arguments")]
     TooMany,
     /// Options that exclude each other.
@@ -24,11 +24,10 @@ pub enum KeyError {
     Syntax,
 }
 
-/// Argument indexes of all keys, in the order of the command's key specs, into `out` (cleared
-/// first; a caller that keeps it allocates nothing). For sharded pub/sub they are the channels.
+/// Collects the argument indexes of all keys, or of the channels of sharded pub/sub, in the order
+/// of the command's key specs. `out` is cleared first; a caller that reuses it allocates nothing.
 ///
-/// After an error `out` holds nothing of use. Whether the number of arguments fits the command's
-/// arity is not looked at.
+/// After an error the content of `out` is unspecified. The command's arity is not checked.
 #[inline]
 pub fn key_positions(spec: &CommandSpec, args: &Args, out: &mut Vec<u32>) -> Result<(), KeyError> {
     out.clear();
@@ -42,7 +41,7 @@ pub fn key_positions(spec: &CommandSpec, args: &Args, out: &mut Vec<u32>) -> Res
         KeySpec::Range { first, last, step } => {
             let n = args.len() as i64;
             let first = i64::from(*first);
-            // SUNSUBSCRIBE: no channel at all is a request, too.
+            // SUNSUBSCRIBE without channels is valid.
             if first >= n && spec.arity < 0 && spec.arity_fits(args.len()) {
                 return Ok(());
             }
@@ -57,8 +56,8 @@ pub fn key_positions(spec: &CommandSpec, args: &Args, out: &mut Vec<u32>) -> Res
     }
 }
 
-/// The same with what the command does to each of its keys. For the rights of users, so not on the
-/// path of ordinary commands.
+/// Like [`key_positions`], with the access to each key. Used for permission checks, not on the hot
+/// path.
 ///
 /// # Errors
 /// As [`key_positions`].
@@ -98,7 +97,7 @@ pub fn key_accesses(
     Ok(())
 }
 
-/// What a command does to its key where its arguments say it.
+/// The access to the key, for commands whose arguments decide it.
 fn by_arguments(spec: &CommandSpec, args: &Args) -> Option<Access> {
     match &*spec.name {
         "set" => Some(Access { read: (3..args.len()).any(|i| args.is(i, "get")), write: true }),
@@ -120,7 +119,7 @@ fn by_arguments(spec: &CommandSpec, args: &Args) -> Option<Access> {
     }
 }
 
-/// The arguments `first..=last`, every `step`th. The group of the last key must be whole.
+/// Adds every `step`th argument of `first..=last`. The group of the last key must be complete.
 fn push_range(
     first: i64,
     last: i64,
@@ -177,7 +176,7 @@ fn push_part(part: &KeyPart, args: &Args, out: &mut Vec<u32>) -> Result<(), KeyE
             let count = number(args.get(at).ok_or(KeyError::TooFew)?)?;
             let first = begin + i64::from(first);
             let step = i64::from(step.max(1));
-            // Compared as a quotient: the number is the client's and may be as large as it likes.
+            // Division, because the client's number may be arbitrarily large.
             if count > (n - first).max(0) / step {
                 return Err(KeyError::TooMany);
             }
@@ -187,8 +186,8 @@ fn push_part(part: &KeyPart, args: &Args, out: &mut Vec<u32>) -> Result<(), KeyE
     }
 }
 
-/// Where `word` is, searched forwards from argument `from`, or backwards from the end. The last
-/// argument is no keyword: nothing follows it.
+/// Position of `word`, searched forwards from argument `from`, or backwards from the end. The last
+/// argument cannot be a keyword, as nothing follows it.
 fn keyword(args: &Args, word: &str, from: i32) -> Option<i64> {
     let n = args.len();
     let mut candidates = if from >= 0 {
@@ -204,8 +203,8 @@ fn keyword(args: &Args, word: &str, from: i32) -> Option<i64> {
     found.map(|i| i as i64)
 }
 
-/// Which argument is to be a number of keys and is no number at all, as strictly as the server reads
-/// it when it carries the command out. When it looks for the keys it takes `1.5` and ` 1` for 1.
+/// Position of an argument that should be a number of keys and is not a number by the strict rules
+/// that the server applies on execution. When it looks for keys it reads `1.5` and ` 1` as 1.
 pub fn no_number_of_keys(spec: &CommandSpec, args: &Args) -> Option<usize> {
     let KeySpec::Specs(parts) = &spec.keys else { return None };
     let numbers = parts.iter().filter_map(|part| match (&part.begin, &part.find) {
@@ -218,7 +217,7 @@ pub fn no_number_of_keys(spec: &CommandSpec, args: &Args) -> Option<usize> {
     odd.next()
 }
 
-/// A number of keys, as strict as the server's own reading: digits alone, no leading zero.
+/// Parses a number of keys like the server: digits only, no leading zero.
 fn number(text: &[u8]) -> Result<i64, KeyError> {
     match text {
         [b'0'] => Ok(0),
@@ -229,7 +228,7 @@ fn number(text: &[u8]) -> Result<i64, KeyError> {
     }
 }
 
-/// The server takes the last STORE, and steps over what follows BY, GET and LIMIT.
+/// The server takes the last STORE and skips the arguments of BY, GET and LIMIT.
 fn push_sort(args: &Args, out: &mut Vec<u32>) -> Result<(), KeyError> {
     let n = args.len();
     if n < 2 {
@@ -252,8 +251,8 @@ fn push_sort(args: &Args, out: &mut Vec<u32>) -> Result<(), KeyError> {
     Ok(())
 }
 
-/// The server takes the last of all STORE and STOREDIST. All of them are held to be keys: who may
-/// not write to one has no business naming it.
+/// The server takes the last STORE or STOREDIST. All are treated as keys: a user who may not write
+/// to one has no business naming it.
 fn push_georadius(options: u8, args: &Args, out: &mut Vec<u32>) -> Result<(), KeyError> {
     let n = args.len();
     if n < 2 {
@@ -271,8 +270,7 @@ fn push_georadius(options: u8, args: &Args, out: &mut Vec<u32>) -> Result<(), Ke
     Ok(())
 }
 
-/// The options one after the other, as the server reads them, up to STREAMS; then as many keys as
-/// ids.
+/// Reads the options in order, like the server, up to STREAMS; then as many keys as IDs.
 fn push_streams(from: u8, args: &Args, out: &mut Vec<u32>) -> Result<(), KeyError> {
     let n = args.len();
     let mut i = 1;
@@ -288,7 +286,7 @@ fn push_streams(from: u8, args: &Args, out: &mut Vec<u32>) -> Result<(), KeyErro
         } else if args.is(i, "noack") {
             i += 1;
         } else {
-            // An option of a newer server, or none.
+            // An option of a newer server, or an invalid one.
             break keyword(args, "streams", from.into()).and_then(|i| usize::try_from(i).ok());
         }
     };
@@ -303,7 +301,7 @@ fn push_streams(from: u8, args: &Args, out: &mut Vec<u32>) -> Result<(), KeyErro
     Ok(())
 }
 
-/// One key at argument 3, or that argument empty and the keys behind KEYS.
+/// One key at argument 3; or that argument is empty and the keys follow KEYS.
 fn push_migrate(args: &Args, out: &mut Vec<u32>) -> Result<(), KeyError> {
     let n = args.len();
     let key = args.get(3).ok_or(KeyError::TooFew)?;

@@ -1,8 +1,8 @@
-//! The command table: what Redis says of each command (arity, flags, key specs, policies), and
-//! where the keys of a request are.
+//! The command table: the properties of each command (arity, flags, key specs, policies), and the
+//! positions of a request's keys.
 //!
-//! Everything here comes from a `COMMAND` reply: one is built in, a live server's is laid over
-//! it. Code of its own have only the few commands whose key specs say that they do not tell
+//! The table is built from a `COMMAND` reply: the built-in one, overlaid with that of a live
+//! server. Only the few commands whose keys the key specs do not tell have code of their own
 //! (`keys.rs`, `Native`).
 //!
 //! Not here: where a command is sent ([`crate::route`]), and any socket.

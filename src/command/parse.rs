@@ -1,4 +1,4 @@
-//! A `COMMAND` reply becomes command specs.
+//! Parses a `COMMAND` reply into command specifications.
 
 use super::class::Class;
 use super::flags::Flags;
@@ -39,12 +39,12 @@ impl From<TreeError> for TableError {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub spec: CommandSpec,
-    /// The server is older than key specs, and says that first, last and step are not all.
+    /// The server has no key specs, and says that first, last and step do not tell all keys.
     pub(super) keys_untold: bool,
     pub subcommands: Vec<Entry>,
 }
 
-/// All commands of a reply. The nulls in it (COMMAND INFO of an unknown name) are left out.
+/// Parses all commands of a reply. Nulls (COMMAND INFO of an unknown name) are skipped.
 pub(super) fn parse(reply: &[u8]) -> Result<Vec<Entry>, TableError> {
     match decode_whole(reply)? {
         Value::Array(items) => entries(&items),
@@ -57,8 +57,8 @@ fn entries(items: &[Value]) -> Result<Vec<Entry>, TableError> {
     items.iter().filter(|item| !matches!(item, Value::Null)).map(entry).collect()
 }
 
-/// `[name, arity, flags, first, last, step, categories, tips, key specs, subcommands]`; the
-/// categories are there since Redis 6, the last three since 7.
+/// Parses `[name, arity, flags, first, last, step, categories, tips, key specs, subcommands]`.
+/// Categories exist since Redis 6, the last three since 7.
 fn entry(item: &Value) -> Result<Entry, TableError> {
     let fields = item.items();
     let number = |i: usize, what: &'static str| {
@@ -113,7 +113,7 @@ fn tip<T>(tips: Option<&Value>, prefix: &str, read: fn(&str) -> T) -> Option<T> 
     words(tips).find_map(|tip| tip.strip_prefix(prefix)).map(read)
 }
 
-// A policy that slotway does not know is one that needs care: special.
+// Unknown policies are treated as `special`, which needs care.
 
 fn request_policy(word: &str) -> RequestPolicy {
     match word {
@@ -137,7 +137,7 @@ fn response_policy(word: &str) -> ResponsePolicy {
     }
 }
 
-/// What a key spec's keys are for; `None` for what are no keys, and where the spec finds none.
+/// The access to a key spec's keys. `None`: they are not keys, or the spec cannot find them.
 fn access(spec: &Value) -> Result<Option<KeyAccess>, TableError> {
     let mut access = Access::default();
     for word in words(spec.field("flags")) {
@@ -151,7 +151,7 @@ fn access(spec: &Value) -> Result<Option<KeyAccess>, TableError> {
     Ok(part(spec)?.map(|part| KeyAccess { part, access }))
 }
 
-/// The simplest form that finds the same keys, and whether it finds all.
+/// The simplest key spec that finds the same keys, and whether it finds all.
 fn key_spec(
     name: &str,
     flags: Flags,
@@ -171,14 +171,14 @@ fn key_spec(
         match name {
             "sort" => return Ok((KeySpec::Native(Native::Sort), true)),
             "migrate" => return Ok((KeySpec::Native(Native::Migrate), true)),
-            // What it leaves open are the keys that BY and GET make from the data, which no
-            // argument says; a cluster refuses them.
+            // What is missing are the keys that BY and GET compose from the data, which no argument
+            // names. A cluster refuses them.
             "sort_ro" => complete = true,
             _ => {}
         }
     }
-    // Without `movablekeys` the three numbers say the same as the specs. Old servers have no
-    // specs; then the numbers are all there is.
+    // Without `movablekeys` the three numbers are equivalent to the specs. Old servers have no
+    // specs; then there are only the numbers.
     let movable = flags.contains(Flags::MOVABLEKEYS);
     if first > 0 && (!movable || specs.is_empty()) {
         return Ok((range(first, last, step)?, complete && !movable));
@@ -190,7 +190,7 @@ fn key_spec(
             range(i, i, 1)?
         }
         _ => match name {
-            // Also where the unit is missing.
+            // The options start at 5 even if the unit is missing.
             "georadius" => KeySpec::Native(Native::Georadius { options: 5 }),
             "georadiusbymember" => KeySpec::Native(Native::Georadius { options: 5 }),
             "xread" => KeySpec::Native(Native::Streams { from: 1 }),
@@ -209,7 +209,7 @@ fn range(first: i32, last: i32, step: i32) -> Result<KeySpec, TableError> {
     }
 }
 
-/// One key spec; `None` if it says `unknown`, or something that is not known here.
+/// Parses a key spec; `None` for `unknown` and for types not known here.
 fn part(spec: &Value) -> Result<Option<KeyPart>, TableError> {
     const BAD: TableError = TableError::Malformed("a key spec");
     let step_of = |v: &Value| get::<u32>(v, "keystep").map(|step| step.max(1));

@@ -1,21 +1,21 @@
-//! `commands.deny` and `commands.allow`: which commands clients may send, by command, subcommand
+//! `commands.deny` and `commands.allow`: the commands that clients may send, by command, subcommand
 //! and ACL category.
 //!
-//! The more specific entry counts: a subcommand (`config|set`) before its command (`config`),
-//! that before a category (`@dangerous`), that before `@all`; of two that are equally specific the
-//! one that denies. A command of which neither list says anything is not decided here.
+//! The most specific entry decides: a subcommand (`config|set`) before its command (`config`), a
+//! command before a category (`@dangerous`), a category before `@all`; among equals, the one that
+//! denies. Commands that neither list covers are not decided here.
 
 use super::spec::CommandSpec;
 use super::table::CommandTable;
 
-/// One entry of a list.
+/// An entry of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// As it was written, in lower case.
+    /// The entry in lower case.
     text: Box<str>,
 }
 
-/// How much a rule that fits a command is about it in particular.
+/// How specific a rule is, in ascending order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Level {
     All,
@@ -24,7 +24,7 @@ enum Level {
     Subcommand,
 }
 
-/// Commands that Redis has since 7.0: a cluster may have them though the table built in has not.
+/// Commands added after Redis 7.0: a cluster may have them although the built-in table does not.
 const NEWER: &[&str] = &[
     "client|no-touch",
     "client|setinfo",
@@ -50,11 +50,11 @@ const NEWER: &[&str] = &[
 ];
 
 impl Rule {
-    /// Reads an entry. What names nothing that `table` has is an error, but for commands of
-    /// modules, whose names have a dot: only the cluster knows them.
+    /// Parses an entry. A name that `table` does not have is an error, except for commands of
+    /// modules, whose names contain a dot: only the cluster knows them.
     ///
     /// # Errors
-    /// What is wrong, and the nearest name if `nearest` finds one.
+    /// What is wrong, and the most similar name if `nearest` finds one.
     pub fn parse(
         text: &str,
         table: &CommandTable,
@@ -78,7 +78,7 @@ impl Rule {
                 Some(format!("\"{text}\" is no ACL category{near}"))
             }
             None if table.by_name(&text).is_some() || NEWER.contains(&&*text) => None,
-            // `json.get`, and a container's subcommand.
+            // A module's command, such as `json.get`, or its subcommand.
             None if text.split('|').next().is_some_and(|name| name.contains('.')) => None,
             None => {
                 let spelt = text.replace(' ', "|");
@@ -100,7 +100,7 @@ impl Rule {
         }
     }
 
-    /// As it is written in the configuration.
+    /// The entry as written in the configuration, in lower case.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -120,32 +120,32 @@ impl Rule {
     }
 }
 
-/// Both lists.
+/// The lists of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rules {
     /// `commands.deny`
     pub deny: Vec<Rule>,
-    /// `commands.allow`
+    /// `commands.allow`.
     pub allow: Vec<Rule>,
-    /// `commands.blocking`: no categories.
+    /// `commands.blocking`, which has no categories.
     pub blocking: Vec<Rule>,
 }
 
-/// What the lists say of a command.
+/// The decision of the lists about a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict<'a> {
-    /// Nothing.
+    /// Neither list covers the command.
     Open,
-    /// It may be sent, if nothing else is against it.
+    /// Allowed, if nothing else forbids it.
     Allowed,
-    /// It may be sent though slotway refuses it by default: an entry names it, or `@dangerous`.
+    /// Allowed although slotway refuses it by default: an entry names it, or `@dangerous`.
     Opened,
-    /// It may not, because of this entry.
+    /// Denied by this entry.
     Denied(&'a Rule),
 }
 
 impl Rules {
-    /// What they say of a command.
+    /// Decides about a command.
     pub fn verdict(&self, spec: &CommandSpec) -> Verdict<'_> {
         let best = |rules: &'_ [Rule]| -> Option<(Level, usize)> {
             let fitting = rules.iter().enumerate().filter_map(|(i, r)| Some((r.fits(spec)?, i)));
@@ -156,7 +156,7 @@ impl Rules {
             (Some((deny, i)), allow) if allow.is_none_or(|(allow, _)| deny >= allow) => {
                 self.deny.get(i).map_or(Verdict::Open, Verdict::Denied)
             }
-            // Who allows "@write" thinks of SET, and has not asked for MIGRATE.
+            // Allowing "@write" is meant for SET and does not open MIGRATE.
             (_, Some((level, _))) if level >= Level::Command || self.opens_dangerous(spec) => {
                 Verdict::Opened
             }
@@ -164,7 +164,7 @@ impl Rules {
         }
     }
 
-    /// `commands.blocking` names the command.
+    /// Whether `commands.blocking` names the command.
     pub fn is_blocking(&self, spec: &CommandSpec) -> bool {
         self.blocking.iter().any(|rule| rule.fits(spec).is_some())
     }

@@ -1,11 +1,11 @@
-//! Which arguments and settings are secrets: for whatever shows commands or passes replies on.
+//! Secrets in arguments and settings, for code that shows commands or passes replies on.
 
 use crate::resp::Args;
 
-/// What stands in the place of a secret.
+/// Replacement for a secret.
 pub const REDACTED: &str = "(redacted)";
 
-/// Settings of a node whose values are secrets, whatever else their names say.
+/// Settings of a node whose values are secrets.
 const SECRET_SETTINGS: [&str; 7] = [
     "requirepass",
     "masterauth",
@@ -15,7 +15,7 @@ const SECRET_SETTINGS: [&str; 7] = [
     "tls-key-file-pass",
     "tls-client-key-file-pass",
 ];
-/// Words in the name of any other setting (a module's, a newer server's) whose value is a secret.
+/// Words in the name of any other setting (of a module or a newer server) whose value is a secret.
 const SECRET_WORDS: [&str; 9] = [
     "pass",
     "passwd",
@@ -27,8 +27,8 @@ const SECRET_WORDS: [&str; 9] = [
     "credentials",
     "apikey",
 ];
-/// Settings that say where others reach a node: who changes them has the nodes' replicas log in
-/// elsewhere, with their password.
+/// Prefixes of settings that announce a node's address. Whoever changes them makes the node's
+/// replicas log in elsewhere, with their password.
 const ANNOUNCED: [&str; 3] = ["cluster-announce-", "replica-announce-", "slave-announce-"];
 
 /// Whether the value of a node's setting is a secret.
@@ -38,13 +38,13 @@ pub fn is_secret_setting(name: &[u8]) -> bool {
     SECRET_SETTINGS.contains(&&*name) || name.split(|c: char| !c.is_alphanumeric()).any(secret)
 }
 
-/// Whether a node's setting decides where other nodes log in to it.
+/// Whether a node's setting decides at which address other nodes log in to it.
 pub fn is_announced_address(name: &[u8]) -> bool {
     let name = String::from_utf8_lossy(name).to_ascii_lowercase();
     ANNOUNCED.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Whether argument `i` is nothing for others to read.
+/// Whether argument `i` is a secret.
 pub fn is_secret_argument(args: &Args, i: usize) -> bool {
     let name = args.get(0).unwrap_or_default();
     let is = |word: &str| name.eq_ignore_ascii_case(word.as_bytes());
@@ -61,7 +61,7 @@ pub fn is_secret_argument(args: &Args, i: usize) -> bool {
     } else if is("config") {
         i > 2 && i % 2 == 1 && args.is(1, "set") && args.get(i - 1).is_some_and(is_secret_setting)
     } else if is("module") {
-        // A module's own arguments.
+        // Arguments of the module.
         i > 2 && (args.is(1, "load") || args.is(1, "loadex"))
     } else {
         false
@@ -86,7 +86,7 @@ mod tests {
         ] {
             assert!(is_secret_setting(name.as_bytes()), "{name}");
         }
-        // All that Redis 7.0 has beside them, of which one might think so.
+        // The settings of Redis 7.0 that look like secrets and are not.
         for name in [
             "tls-auth-clients",
             "tls-key-file",

@@ -1,41 +1,41 @@
-//! What the table holds of one command.
+//! The specification of one command.
 
 use super::class::Class;
 use super::flags::Flags;
 
-/// One command or subcommand, as its server describes it.
+/// The specification of a command or subcommand, as reported by a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandSpec {
-    /// In lower case; a subcommand's as `config|set`.
+    /// Name in lower case; of a subcommand with its container: `config|set`.
     pub name: Box<str>,
-    /// Number of arguments with the name (and the subcommand's); negative: at least so many.
+    /// Number of arguments, including the name (and the subcommand's); negative: the minimum.
     pub arity: i32,
-    /// What it does to data, connection and server.
+    /// What the command does to data, connection and server.
     pub flags: Flags,
-    /// For the metrics.
+    /// Class for the metrics.
     pub class: Class,
     /// ACL categories without their `@`, sorted.
     pub categories: Box<[Box<str>]>,
-    /// Where its keys are (for sharded pub/sub: its channels, which have slots as keys have).
+    /// Positions of the keys (for sharded pub/sub of the channels, which have slots as keys do).
     pub keys: KeySpec,
-    /// `keys` finds all keys. Not so where the server says that its key specs are incomplete and
-    /// slotway has no code of its own for the command (a module's, say).
+    /// `keys` finds all keys. False if the server calls its key specs incomplete and slotway has no
+    /// code of its own for the command (a module's, for example).
     pub keys_complete: bool,
-    /// The key specs one by one, with what is done to their keys: for the rights of users. Without
-    /// what are no keys (channels).
+    /// The key specs with the access to their keys, for checking users' permissions. Without specs
+    /// of channels.
     pub access: Box<[KeyAccess]>,
-    /// Which nodes it is for.
+    /// Which nodes the command is sent to.
     pub request_policy: RequestPolicy,
-    /// How the nodes' replies become one.
+    /// How the nodes' replies are combined.
     pub response_policy: ResponsePolicy,
-    /// It has subcommands.
+    /// The command has subcommands.
     pub container: bool,
-    /// It was seen to keep its connection waiting, though its server does not say so.
+    /// The command was observed to block its connection, although the server does not say so.
     pub seen_blocking: bool,
 }
 
 impl CommandSpec {
-    /// Whether `n` arguments, the name included, are neither too few nor too many.
+    /// Whether the arity permits `n` arguments, including the name.
     #[inline]
     pub fn arity_fits(&self, n: usize) -> bool {
         match usize::try_from(self.arity) {
@@ -44,7 +44,7 @@ impl CommandSpec {
         }
     }
 
-    /// It may change data (EVAL and FCALL, whose flags cannot tell, count as writes).
+    /// Whether the command may change data. EVAL and FCALL, without such flags, count as writes.
     #[inline]
     pub fn is_write(&self) -> bool {
         self.flags.contains(Flags::WRITE)
@@ -53,77 +53,77 @@ impl CommandSpec {
                 && !self.flags.contains(Flags::READONLY))
     }
 
-    /// It only reads data, so that it is safe to send it again when its reply was lost.
+    /// Whether the command only reads, so that it is safe to resend.
     #[inline]
     pub fn is_read_only(&self) -> bool {
         self.flags.contains(Flags::READONLY) && !self.flags.contains(Flags::WRITE)
     }
 
-    /// It may keep its connection waiting (BLPOP, XREAD BLOCK …).
+    /// Whether the command may block its connection (BLPOP, XREAD BLOCK …).
     #[inline]
     pub fn may_block(&self) -> bool {
         self.flags.contains(Flags::BLOCKING)
     }
 }
 
-/// Where the keys of a command are among its arguments (argument 0 is its name).
+/// Positions of a command's keys among its arguments (argument 0 is the name).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySpec {
-    /// It has none.
+    /// No keys.
     None,
-    /// Exactly one, this argument: by far the most common, and the fast path.
+    /// Exactly one key, this argument: the most common case and the fast path.
     One(u8),
-    /// Every `step`th from `first` to `last`; a negative `last` counts from the end, `-1` is the
-    /// last argument.
+    /// Every `step`th argument from `first` to `last`. A negative `last` counts from the end: `-1`
+    /// is the last argument.
     Range {
         /// Argument of the first key.
         first: u32,
         /// Last argument that may be a key.
         last: i32,
-        /// From one key to the next; at least 1.
+        /// Distance between two keys; at least 1.
         step: u32,
     },
-    /// What the arguments say: keywords, numbers of keys.
+    /// Depends on the arguments: keywords, numbers of keys.
     Specs(Box<[KeyPart]>),
-    /// What the key specs cannot say.
+    /// Found by code, as the key specs cannot express it.
     Native(Native),
 }
 
 impl KeySpec {
-    /// The command has no keys.
+    /// Whether the command has no keys.
     #[inline]
     pub fn is_none(&self) -> bool {
         matches!(self, KeySpec::None)
     }
 }
 
-/// Some of a command's keys, and what it does to them.
+/// A key spec with the access to its keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyAccess {
-    /// Which keys.
+    /// The key spec.
     pub part: KeyPart,
-    /// What is done to them.
+    /// The access.
     pub access: Access,
 }
 
-/// What a command does to a key.
+/// The access of a command to a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Access {
-    /// Tells what is in it.
+    /// The command returns or uses the key's value.
     pub read: bool,
-    /// Changes or deletes it.
+    /// The command changes or deletes the key.
     pub write: bool,
 }
 
 impl Access {
-    /// Both.
+    /// Read and write.
     pub const ALL: Access = Access { read: true, write: true };
 }
 
-/// One of a command's key specs.
+/// A key spec of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyPart {
-    /// Where to begin.
+    /// Where the search begins.
     pub begin: Begin,
     /// Which arguments from there on are keys.
     pub find: Find,
@@ -134,86 +134,86 @@ pub struct KeyPart {
 pub enum Begin {
     /// At this argument.
     Index(u32),
-    /// Behind this word (in any letter case); without the word the spec has no keys.
+    /// Behind this word, in any case. Without the word the spec has no keys.
     Keyword {
         /// The word.
         word: Box<str>,
-        /// The search's first argument; negative: counted from the end, and searched backwards.
+        /// First argument of the search; negative: counted from the end, and searched backwards.
         from: i32,
     },
 }
 
-/// Which arguments are keys, counted from where the key spec begins.
+/// Which arguments are keys, relative to where the key spec begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Find {
-    /// Up to a last one.
+    /// All up to a last one.
     Range {
-        /// From the beginning; negative: from the end of all arguments.
+        /// Last key, relative to the beginning; negative: to the end of all arguments.
         last: i32,
-        /// From one key to the next; at least 1.
+        /// Distance between two keys; at least 1.
         step: u32,
-        /// With a negative `last`: the keys are the first 1/limit of the arguments that are left
+        /// With a negative `last`: the keys are the first 1/limit of the remaining arguments
         /// (XREAD: 2); 0 and 1 mean no limit.
         limit: u32,
     },
     /// As many as an argument says.
     Keynum {
-        /// Where the number is.
+        /// Position of the number of keys.
         index: u32,
-        /// Where the first key is.
+        /// Position of the first key.
         first: u32,
-        /// From one key to the next; at least 1.
+        /// Distance between two keys; at least 1.
         step: u32,
     },
 }
 
-/// The commands whose keys the key specs do not tell.
+/// Commands whose keys the key specs do not tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Native {
-    /// `SORT key … [STORE destination]`: STORE may be anywhere, and a pattern may be called so.
+    /// `SORT key … [STORE destination]`: STORE may be anywhere, and a pattern may have this name.
     Sort,
-    /// `MIGRATE host port key|"" db timeout … [KEYS key …]`: passwords may be called KEYS.
+    /// `MIGRATE host port key|"" db timeout … [KEYS key …]`: a password may be `KEYS`.
     Migrate,
-    /// `GEORADIUS key … [STORE destination] [STOREDIST destination]`: they may be said again, and
-    /// the server takes the last, where the key specs see the first.
+    /// `GEORADIUS key … [STORE destination] [STOREDIST destination]`: of repeated options the
+    /// server takes the last, but the key specs find the first.
     Georadius {
-        /// The first argument that may be one of them.
+        /// First argument that may be one of the options.
         options: u8,
     },
     /// `XREADGROUP GROUP group consumer … STREAMS key … id …`: a consumer may be called STREAMS.
     Streams {
-        /// STREAMS is at this argument or a later one.
+        /// First argument that may be STREAMS.
         from: u8,
     },
 }
 
-/// The command tip `request_policy`: which nodes a command is for.
+/// The command tip `request_policy`: which nodes a command is sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestPolicy {
-    /// No tip: the node of its keys, or any node if it has none.
+    /// No tip: to the node of its keys, or any node if it has none.
     None,
     /// Every node, replicas included.
     AllNodes,
     /// Every primary.
     AllShards,
-    /// The primaries of its keys, each with its own keys.
+    /// The primaries of its keys, each with its part of the keys.
     MultiShard,
-    /// Neither of these.
+    /// None of these.
     Special,
 }
 
-/// The command tip `response_policy`: how the nodes' replies become one.
+/// The command tip `response_policy`: how the nodes' replies are combined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResponsePolicy {
-    /// No tip: with keys the replies in the keys' order, without keys all together.
+    /// No tip: the replies in the order of the keys, or all together if there are none.
     None,
-    /// The first that is not an error.
+    /// The first reply that is not an error.
     OneSucceeded,
-    /// The first, if none is an error.
+    /// The first reply, if none is an error.
     AllSucceeded,
-    /// Logical and.
+    /// The logical AND of the replies.
     AggLogicalAnd,
-    /// Logical or.
+    /// The logical OR of the replies.
     AggLogicalOr,
     /// The smallest.
     AggMin,

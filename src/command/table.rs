@@ -1,4 +1,4 @@
-//! All commands by name.
+//! The command table.
 
 use super::class::Class;
 use super::flags::Flags;
@@ -6,18 +6,17 @@ use super::parse::{Entry, TableError, parse};
 use super::spec::{CommandSpec, KeySpec, RequestPolicy, ResponsePolicy};
 use crate::resp::Args;
 
-/// Redis 7.0.15's COMMAND reply, by `scripts/capture-command-table.py`.
+/// The COMMAND reply of Redis 7.0.15, captured by `scripts/capture-command-table.py`.
 const BUILTIN: &[u8] = include_bytes!("redis-7.0.15.resp");
 
-/// What servers newer than the built-in table have besides, by the same script: `--besides`.
-/// Slotway does not route by it, as such servers describe their commands themselves; it is for the
-/// reference pages.
+/// Commands of newer servers that the built-in table lacks, captured by the same script with
+/// `--besides`. For the reference pages only: such servers describe their commands themselves.
 const NEWER: [(&str, &[u8]); 2] = [
     ("Redis 8.2", include_bytes!("newer/redis-8.2.3.resp")),
     ("Valkey 9.1", include_bytes!("newer/valkey-9.1.2.resp")),
 ];
 
-/// Slotway's own commands, in the same form.
+/// Slotway's own commands, in the same format.
 const OWN: &[u8] = b"*1\r\n*10\r\n+proxy\r\n:-2\r\n*3\r\n+admin\r\n+loading\r\n+stale\r\n\
     :0\r\n:0\r\n:0\r\n*1\r\n+@slow\r\n*0\r\n*0\r\n*4\r\n\
     *7\r\n+proxy|hotkeys\r\n:-2\r\n*1\r\n+admin\r\n:0\r\n:0\r\n:0\r\n\
@@ -28,39 +27,39 @@ const OWN: &[u8] = b"*1\r\n*10\r\n+proxy\r\n:-2\r\n*3\r\n+admin\r\n+loading\r\n+
     *3\r\n+@admin\r\n+@slow\r\n+@dangerous\r\n\
     *7\r\n+proxy|help\r\n:2\r\n*1\r\n+stale\r\n:0\r\n:0\r\n:0\r\n*1\r\n+@slow\r\n";
 
-/// A command's number in its table. Tables made from one another by [`CommandTable::overlay`]
-/// agree on the commands that the older one has.
+/// A command's index in its table. Tables derived from one another by [`CommandTable::overlay`]
+/// agree on the commands of the older one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CommandId(pub u16);
 
 impl CommandId {
-    /// No table has it: stands for a command that is not known.
+    /// Stands for an unknown command. Not used by any table.
     pub const UNKNOWN: CommandId = CommandId(u16::MAX);
 
-    /// Its place in tables by command.
+    /// The index as `usize`.
     #[inline]
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
 }
 
-/// All commands by name. Immutable; a new server's commands make a new table.
+/// All commands by name. Immutable: a new server's commands make a new table.
 pub struct CommandTable {
-    /// By id.
+    /// Commands by ID.
     commands: Vec<Command>,
-    /// What [`CommandTable::get`] gives for an id that is not in the table.
+    /// The specification returned for unknown IDs.
     unknown: CommandSpec,
-    /// Open addressing, a power of two, at most half full.
+    /// A hash table with open addressing; its size is a power of two, at most half full.
     slots: Box<[Slot]>,
-    /// Length of the longest name (or subcommand's name).
+    /// Length of the longest name (without the container's).
     longest: usize,
 }
 
 #[derive(Debug, Clone)]
 struct Command {
-    /// What a request says: for a subcommand without its container's name; in lower case.
+    /// The word in a request, in lower case: for a subcommand without its container's name.
     word: Box<[u8]>,
-    /// The container's id, for a subcommand.
+    /// ID of the container, for a subcommand.
     parent: Option<CommandId>,
     spec: CommandSpec,
 }
@@ -68,13 +67,13 @@ struct Command {
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     hash: u32,
-    /// [`TOP`] or the container's id: subcommands share the table of the commands.
+    /// [`TOP`], or the ID of the container of a subcommand.
     parent: u16,
     /// [`CommandId::UNKNOWN`] for an empty slot.
     id: CommandId,
 }
 
-/// The `parent` of what is not a subcommand. No container has it: ids end below it.
+/// The `parent` of commands that are not subcommands. Not a container's ID: IDs are smaller.
 const TOP: u16 = u16::MAX;
 
 impl std::fmt::Debug for CommandTable {
@@ -84,7 +83,7 @@ impl std::fmt::Debug for CommandTable {
 }
 
 impl CommandTable {
-    /// The commands of Redis 7.0.15, as slotway knows them without asking anyone.
+    /// The built-in table: the commands of Redis 7.0.15 and slotway's own.
     pub fn builtin() -> CommandTable {
         Self::empty()
             .overlay(BUILTIN)
@@ -92,7 +91,7 @@ impl CommandTable {
             .expect("the embedded replies are well formed, a test shows it")
     }
 
-    /// This table with the commands that servers newer than 7.0 have besides, by their versions.
+    /// This table, extended by the commands of newer servers, once per server version.
     pub fn of_newer_servers(&self) -> [(&'static str, CommandTable); NEWER.len()] {
         NEWER.map(|(server, commands)| {
             let table = self.overlay(commands);
@@ -118,9 +117,9 @@ impl CommandTable {
         CommandTable { commands: Vec::new(), unknown, slots: Box::default(), longest: 0 }
     }
 
-    /// This table with a live server's whole `COMMAND` (or `COMMAND INFO`) reply laid over it.
-    /// Known commands keep their ids, new ones are appended; commands that are not in the reply
-    /// stay, so that an older server's nodes still say themselves what they do not know.
+    /// This table, overlaid with a live server's `COMMAND` or `COMMAND INFO` reply. Known commands
+    /// keep their IDs, new ones are appended. Commands missing in the reply stay: an older server's
+    /// nodes will answer themselves that they do not know them.
     pub fn overlay(&self, command_reply: &[u8]) -> Result<CommandTable, TableError> {
         let entries = parse(command_reply)?;
         let mut table = CommandTable {
@@ -135,7 +134,7 @@ impl CommandTable {
         Ok(table)
     }
 
-    /// The same table, in which the commands called so are known to block.
+    /// This table, with the named commands marked as observed to block.
     pub fn with_seen_blocking<'n>(&self, names: impl Iterator<Item = &'n str>) -> CommandTable {
         let mut table = CommandTable {
             commands: self.commands.clone(),
@@ -151,8 +150,8 @@ impl CommandTable {
         table
     }
 
-    /// The command of a request: by its name in any letter case and, where the command is a
-    /// container and has it, its subcommand. `None` for a name that is not in the table.
+    /// The command of a request: by its name in any case and, for a container, its subcommand if
+    /// the table has it. `None`: the name is not in the table.
     #[inline]
     pub fn resolve(&self, args: &Args) -> Option<CommandId> {
         let id = self.find(TOP, args.get(0)?)?;
@@ -163,7 +162,7 @@ impl CommandTable {
         Some(sub.unwrap_or(id))
     }
 
-    /// The command called `name` (`get`, `config|set`), in any letter case.
+    /// The command with the name `name` (`get`, `config|set`), in any case.
     pub fn by_name(&self, name: &str) -> Option<CommandId> {
         match name.split_once('|') {
             Some((container, sub)) => {
@@ -174,7 +173,7 @@ impl CommandTable {
         }
     }
 
-    /// What is known of a command; of one that is not in the table: that it is unknown.
+    /// The specification of a command; for an unknown ID a specification that says so.
     #[inline]
     pub fn get(&self, id: CommandId) -> &CommandSpec {
         self.commands.get(usize::from(id.0)).map_or(&self.unknown, |c| &c.spec)
@@ -185,22 +184,22 @@ impl CommandTable {
         self.commands.get(usize::from(id.0))?.parent
     }
 
-    /// How many commands and subcommands there are; ids are below it.
+    /// Number of commands and subcommands; IDs are smaller.
     pub fn len(&self) -> usize {
         self.commands.len()
     }
 
-    /// Whether there is no command.
+    /// Whether the table is empty.
     pub fn is_empty(&self) -> bool {
         self.commands.is_empty()
     }
 
-    /// All commands by id.
+    /// All commands, ordered by ID.
     pub fn iter(&self) -> impl Iterator<Item = (CommandId, &CommandSpec)> {
         (0u16..).zip(&self.commands).map(|(id, c)| (CommandId(id), &c.spec))
     }
 
-    /// All commands by name, each container before its subcommands.
+    /// All commands, ordered by name, each container before its subcommands.
     pub fn iter_by_name(&self) -> impl Iterator<Item = (CommandId, &CommandSpec)> {
         let mut all: Vec<_> = self.iter().collect();
         all.sort_by(|(_, a), (_, b)| a.name.split('|').cmp(b.name.split('|')));
@@ -237,7 +236,7 @@ impl CommandTable {
             None => &*spec.name,
         };
         let word: Box<[u8]> = word.as_bytes().into();
-        // Its name is where it stands, whatever the reply calls its container.
+        // The name follows from the position, whatever the reply calls the container.
         if let Some(parent) = parent {
             let name = [self.get(parent).name.as_bytes(), b"|", &word].concat();
             spec.name = String::from_utf8_lossy(&name).into();
@@ -250,7 +249,7 @@ impl CommandTable {
                     spec.keys_complete = old.spec.keys_complete;
                     spec.access = old.spec.access.clone();
                 }
-                // Its known subcommands stay, so it stays a container.
+                // Known subcommands stay, so it stays a container.
                 spec.container |= old.spec.container;
                 old.spec = spec;
                 id
@@ -267,7 +266,7 @@ impl CommandTable {
         subcommands.into_iter().try_for_each(|sub| self.put(Some(id), sub))
     }
 
-    /// Enters a new command into the slots, which grow as needed.
+    /// Inserts a new command into the hash table, which grows as needed.
     fn index(&mut self, id: CommandId) {
         if self.slots.len() < self.commands.len() * 2 {
             let empty = Slot { hash: 0, parent: TOP, id: CommandId::UNKNOWN };
@@ -294,8 +293,8 @@ impl CommandTable {
     }
 }
 
-/// A hash that letter case does not change: bit 0x20 of every byte is set, which is all that
-/// tells `a` from `A`. What else it makes equal, the comparison behind it tells apart.
+/// A case-insensitive hash: bit 0x20 of every byte is set, which is the difference between `a` and
+/// `A`. Other bytes that this makes equal are distinguished by the comparison that follows.
 #[inline]
 fn hash(parent: u16, name: &[u8]) -> u32 {
     const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
@@ -306,7 +305,7 @@ fn hash(parent: u16, name: &[u8]) -> u32 {
     for chunk in &mut chunks {
         mix(chunk.iter().fold(0, |w, b| w << 8 | u64::from(*b)));
     }
-    // The rest without a loop over bytes of unknown number: two halves that may overlap.
+    // The remaining bytes without a loop of unknown length: two halves that may overlap.
     match chunks.remainder() {
         [] => {}
         [a] => mix(u64::from(*a)),

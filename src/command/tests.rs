@@ -28,7 +28,7 @@ fn spec<'t>(table: &'t CommandTable, name: &str) -> &'t CommandSpec {
     table.get(table.by_name(name).unwrap())
 }
 
-/// A COMMAND reply in short: `(a b)` is an array, `5` an integer, anything else a string.
+/// Builds a COMMAND reply from a short form: `(a b)` is an array, `5` an integer, others strings.
 fn reply(text: &str) -> Vec<u8> {
     fn one<'a>(words: &mut impl Iterator<Item = &'a str>, word: &str, out: &mut Vec<u8>) {
         if word == "(" {
@@ -188,7 +188,7 @@ fn an_overlay_keeps_ids_and_appends_new_commands() {
     assert_eq!(resolved(&table, "CONFIG NEW"), Some("config|new"));
     assert_eq!(resolved(&table, "CONFIG SET"), Some("config|set"), "stays");
     assert_eq!(resolved(&builtin, "JSON.GET k"), None, "the old table is as it was");
-    // Again and again, as topologies change: nothing grows.
+    // Repeated overlays, as topologies change, must not grow the table.
     assert_eq!(table.overlay(&reply(json)).unwrap().len(), table.len());
 }
 
