@@ -1,19 +1,19 @@
-//! Which slots a snapshot can serve, and what changed between two snapshots, in words.
+//! Coverage of slots by a snapshot, and descriptions of the changes between two snapshots.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::{Node, NodeAddr, Role, SLOTS, Slot, Snapshot};
 
-/// Changes listed in words; a cluster that was replaced as a whole is one line, not a thousand.
+/// Maximum number of described changes: replacing a whole cluster must not log a thousand lines.
 const MAX_CHANGES: usize = 24;
 
-/// Neighbouring slots, both ends included. Displayed as Redis does: `0-5460`, or `7`.
+/// A range of slots, both ends included. Displayed like in Redis: `0-5460`, or `7`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlotRange {
-    /// The first.
+    /// The first slot.
     pub start: u16,
-    /// The last.
+    /// The last slot.
     pub end: u16,
 }
 
@@ -27,7 +27,7 @@ impl fmt::Display for SlotRange {
     }
 }
 
-/// The slots that `wanted` holds for, as ranges.
+/// The slots for which `wanted` is true, as ranges.
 fn ranges(wanted: impl Fn(Slot) -> bool) -> Vec<SlotRange> {
     let mut found: Vec<SlotRange> = Vec::new();
     for slot in (0..SLOTS).filter(|&s| wanted(Slot(s))) {
@@ -40,23 +40,23 @@ fn ranges(wanted: impl Fn(Slot) -> bool) -> Vec<SlotRange> {
 }
 
 impl Snapshot {
-    /// How many slots have a primary that is not failed.
+    /// Number of slots whose primary is not failed.
     pub fn slots_covered(&self) -> usize {
         (0..SLOTS).filter(|&s| self.primary_of(Slot(s)).is_some()).count()
     }
 
-    /// Every slot has a primary that is not failed.
+    /// Whether every slot has a primary that is not failed.
     pub fn covered(&self) -> bool {
         self.slots_covered() == SLOTS as usize
     }
 
-    /// The slots without one.
+    /// The slots without such a primary.
     pub fn missing_slots(&self) -> Vec<SlotRange> {
         ranges(|slot| self.primary_of(slot).is_none())
     }
 
-    /// For each shard whether it owns slots. One that does not is no part of "every primary": it has
-    /// no keys, and its node may have become another's replica already.
+    /// Whether each shard owns slots. One that does not is excluded from "every primary": it has no
+    /// keys, and its node may already have become a replica of another.
     pub fn shards_with_slots(&self) -> Vec<bool> {
         let mut owning = vec![false; self.shards.len()];
         for &shard in &self.slots {
@@ -67,20 +67,20 @@ impl Snapshot {
         owning
     }
 
-    /// The primaries that own slots, each once.
+    /// The primaries that own slots, once each.
     pub fn slot_primaries(&self) -> Vec<&Node> {
         let owning = self.shards.iter().zip(self.shards_with_slots()).filter(|(_, owns)| *owns);
         owning.filter_map(|(shard, _)| self.nodes.get(shard.primary? as usize)).collect()
     }
 
-    /// Both show the same cluster; the generation aside.
+    /// Whether both snapshots are equal except for their generation.
     pub fn same_as(&self, other: &Snapshot) -> bool {
         self.nodes == other.nodes && self.shards == other.shards && self.slots == other.slots
     }
 }
 
-/// What is different in `new`, a line each, for the log: nodes added, removed, promoted, demoted,
-/// lost and back, slots moved. Empty: nothing that anyone would want to know.
+/// Describes the differences of `new` for the log, one per line: nodes added, removed, promoted,
+/// demoted, lost or back, slots moved. Empty: nothing noteworthy.
 pub fn diff(old: &Snapshot, new: &Snapshot) -> Vec<String> {
     let mut changes = Vec::new();
     let before = by_identity(old);
@@ -128,7 +128,7 @@ pub fn diff(old: &Snapshot, new: &Snapshot) -> Vec<String> {
     changes
 }
 
-/// By ID where there is one: a node that changed its address is the same node.
+/// Nodes by ID, or by address if they have none: a node with a new address is the same node.
 fn by_identity(snapshot: &Snapshot) -> BTreeMap<String, &Node> {
     let identity = |n: &Node| if n.id.is_empty() { n.addr.to_string() } else { n.id.to_string() };
     snapshot.nodes.iter().map(|n| (identity(n), n)).collect()
@@ -141,7 +141,7 @@ fn word(role: Role) -> &'static str {
     }
 }
 
-/// `slots 0-99, 200 moved from a:1 to b:2`, one line for each pair of owners.
+/// Descriptions such as `slots 0-99, 200 moved from a:1 to b:2`, one per pair of owners.
 fn moved_slots(old: &Snapshot, new: &Snapshot) -> Vec<String> {
     type Owner<'a> = Option<&'a NodeAddr>;
     let owners = |slot: Slot| -> (Owner, Owner) {
@@ -149,8 +149,8 @@ fn moved_slots(old: &Snapshot, new: &Snapshot) -> Vec<String> {
     };
     let pairs: BTreeSet<(Owner, Owner)> =
         (0..SLOTS).map(|s| owners(Slot(s))).filter(|(from, to)| from != to).collect();
-    // Two lists of owners cross to few pairs in practice; in a view turned upside down only the
-    // first ones are told, and the bound keeps the work small.
+    // There are few pairs of owners in practice; otherwise only the first ones are described, to
+    // bound the work.
     pairs
         .into_iter()
         .take(MAX_CHANGES + 1)
@@ -166,7 +166,7 @@ fn moved_slots(old: &Snapshot, new: &Snapshot) -> Vec<String> {
         .collect()
 }
 
-/// Ranges as one text, the first few of them.
+/// The ranges as text: the first 16, and the number of the others.
 pub fn listed(ranges: &[SlotRange]) -> String {
     const SHOWN: usize = 16;
     let mut text: Vec<String> = ranges.iter().take(SHOWN).map(ToString::to_string).collect();

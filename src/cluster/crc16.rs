@@ -1,14 +1,12 @@
-//! CRC16 as Redis Cluster hashes keys with it: XMODEM, polynomial 0x1021, from 0.
+//! The CRC16 of Redis Cluster: XMODEM, polynomial 0x1021, initial value 0.
 //!
-//! Several bytes at a time, by a table for each ("slicing"): the tables of one byte after the other
-//! depend on each other's results, those of a slice do not. The crate `crc16` is what it is tested
-//! against.
+//! Computed by slicing: several bytes at a time, with one table each, because lookups within a
+//! slice do not depend on one another. Tested against the crate `crc16`.
 
 const POLYNOMIAL: u16 = 0x1021;
-/// Bytes in a slice.
 const SLICE: usize = 8;
 
-/// `TABLES[n][byte]` is the CRC of `byte` and `n` zero bytes behind it.
+/// `TABLES[n][byte]` is the CRC of `byte` followed by `n` zero bytes.
 static TABLES: [[u16; 256]; SLICE] = tables();
 
 const fn tables() -> [[u16; 256]; SLICE] {
@@ -31,7 +29,7 @@ const fn tables() -> [[u16; 256]; SLICE] {
     tables
 }
 
-/// The CRC of `zeros` zero bytes behind `byte`.
+/// The CRC of `byte` followed by `zeros` zero bytes.
 #[inline]
 fn behind(byte: u8, zeros: usize) -> u16 {
     TABLES[zeros][usize::from(byte)]

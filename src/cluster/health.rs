@@ -1,4 +1,5 @@
-//! How fit replicas are to be read from: `INFO replication` of a replica and its primary, judged.
+//! Health of replicas: whether reads may go to them, judged by the `INFO replication` of a replica
+//! and its primary.
 //!
 //! <https://redis.io/docs/latest/commands/info/>
 
@@ -9,76 +10,76 @@ use std::time::Duration;
 use super::NodeAddr;
 use crate::resp::tree::decode;
 
-/// Why a node is not read from.
+/// Why no reads go to a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unfit {
-    /// It does not answer.
+    /// The node does not answer.
     Unreachable,
-    /// Its link to its primary is down; it had the primary's data before.
+    /// The link to its primary is down; the replica had the primary's data before.
     LinkDown,
-    /// It has not got its primary's data, or gets all of it anew.
+    /// The replica does not have its primary's data yet, or is in a full resynchronization.
     Syncing,
-    /// It has heard nothing of its primary for longer than `replicas.max_lag`.
+    /// The replica has received nothing from its primary for longer than `replicas.max_lag`.
     Silent,
-    /// It lacks more of the replication stream than `replicas.max_lag_bytes`.
+    /// The replica lacks more of the replication stream than `replicas.max_lag_bytes`.
     Behind,
 }
 
 impl Unfit {
-    /// How many reasons there are.
+    /// Number of reasons.
     pub const COUNT: usize = 5;
-    /// Label values, by discriminant.
+    /// Label values, indexed by discriminant.
     pub const NAMES: [&'static str; Self::COUNT] =
         ["unreachable", "link_down", "syncing", "silent", "behind"];
 
-    /// Its label value.
+    /// The label value.
     pub fn name(self) -> &'static str {
         Self::NAMES.get(self as usize).copied().unwrap_or_default()
     }
 
-    /// Only that the primary is not there speaks against it: what it has is as new as it can be.
+    /// Whether the only fault is the loss of the primary, so that its data is the latest.
     pub fn is_for_want_of_a_primary(self) -> bool {
         matches!(self, Unfit::LinkDown | Unfit::Silent)
     }
 }
 
-/// What is known of a node beside the topology.
+/// Properties of a node that are not part of the topology.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeHealth {
-    /// Why it is not read from; of a primary only [`Unfit::Unreachable`].
+    /// Why no reads go to the node; for a primary only [`Unfit::Unreachable`].
     pub unfit: Option<Unfit>,
-    /// The zone that it is in.
+    /// Availability zone of the node.
     pub zone: Option<Arc<str>>,
 }
 
-/// The same of all nodes that were asked. A node that is not in it was not asked yet.
+/// Health of all nodes that were checked. A missing node was not checked yet.
 pub type Health = BTreeMap<NodeAddr, NodeHealth>;
 
-/// How far a replica may lag.
+/// Limits on the lag of a replica.
 #[derive(Debug, Clone, Copy)]
 pub struct LagLimits {
-    /// Since it heard of its primary; `None` is no limit.
+    /// Maximum time since data from the primary; `None`: no limit.
     pub silence: Option<Duration>,
-    /// Of the replication stream; 0 is no limit.
+    /// Maximum lag in the replication stream, in bytes; 0: no limit.
     pub bytes: u64,
 }
 
-/// A node's `INFO replication`.
+/// The `INFO replication` of a node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Replication {
-    /// It is a primary.
+    /// The node is a primary.
     pub primary: bool,
-    /// Where it is in the replication stream.
+    /// Offset in the replication stream, in bytes.
     pub offset: i64,
     link_up: bool,
     syncing: bool,
-    /// Its link was up at some time.
+    /// The link was up at some time.
     was_up: bool,
-    /// Seconds since it heard of its primary.
+    /// Seconds since data from the primary.
     silence: Option<u64>,
 }
 
-/// Reads the reply to `INFO replication`; `None`: it is not one.
+/// Parses the reply to `INFO replication`; `None` if it is something else.
 pub fn parse_replication(reply: &[u8]) -> Option<Replication> {
     let value = decode(reply).ok()?;
     let fields: Vec<(&str, &str)> =
@@ -97,7 +98,7 @@ pub fn parse_replication(reply: &[u8]) -> Option<Replication> {
     })
 }
 
-/// `availability_zone` in the reply to `INFO server`, where the node tells it.
+/// Parses `availability_zone` from the reply to `INFO server`; `None` if it is missing or empty.
 pub fn parse_zone(reply: &[u8]) -> Option<String> {
     let value = decode(reply).ok()?;
     let zone = value.text()?.lines().find_map(|l| l.strip_prefix("availability_zone:"))?.trim();
@@ -105,11 +106,10 @@ pub fn parse_zone(reply: &[u8]) -> Option<String> {
 }
 
 impl Replication {
-    /// Why a replica that says this is not read from. `primary`: where its primary was in the
-    /// replication stream a moment before, if it answered.
+    /// Why no reads go to this replica. `primary`: its primary's offset a moment before, if known.
     pub fn unfit(&self, primary: Option<i64>, limits: LagLimits) -> Option<Unfit> {
         if self.primary {
-            // Promoted, and the topology is about to say so.
+            // The replica was promoted, and the topology is about to follow.
             return None;
         }
         if self.syncing || (!self.link_up && !self.was_up) {
@@ -139,7 +139,7 @@ mod tests {
         parse_replication(format!("${}\r\n{text}\r\n", text.len()).as_bytes()).unwrap()
     }
 
-    /// As a replica of Redis 7.0.15 answers.
+    /// The reply of a replica of Redis 7.0.15.
     fn replica(status: &str, io: i64, syncing: u8, offset: i64, more: &str) -> Replication {
         parsed(&format!(
             "role:slave master_host:127.0.0.1 master_port:7000 master_link_status:{status} \

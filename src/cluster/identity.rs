@@ -1,10 +1,10 @@
-//! What the cluster's servers are: the product and the version, what HELLO says of them, and which
-//! of the newer fields their CLIENT LIST has.
+//! The identity of the cluster's servers: product, version, their reply to HELLO, and the newer
+//! fields of their CLIENT LIST.
 
 use crate::resp::tree::{Value, decode};
 use crate::resp::{Protocol, write};
 
-/// The project that a server comes from.
+/// Server products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum Product {
@@ -12,7 +12,7 @@ pub enum Product {
     Valkey,
 }
 
-/// The optional fields of a CLIENT LIST line.
+/// Optional fields of a line of CLIENT LIST.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ClientFields {
     /// `capa`: Valkey 8.0.
@@ -25,10 +25,10 @@ pub struct ClientFields {
     pub traffic: bool,
 }
 
-/// The product, version and greeting of the cluster's servers.
+/// The identity of the cluster's servers, which slotway presents to its clients.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Identity {
-    /// The project that the servers come from.
+    /// The product.
     pub product: Product,
     /// Major and minor version.
     pub version: (u16, u16),
@@ -36,23 +36,23 @@ pub struct Identity {
     pub hello_server: String,
     /// `version` in HELLO's reply.
     pub hello_version: String,
-    /// `modules` in HELLO's reply, field by field.
+    /// `modules` in HELLO's reply: the fields of each module.
     modules: Vec<Vec<(String, Field)>>,
-    /// The fields of a CLIENT LIST line.
+    /// Optional fields of CLIENT LIST.
     pub client_fields: ClientFields,
 }
 
-/// A module's field in HELLO's reply.
+/// A field of a module in HELLO's reply.
 #[derive(Debug, Clone, PartialEq)]
 enum Field {
     Integer(i64),
     Text(String),
-    /// A list, which is shown empty: a module's arguments may be secrets.
+    /// A list, which is shown empty, as a module's arguments may be secrets.
     List,
 }
 
 impl Default for Identity {
-    /// The oldest supported server, until one has answered.
+    /// The oldest supported server, used until a node has answered.
     fn default() -> Self {
         Identity {
             product: Product::Redis,
@@ -66,8 +66,8 @@ impl Default for Identity {
 }
 
 impl Identity {
-    /// The identity in a node's replies to INFO, HELLO and CLIENT INFO, in RESP2. `None`: INFO names
-    /// no version. What the node refuses to say is as an older server says it.
+    /// Parses a node's replies to INFO, HELLO and CLIENT INFO in RESP2. `None`: INFO has no
+    /// version. What the node refuses to tell gets the value of an older server.
     pub fn parse(info: &[u8], hello: &[u8], client_info: &[u8]) -> Option<Identity> {
         let info = decode(info).ok()?;
         let info = info.text()?;
@@ -100,7 +100,7 @@ impl Identity {
         })
     }
 
-    /// Appends the list of modules as HELLO has it.
+    /// Appends the list of modules in HELLO's format.
     pub fn write_modules(&self, protocol: Protocol, out: &mut Vec<u8>) {
         write::array_header(out, self.modules.len());
         for module in &self.modules {

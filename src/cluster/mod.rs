@@ -1,4 +1,4 @@
-//! Slots, nodes, shards; parsing of topology replies; diffing. A snapshot is immutable. No I/O.
+//! Slots, nodes and shards; parsing and comparing topologies. A snapshot is immutable. No I/O.
 //!
 //! <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/>
 
@@ -23,8 +23,8 @@ pub use slot::{NO_SLOT, SLOTS, Slot, hash_tag, key_in_slot, slot_of};
 
 use std::net::SocketAddr;
 
-/// How a node is reached: host (an IP address or a DNS name) and port. This, not the node's ID, is
-/// what connections are kept by: a node that moved is a new connection.
+/// The address of a node: host (IP address or DNS name) and port. Connections are keyed by it, not
+/// by the node's ID: a node at a new address needs a new connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeAddr {
     /// IP address (no brackets) or DNS name.
@@ -43,22 +43,22 @@ impl std::fmt::Display for NodeAddr {
     }
 }
 
-/// What the cluster says a node is.
+/// The role of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Takes writes for its shard's slots.
+    /// Serves writes for its shard's slots.
     Primary,
-    /// Copies its shard's primary.
+    /// Replicates its shard's primary.
     Replica,
 }
 
-/// How a node stands, as the node that was asked sees it; a better state is greater.
+/// The state of a node, as seen by the node that reported it. Ordered: better states are greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NodeState {
-    /// Failed: the other nodes do not reach it.
+    /// Failed: unreachable for the other nodes.
     Failed,
-    /// A replica that has not received anything from its primary yet: it may be without data, or
-    /// its primary may have had nothing to send. It answers.
+    /// A replica that has received nothing from its primary yet: it may have no data, or the
+    /// primary had nothing to send. It answers.
     Loading,
     /// In service.
     Online,
@@ -69,20 +69,19 @@ pub enum NodeState {
 pub struct Node {
     /// The 40-character node ID, empty where the reply has none.
     pub id: Box<str>,
-    /// Where it is reached.
+    /// The address.
     pub addr: NodeAddr,
-    /// The name that the cluster announces for it (`cluster-announce-hostname`); empty if it has
-    /// none.
+    /// The announced name (`cluster-announce-hostname`); empty if there is none.
     pub hostname: Box<str>,
-    /// `addr` resolved, by whoever made the snapshot; `None` while DNS does not answer.
+    /// `addr` resolved by the creator of the snapshot; `None` if DNS does not answer.
     pub socket: Option<SocketAddr>,
     /// Primary or replica.
     pub role: Role,
-    /// How the node stands, as the cluster says.
+    /// The state according to the cluster.
     pub state: NodeState,
 }
 
-/// Whether `id` is one that a real node has: 40 hexadecimal digits.
+/// Whether `id` has the form of a node ID: 40 hexadecimal digits.
 pub fn is_node_id(id: &str) -> bool {
     id.len() == 40 && id.bytes().all(|b| b.is_ascii_hexdigit())
 }
@@ -93,7 +92,7 @@ impl Node {
         self.state == NodeState::Online
     }
 
-    /// The name that its certificate is to be for: the announced one, or its address's host.
+    /// The name that its certificate is checked for: the announced one, or the address's host.
     pub fn server_name(&self) -> &str {
         if self.hostname.is_empty() { &self.addr.host } else { &self.hostname }
     }
@@ -103,33 +102,33 @@ impl Node {
 type NodeIdx = u16;
 /// Index of a shard in [`Snapshot::shards`].
 pub type ShardIdx = u16;
-/// In [`Snapshot::slots`]: no shard owns this slot.
+/// Value in [`Snapshot::slots`] for a slot without a shard.
 pub const NO_SHARD: ShardIdx = ShardIdx::MAX;
 
-/// A primary, its replicas, and (by [`Snapshot::slots`]) its slots.
+/// A primary and its replicas. [`Snapshot::slots`] has its slots.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Shard {
-    /// The node that takes writes, if there is one that is not failed.
+    /// The node that serves writes, unless it has failed.
     pub primary: Option<NodeIdx>,
-    /// The others.
+    /// The other nodes.
     pub replicas: Vec<NodeIdx>,
 }
 
-/// The topology as one node told it, at one moment. Never changed, only replaced.
+/// The topology as reported by one node at one moment. Immutable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Grows by one with every snapshot that differs from the one before; 0 is "nothing known yet".
+    /// Increases by 1 with every snapshot that differs from the previous one; 0: empty.
     pub generation: u64,
-    /// All nodes, primaries without slots included.
+    /// All nodes, including primaries without slots.
     pub nodes: Vec<Node>,
-    /// All shards. Shards without slots are in here too.
+    /// All shards, including those without slots.
     pub shards: Vec<Shard>,
-    /// For each slot its shard, or [`NO_SHARD`]. Always [`SLOTS`] entries.
+    /// The shard of each slot, or [`NO_SHARD`]. Always [`SLOTS`] entries.
     pub slots: Box<[ShardIdx]>,
 }
 
 impl Snapshot {
-    /// What is known before the first answer: nothing.
+    /// The empty snapshot, before the first reply.
     pub fn empty() -> Self {
         Snapshot {
             generation: 0,

@@ -1,8 +1,8 @@
-//! What nodes say about the cluster, as a [`Snapshot`]: `CLUSTER SHARDS` (7.0 and later),
-//! `CLUSTER SLOTS` (before, or where ACLs refuse the other) and the epochs of `CLUSTER INFO`.
+//! Parses the replies of nodes into a [`Snapshot`]: `CLUSTER SHARDS` (7.0 and later), `CLUSTER
+//! SLOTS` (older, or where ACLs deny the other), and the epochs of `CLUSTER INFO`.
 //!
-//! Two nodes list the same cluster in different orders; the snapshots are sorted, so that equal
-//! clusters are equal snapshots.
+//! Nodes list the same cluster in different orders; snapshots are sorted, so that equal clusters
+//! give equal snapshots.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -12,42 +12,41 @@ use thiserror::Error;
 use super::{NO_SHARD, Node, NodeAddr, NodeIdx, NodeState, Role, SLOTS, Shard, ShardIdx, Snapshot};
 use crate::resp::tree::{TreeError, Value, decode};
 
-/// A cluster of the specification ends at 1,000 nodes; this is where an answer is not believed.
+/// Maximum number of nodes in a credible reply. The specification recommends at most 1,000.
 const MAX_NODES: usize = 16_384;
 
-/// Why an answer gives no topology.
+/// Why a reply gives no topology.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ParseError {
-    /// The node refused: its own error text.
+    /// The node answered with this error.
     #[error("the node answered: {0}")]
     Refused(String),
     /// The bytes are not a reply.
     #[error(transparent)]
     Reply(#[from] TreeError),
-    /// A reply, but not one of this command.
+    /// A reply, but not to this command.
     #[error("not an answer to CLUSTER {0}: {1}")]
     Unexpected(&'static str, &'static str),
 }
 
-/// Slot ranges as they were listed, both ends included.
+/// Slot ranges as listed, both ends included.
 type Ranges = Vec<(u16, u16)>;
 
-/// One node as it was listed, before it has an index.
+/// A node as listed, before it has an index.
 struct Listed {
     node: Node,
     offset: i64,
 }
 
-/// Reads a `CLUSTER SHARDS` reply of the node at `asked`, RESP2 or RESP3.
+/// Parses a `CLUSTER SHARDS` reply of the node at `asked`, RESP2 or RESP3.
 ///
-/// The generation of the snapshot is 0 and its nodes are not resolved (IP addresses are): both are
-/// the caller's.
+/// The snapshot's generation is 0, and host names are not resolved: both are left to the caller.
 pub fn parse_shards(reply: &[u8], asked: &NodeAddr) -> Result<Snapshot, ParseError> {
     shards(reply, asked, false)
 }
 
-/// The same for connections with TLS: nodes are reached at their `tls-port`. (`CLUSTER SLOTS` needs
-/// no such thing: it tells the port of the kind of connection that it was asked on.)
+/// Like [`parse_shards`] for TLS: nodes are reached at their `tls-port`. (`CLUSTER SLOTS` reports
+/// the port that matches the connection.)
 pub fn parse_shards_tls(reply: &[u8], asked: &NodeAddr) -> Result<Snapshot, ParseError> {
     shards(reply, asked, true)
 }
@@ -56,20 +55,20 @@ fn shards(reply: &[u8], asked: &NodeAddr, tls: bool) -> Result<Snapshot, ParseEr
     snapshot(listed_shards(reply, asked, tls)?)
 }
 
-/// The replies of one node whose CLUSTER SHARDS contradicts what it says elsewhere
+/// The replies of a node whose CLUSTER SHARDS contradicts its other replies
 /// ([`Info::contradicts`]).
 #[derive(Debug, Clone, Copy)]
 pub struct Replies<'a> {
-    /// `CLUSTER SHARDS`: health, and primaries without slots.
+    /// `CLUSTER SHARDS`: has health and primaries without slots.
     pub shards: &'a [u8],
-    /// `CLUSTER SLOTS`: right about slots, primaries and their replicas.
+    /// `CLUSTER SLOTS`: correct about slots, primaries and their replicas.
     pub slots: &'a [u8],
-    /// `CLUSTER NODES`, where nodes are missing in both: a replica whose primary the node does not
-    /// know. Empty: it was not asked for.
+    /// `CLUSTER NODES`, if nodes are missing in both: replicas whose primary the node does not
+    /// know. Empty if not requested.
     pub nodes: &'a [u8],
 }
 
-/// Reads several replies as one topology. `tls`: see [`parse_shards_tls`].
+/// Combines several replies into one topology. `tls`: see [`parse_shards_tls`].
 ///
 /// # Errors
 /// One of the replies gives no topology.
@@ -100,7 +99,7 @@ pub fn parse_replies(
             }
         }
         match home.and_then(|i| merged.get_mut(i)) {
-            // Whoever leads a shard with slots is in CLUSTER SLOTS.
+            // CLUSTER SLOTS has the primary of each shard with slots.
             Some((nodes, _)) => nodes.extend(missing.into_iter().map(as_replica)),
             None => merged.push((missing, Ranges::new())),
         }
@@ -116,7 +115,7 @@ fn as_replica(mut listed: Listed) -> Listed {
     listed
 }
 
-/// Adds the nodes of a `CLUSTER NODES` reply that are not there yet.
+/// Adds the nodes of a `CLUSTER NODES` reply that are missing so far.
 fn add_nodes(merged: &mut ListedShards, reply: &[u8], asked: &NodeAddr) -> Result<(), ParseError> {
     let value = decode(reply)?;
     if let Value::Error(text) = value {
@@ -125,7 +124,7 @@ fn add_nodes(merged: &mut ListedShards, reply: &[u8], asked: &NodeAddr) -> Resul
     let text = value.text().ok_or(ParseError::Unexpected("NODES", "not a text"))?;
     let all = || merged.iter().flat_map(|(nodes, _)| nodes);
     let known: HashSet<Box<str>> = all().map(|listed| listed.node.id.clone()).collect();
-    // The endpoints that this cluster prefers, as the nodes that are there already show them.
+    // The cluster's preferred endpoint type, inferred from the nodes known so far.
     let by_name = all().any(|l| !l.node.hostname.is_empty() && l.node.addr.host == l.node.hostname);
     let by_asked = all().count() > 1 && all().all(|l| l.node.addr.host == asked.host);
     for line in text.lines() {
@@ -147,8 +146,8 @@ fn add_nodes(merged: &mut ListedShards, reply: &[u8], asked: &NodeAddr) -> Resul
     Ok(())
 }
 
-/// A line of `CLUSTER NODES`, `ID IP:PORT@BUS,HOSTNAME FLAGS PRIMARY …`: the ID of the primary, and
-/// the node. `None`: a node without an address, or one that is not a member yet.
+/// Parses a line of `CLUSTER NODES`, `ID IP:PORT@BUS,HOSTNAME FLAGS PRIMARY …`, into the ID of the
+/// primary and the node. `None`: the node has no address or is not a member yet.
 fn node_line(line: &str) -> Option<(&str, Listed)> {
     let mut words = line.split(' ');
     let (id, at, flags, primary) = (words.next()?, words.next()?, words.next()?, words.next()?);
@@ -159,7 +158,7 @@ fn node_line(line: &str) -> Option<(&str, Listed)> {
     let mut place = at.split(',');
     let (addr, _bus) = place.next()?.split_once('@')?;
     let (ip, port) = addr.rsplit_once(':')?;
-    // Behind the hostname, further fields have names: `shard-id=…`.
+    // Fields after the hostname are named: `shard-id=…`.
     let name = place.next().filter(|name| !name.contains('=')).unwrap_or_default();
     let node = Node {
         id: id.into(),
@@ -172,7 +171,6 @@ fn node_line(line: &str) -> Option<(&str, Listed)> {
     Some((primary, Listed { node, offset: 0 }))
 }
 
-/// Nodes and slots of each shard.
 type ListedShards = Vec<(Vec<Listed>, Ranges)>;
 
 fn snapshot(shards: ListedShards) -> Result<Snapshot, ParseError> {
@@ -201,14 +199,14 @@ fn listed_shards(reply: &[u8], asked: &NodeAddr, tls: bool) -> Result<ListedShar
     Ok(shards)
 }
 
-/// Reads a `CLUSTER SLOTS` reply of the node at `asked`, RESP2 or RESP3. It says nothing about
-/// health and leaves nodes without slots out.
+/// Parses a `CLUSTER SLOTS` reply of the node at `asked`, RESP2 or RESP3. It lacks health and nodes
+/// without slots.
 pub fn parse_slots(reply: &[u8], asked: &NodeAddr) -> Result<Snapshot, ParseError> {
     snapshot(listed_slots(reply, asked)?)
 }
 
 fn listed_slots(reply: &[u8], asked: &NodeAddr) -> Result<ListedShards, ParseError> {
-    // One entry per range: ranges of one primary belong together.
+    // There is one entry per range; ranges with the same primary form one shard.
     let mut shards = ListedShards::new();
     let mut by_primary: HashMap<(Box<str>, NodeAddr), usize> = HashMap::new();
     for entry in answer(&decode(reply)?, "SLOTS")? {
@@ -218,7 +216,7 @@ fn listed_slots(reply: &[u8], asked: &NodeAddr) -> Result<ListedShards, ParseErr
         let range =
             range(start, end).ok_or(ParseError::Unexpected("SLOTS", "slots that are not slots"))?;
         let mut listed: Vec<Listed> = nodes.iter().filter_map(|n| slots_node(n, asked)).collect();
-        // The first one listed is the primary; if that one cannot be read, nobody is.
+        // The first node listed is the primary; if it cannot be parsed, there is none.
         let Some(first) = listed.first_mut() else { continue };
         if nodes.first().and_then(|n| slots_node(n, asked)).is_some() {
             first.node.role = Role::Primary;
@@ -235,30 +233,29 @@ fn listed_slots(reply: &[u8], asked: &NodeAddr) -> Result<ListedShards, ParseErr
     Ok(shards)
 }
 
-/// What `CLUSTER INFO` says of how far a node's view can be trusted.
+/// Fields of `CLUSTER INFO` that tell how far a node's view can be trusted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Info {
     /// `cluster_state:ok`: the node sees a majority of primaries and all slots covered.
     pub state_ok: bool,
-    /// `cluster_current_epoch`: grows with every failover and resharding that the node heard of.
+    /// `cluster_current_epoch`: grows with every failover and resharding known to the node.
     pub epoch: u64,
-    /// `cluster_slots_assigned`: slots that have an owner, failed ones included.
+    /// `cluster_slots_assigned`: slots that have an owner, which may have failed.
     pub(super) slots_assigned: usize,
     /// `cluster_known_nodes`.
     pub(super) known_nodes: usize,
 }
 
 impl Info {
-    /// Whether the node knows of more slots or nodes than `snapshot`, which is its own answer to
-    /// CLUSTER SHARDS. Redis 8 and Valkey 8 leave out primaries of Redis 7.0, which have no shard
-    /// IDs.
+    /// Whether the node knows more slots or nodes than `snapshot`, its own CLUSTER SHARDS. Redis 8
+    /// and Valkey 8 omit primaries of Redis 7.0, which have no shard IDs.
     pub fn contradicts(&self, snapshot: &Snapshot) -> bool {
         let assigned = snapshot.slots.iter().filter(|&&shard| shard != NO_SHARD).count();
         self.slots_assigned > assigned || self.known_nodes > snapshot.nodes.len()
     }
 }
 
-/// Reads a `CLUSTER INFO` reply.
+/// Parses a `CLUSTER INFO` reply.
 pub fn parse_info(reply: &[u8]) -> Result<Info, ParseError> {
     let value = decode(reply)?;
     if let Value::Error(text) = value {
@@ -276,8 +273,8 @@ pub fn parse_info(reply: &[u8]) -> Result<Info, ParseError> {
     })
 }
 
-/// The value in a `CONFIG GET cluster-node-timeout` reply, RESP2 or RESP3. `None`: the node refuses
-/// to tell it (an ACL, a renamed command) or has no such setting.
+/// Parses a `CONFIG GET cluster-node-timeout` reply, RESP2 or RESP3. `None`: the node refuses it
+/// (an ACL, a renamed command) or has no such setting.
 pub fn parse_node_timeout(reply: &[u8]) -> Option<Duration> {
     let value = decode(reply).ok()?;
     let millis = value.field("cluster-node-timeout")?.text()?.parse().ok()?;
@@ -307,13 +304,13 @@ fn range(start: &Value, end: &Value) -> Option<(u16, u16)> {
 
 fn shards_node(value: &Value, asked: &NodeAddr, tls: bool) -> Option<Listed> {
     let text = |key: &str| value.field(key).and_then(Value::text).unwrap_or_default();
-    // `port` is absent where the node listens with TLS only, `tls-port` where it does not.
+    // `port` is missing if the node accepts TLS only, `tls-port` if it does not accept TLS.
     let [first, second] = if tls { ["tls-port", "port"] } else { ["port", "tls-port"] };
     let port = value.field(first).or_else(|| value.field(second))?;
     let host = host(value.field("endpoint").unwrap_or(&Value::Null), text("ip"), asked);
     let state = match text("health") {
         "loading" => NodeState::Loading,
-        // 7.0 says "fail", its documentation "failed".
+        // Redis 7.0 says "fail", its documentation "failed".
         h if h.starts_with("fail") => NodeState::Failed,
         _ => NodeState::Online,
     };
@@ -335,7 +332,7 @@ fn slots_node(value: &Value, asked: &NodeAddr) -> Option<Listed> {
         [endpoint, port, rest @ ..] => (endpoint, port, rest),
         _ => return None,
     };
-    // Since 4.0 the ID, since 7.0 also what is known beside the endpoint.
+    // The ID is there since 4.0, other metadata since 7.0.
     let id = rest.first().and_then(Value::text).unwrap_or_default();
     let known = |name| rest.get(1).and_then(|m| m.field(name)).and_then(Value::text);
     let ip = known("ip").unwrap_or_default();
@@ -352,7 +349,7 @@ fn slots_node(value: &Value, asked: &NodeAddr) -> Option<Listed> {
     })
 }
 
-/// An announced name, or none: `?` is how a node says that it does not know.
+/// The announced name; empty for `?`, which means unknown.
 fn hostname(text: &str) -> Box<str> {
     if text == "?" { "".into() } else { text.into() }
 }
@@ -361,12 +358,12 @@ fn port_number(value: &Value) -> Option<u16> {
     u16::try_from(value.int()?).ok().filter(|&p| p != 0)
 }
 
-/// Where a node is reached. `cluster-preferred-endpoint-type` decides what the endpoint is:
-/// - an IP address or a hostname: that;
-/// - `unknown-endpoint`: NULL; "the way you came, and the port I say", so the address asked. An
-///   empty one is a node that does not know its own address yet, so that is the one asked, too;
-/// - hostnames wanted and this node has none: `?`. Its IP address is in the same entry, and going
-///   to the asked node's host instead would reach the wrong machine.
+/// The host at which a node is reached. `cluster-preferred-endpoint-type` determines the endpoint:
+/// - an IP address or a hostname: is used;
+/// - `unknown-endpoint`: NULL, which means the host that was asked. So does an empty one, from a
+///   node that does not know its own address yet;
+/// - hostnames, of which this node has none: `?`. Its IP address in the same entry is used; the
+///   asked node's host would be the wrong machine.
 fn host<'v>(endpoint: &Value<'v>, ip: &'v str, asked: &'v NodeAddr) -> &'v str {
     match endpoint.text() {
         None | Some("") => &asked.host,
@@ -376,10 +373,10 @@ fn host<'v>(endpoint: &Value<'v>, ip: &'v str, asked: &'v NodeAddr) -> &'v str {
     }
 }
 
-/// Collects shards and gives them their order and their indices.
+/// Collects shards, sorts them and assigns indices.
 #[derive(Default)]
 struct Builder {
-    /// The nodes, which of them is the primary, the slots.
+    /// Nodes, index of the primary, and slots of each shard.
     shards: Vec<(Vec<Listed>, Option<usize>, Ranges)>,
     nodes: usize,
 }
@@ -391,9 +388,9 @@ impl Builder {
             return Err(ParseError::Unexpected("SHARDS", "more nodes than a cluster can have"));
         }
         listed.sort_by(|a, b| (&a.node.addr, &a.node.id).cmp(&(&b.node.addr, &b.node.id)));
-        // During a failover a shard can list its failed primary and the new one; of several that
-        // claim to be it, the healthiest, then the one that has replicated most. A failed one
-        // takes no writes, so it is none.
+        // During a failover a shard can list its failed primary and the new one. Of several that
+        // claim to be primary, the healthiest counts, then the one that has replicated most. A
+        // failed one takes no writes, so it never counts.
         let primary = listed
             .iter()
             .enumerate()
@@ -410,8 +407,8 @@ impl Builder {
             let first = ranges.iter().map(|r| r.0).min().unwrap_or(SLOTS);
             (first, first_addr(listed))
         });
-        // A node that was set up anew at an old address has a new ID; the old one is listed as
-        // failed for a while and is nobody any more.
+        // A node that was recreated at its old address has a new ID; the old one is listed as
+        // failed for a while and is dropped.
         let mut alive: HashMap<NodeAddr, NodeState> = HashMap::new();
         for listed in self.shards.iter().flat_map(|s| &s.0) {
             let best = alive.entry(listed.node.addr.clone()).or_insert(listed.node.state);
@@ -426,7 +423,7 @@ impl Builder {
                 if superseded {
                     continue;
                 }
-                // MAX_NODES keeps indices inside their type.
+                // MAX_NODES keeps indices within their type.
                 let index = snapshot.nodes.len() as NodeIdx;
                 snapshot.nodes.push(resolve_ip(l.node));
                 if Some(i) == primary {
@@ -437,7 +434,7 @@ impl Builder {
             }
             let index = snapshot.shards.len() as ShardIdx;
             for slot in ranges.iter().flat_map(|&(start, end)| start..=end) {
-                // Two shards can claim a slot while views differ; the one that can serve it.
+                // While views differ, two shards can claim a slot: prefer one that serves it.
                 if let Some(owner) = snapshot.slots.get_mut(slot as usize)
                     && (*owner == NO_SHARD || shard.primary.is_some())
                 {
@@ -450,8 +447,8 @@ impl Builder {
     }
 }
 
-/// The same slots, each once: beside nodes of 7.0 those of Redis 8 list a range again and again, more
-/// often from minute to minute.
+/// Merges overlapping ranges: next to nodes of 7.0, those of Redis 8 list a range again and again,
+/// more often from minute to minute.
 fn united(mut ranges: Ranges) -> Ranges {
     ranges.sort_unstable();
     let mut united = Ranges::new();

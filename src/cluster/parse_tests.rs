@@ -1,4 +1,4 @@
-//! Replies captured from real 7.0.15 clusters of 3 primaries and 3 replicas on ports 27110 to
+//! Replies captured from Redis 7.0.15 clusters with 3 primaries and 3 replicas on ports 27110 to
 //! 27115: fresh (replicas not synchronized), with hostnames, with unknown endpoints, with node
 //! 27111 dead before its failover, and after it.
 
@@ -77,7 +77,8 @@ fn hostnames_are_preferred_where_the_server_says_so() {
     for snapshot in [shards(captured!("shards_hostname")), slots(captured!("slots_hostname"))] {
         assert_eq!(primary(&snapshot, 0).unwrap(), "node0.cluster.local:27110");
         assert_eq!(snapshot.primary_of(Slot(0)).unwrap().socket, None, "resolved by the caller");
-        // Hostnames are wanted, this node has none and says "?": its IP address, not asked's.
+        // Hostnames are preferred, but this node has none and says "?": its IP address counts, not
+        // asked's.
         assert_eq!(primary(&snapshot, 16383).unwrap(), "127.0.0.1:27112");
     }
 }
@@ -121,7 +122,7 @@ fn a_failed_primary_leaves_its_slots_uncovered_until_the_failover() {
     assert!(diff(&after, &after).is_empty());
 }
 
-/// A node of a CLUSTER SHARDS reply as 7.2 and later write it.
+/// A node of a CLUSTER SHARDS reply as written by 7.2 and later.
 fn node(id: &str, port: u16, role: &str, health: &str, offset: i64) -> String {
     format!(
         "*14\r\n+id\r\n+{id}\r\n+port\r\n:{port}\r\n+ip\r\n+127.0.0.1\r\n+endpoint\r\n+127.0.0.1\r\n\
@@ -259,7 +260,7 @@ fn refusals_keep_the_servers_words() {
     assert!(matches!(parse_slots(b"+OK\r\n", &asked()), Err(ParseError::Unexpected(..))));
     assert!(parse_slots(b"*1\r\n*2\r\n:0\r\n:16384\r\n", &asked()).is_err());
     assert!(parse_shards(b"*1\r\n:5\r\n", &asked()).is_err());
-    // A node that has not joined anything.
+    // A node that has not joined a cluster.
     assert_eq!(parse_slots(b"*0\r\n", &asked()).unwrap().slots_covered(), 0);
 }
 
@@ -280,8 +281,8 @@ fn no_cut_and_no_flipped_byte_panics() {
     }
 }
 
-/// As a node of Redis 8.2 answers beside 7.0, whose primary it leaves out of CLUSTER SHARDS, and a
-/// replica with a primary that it does not know out of CLUSTER SLOTS, too.
+/// Replies of a node of Redis 8.2 next to 7.0: it omits the 7.0 primary from CLUSTER SHARDS, and a
+/// replica whose primary it does not know from CLUSTER SLOTS too.
 #[test]
 fn what_one_reply_leaves_out_is_in_another() {
     let bulk = |text: &str| format!("${}\r\n{text}\r\n", text.len());

@@ -1,21 +1,20 @@
-//! The slot of a key.
+//! Hash slots.
 
 use std::sync::LazyLock;
 
 use super::crc16::crc16;
 
-/// How many slots a cluster has.
+/// Number of hash slots of a cluster.
 pub const SLOTS: u16 = 16384;
 
-/// In place of a slot: a command without keys.
+/// Stands for the slot of a command without keys.
 pub const NO_SLOT: u16 = u16::MAX;
 
 /// A hash slot, 0 to 16383.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot(pub u16);
 
-/// The slot of `key`: CRC16 (XMODEM) of the key, or of what stands between its first `{` and the
-/// next `}` where that is not empty, modulo 16384.
+/// The slot of `key`: the CRC16 (XMODEM), modulo 16384, of its hash tag ([`hash_tag`]).
 ///
 /// <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags>
 #[inline]
@@ -23,7 +22,7 @@ pub fn slot_of(key: &[u8]) -> Slot {
     Slot(crc16(hash_tag(key)) % SLOTS)
 }
 
-/// A key of `slot`. The first call finds one for every slot, which takes some milliseconds.
+/// A key in `slot`. The first call searches for keys of all slots, which takes some milliseconds.
 pub fn key_in_slot(slot: Slot) -> [u8; 3] {
     static KEYS: LazyLock<Vec<[u8; 3]>> = LazyLock::new(|| {
         let mut keys = vec![None; usize::from(SLOTS)];
@@ -42,7 +41,7 @@ pub fn key_in_slot(slot: Slot) -> [u8; 3] {
     KEYS.get(usize::from(slot.0)).copied().unwrap_or_default()
 }
 
-/// Printable keys without braces, some in each slot.
+/// Printable keys without braces, with at least one in each slot.
 fn short_keys() -> impl Iterator<Item = [u8; 3]> {
     let letters = b'0'..=b'y';
     letters.clone().flat_map(move |a| {
@@ -51,7 +50,8 @@ fn short_keys() -> impl Iterator<Item = [u8; 3]> {
     })
 }
 
-/// The part of a key that its slot is computed from.
+/// The part of a key that determines its slot: what is between the first `{` and the next `}` if it
+/// is not empty, otherwise the whole key.
 #[inline]
 pub fn hash_tag(key: &[u8]) -> &[u8] {
     if let Some(open) = memchr::memchr(b'{', key) {

@@ -1,10 +1,9 @@
-//! What a view of the cluster must show before it replaces the one in use. No I/O.
+//! Decides whether a node's view of the cluster replaces the one in use. No I/O.
 //!
-//! A cluster has no name of its own. It is recognized by its nodes' IDs, which survive restarts and
-//! changes of address: a view belongs to the cluster in use if it still has most of the nodes known
-//! so far. [`judge`] looks at one answer, [`decide`] at all answers of a round, when no single one
-//! was good enough, and [`first`] at the answers of the first round, which has nothing to compare
-//! with.
+//! A cluster has no name. It is recognized by its nodes' IDs, which survive restarts and changes of
+//! address: a view belongs to the cluster in use if it has most of the nodes known so far.
+//! [`judge`] looks at one reply; [`decide`] at all replies of a round, if no single one was
+//! sufficient; [`first`] at the replies of the first round, when there is nothing to compare with.
 
 use std::collections::HashSet;
 
@@ -17,22 +16,22 @@ use super::{Info, SLOTS, Slot, Snapshot, listed};
 pub struct InUse<'a> {
     /// The topology.
     pub snapshot: &'a Snapshot,
-    /// The cluster's epoch as the node that gave the view knew it.
+    /// The cluster's epoch as known to the node that gave the view.
     pub epoch: u64,
 }
 
-/// One node's answer.
+/// A node's reply.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
     /// The ID of the node that answered.
     pub witness: &'a str,
-    /// The node's state and the epoch it has heard of.
+    /// The node's state and the epoch that it knows.
     pub info: Info,
     /// The topology as the node sees it.
     pub snapshot: &'a Snapshot,
 }
 
-/// The result of looking at a single answer.
+/// The verdict on a single reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// The view replaces the one in use.
@@ -43,51 +42,52 @@ pub enum Verdict {
     Reject(Reason),
 }
 
-/// Why an answer needs the confirmation of another node.
+/// Why a view needs the confirmation of another node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Doubt {
-    /// Most of the nodes in use are not in it.
+    /// Most nodes of the view in use are missing.
     #[error("has only {kept} of the {of} other nodes known so far")]
     FewKnown {
-        /// Nodes in use that the view has, the witness aside.
+        /// Nodes of the view in use that are in this view, without the witness.
         kept: usize,
-        /// Nodes in use, the witness aside.
+        /// Nodes of the view in use, without the witness.
         of: usize,
     },
-    /// Slots that have a primary in the view in use have none here.
+    /// Slots that have a primary in the view in use have none in this one.
     #[error("has no primary for {0} slots that have one in the view in use")]
     LosesSlots(usize),
-    /// The node says that the cluster is not ok.
+    /// The node reports that the cluster is not ok.
     #[error("is in cluster_state:fail")]
     Failing,
 }
 
-/// Why an answer is not used.
+/// Why a view is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Reason {
-    /// The node knows of no slots, as one that was reset or has not joined a cluster yet.
+    /// The node knows no slots, because it was reset or has not joined a cluster yet.
     #[error("knows no slots")]
     NoSlots,
-    /// The view has no node in common with the one in use.
+    /// The view has no node of the view in use.
     #[error("belongs to another cluster: it knows none of the nodes in use")]
     Foreign,
-    /// The node has not heard of epochs that the view in use has heard of.
+    /// The node does not know an epoch that the view in use knows.
     #[error("is older than the view in use (epoch {epoch}, not {known})")]
     Older {
-        /// The view's.
+        /// Epoch of this view.
         epoch: u64,
-        /// Of the view in use.
+        /// Epoch of the view in use.
         known: u64,
     },
 }
 
 impl Reason {
-    /// How many label values there are: the reasons, and views that no other node confirmed.
+    /// Number of label values: the reasons, and views that no other node confirmed.
     pub const LABELS: usize = 4;
-    /// Label values of the metric, by [`Reason::label`]; the last one is for [`Doubt`]s that remain.
+    /// Label values of the metric, indexed by [`Reason::label`]; the last one is for unresolved
+    /// [`Doubt`]s.
     pub const NAMES: [&'static str; Self::LABELS] = ["no_slots", "foreign", "older", "unconfirmed"];
 
-    /// The reason's place in [`Reason::NAMES`].
+    /// Index of the reason in [`Reason::NAMES`].
     pub fn label(self) -> usize {
         match self {
             Reason::NoSlots => 0,
@@ -97,56 +97,54 @@ impl Reason {
     }
 }
 
-/// By which rule a view was adopted.
+/// The rule by which a view was adopted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
     /// It continues the view in use.
     Continued,
-    /// It is older, but most nodes of the cluster agree on it, and no node knows a newer one: the
-    /// cluster was restored from an older state.
+    /// It is older, but most nodes agree on it and no node knows a newer one: the cluster was
+    /// restored from an older state.
     Restored,
-    /// It has no known node, but all known nodes are gone and all seeds agree on it: the cluster was
-    /// replaced by another.
+    /// It has no known node, but they are all gone, and all seeds agree: the cluster was replaced.
     Replaced,
 }
 
 impl Rule {
-    /// Label values of the metric, by discriminant; [`Rule::Continued`] is not counted.
+    /// Label values of the metric, indexed by discriminant; [`Rule::Continued`] is not counted.
     pub const NAMES: [&'static str; 3] = ["continued", "restored", "replaced"];
 }
 
-/// What is known at the end of a round beside the answers.
+/// State of a round of replies at its end.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RoundEnd {
-    /// No answer has been adopted for so long that the exceptional rules apply.
+    /// No view has been adopted for so long that the exceptional rules apply.
     pub patience_over: bool,
     /// All seeds have answered.
     pub all_seeds_answered: bool,
 }
 
-/// Two seeds that name different clusters: indices of their answers.
+/// Two seeds that report different clusters, as indices of their replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Disagreement(pub usize, pub usize);
 
-/// The IDs of all nodes.
 fn ids(snapshot: &Snapshot) -> HashSet<&str> {
     snapshot.nodes.iter().map(|node| &*node.id).collect()
 }
 
-/// Whether two views show one cluster: most nodes of the smaller one are in the other.
+/// Whether two views show the same cluster: most nodes of the smaller one are in the other.
 pub(super) fn is_same_cluster(a: &Snapshot, b: &Snapshot) -> bool {
     let (a, b) = (ids(a), ids(b));
     a.intersection(&b).count() * 2 > a.len().min(b.len())
 }
 
-/// How much of the view in use is in an answer. The witness itself does not count: a node that was
+/// The overlap of a view with the view in use. The witness itself does not count: a node that was
 /// reset and has joined another cluster keeps its ID.
 struct Kinship {
     kept: usize,
     of: usize,
     /// The witness is a node of the view in use.
     known_witness: bool,
-    /// Slots belong to nodes that are not in the view in use.
+    /// The view assigns slots to nodes that are not in the view in use.
     strangers_own_slots: bool,
 }
 
@@ -173,14 +171,14 @@ impl Kinship {
     }
 }
 
-/// The slots that have a primary in `before` and none in `after`.
+/// The slots that have a primary in `before` but not in `after`.
 fn lost_slots(before: &Snapshot, after: &Snapshot) -> Vec<Slot> {
     let lost =
         |slot: &Slot| before.primary_of(*slot).is_some() && after.primary_of(*slot).is_none();
     (0..SLOTS).map(Slot).filter(lost).collect()
 }
 
-/// Judges one answer by the view in use, which covers slots.
+/// Judges one view against the view in use, which covers slots.
 pub fn judge(in_use: &InUse, view: &View) -> Verdict {
     if view.snapshot.slots_covered() == 0 {
         return Verdict::Reject(Reason::NoSlots);
@@ -203,8 +201,7 @@ pub fn judge(in_use: &InUse, view: &View) -> Verdict {
     if view.info.state_ok { Verdict::Adopt } else { Verdict::NeedWitness(Doubt::Failing) }
 }
 
-/// Whether other answers confirm `view`, which [`judge`] had doubts about. `views` are all answers,
-/// with their verdicts.
+/// Whether other views confirm `view`, which [`judge`] doubted. `views`: all of them, judged.
 fn is_confirmed(in_use: &InUse, view: &View, views: &[(&View, Verdict)]) -> bool {
     let kin = Kinship::of(in_use, view);
     let known = ids(in_use.snapshot);
@@ -222,7 +219,7 @@ fn is_confirmed(in_use: &InUse, view: &View, views: &[(&View, Verdict)]) -> bool
         let all = witnesses(&mut in_a_cluster.map(|v| v.0));
         let agreeing = witnesses(&mut agreed.iter().copied());
         let several = agreeing >= 2 && agreeing * 2 > all;
-        // The last node of a cluster that has shrunk to it.
+        // The last node of a cluster that was scaled down to it.
         let alone = agreeing == 1 && all == 1 && kin.known_witness && !kin.strangers_own_slots;
         if !several && !alone {
             return false;
@@ -239,8 +236,8 @@ fn is_confirmed(in_use: &InUse, view: &View, views: &[(&View, Verdict)]) -> bool
     lost.is_empty() || kin.of == 0 || agreed.iter().any(agrees)
 }
 
-/// Chooses among answers none of which [`judge`] has adopted: the index of the one to adopt, and by
-/// which rule; `None` keeps the view in use.
+/// Chooses among views none of which [`judge`] has adopted: the index of the one to adopt, and the
+/// rule; `None` keeps the view in use.
 pub fn decide(in_use: &InUse, views: &[View], end: &RoundEnd) -> Option<(usize, Rule)> {
     let judged: Vec<(&View, Verdict)> = views.iter().map(|v| (v, judge(in_use, v))).collect();
     let confirmed = |&i: &usize| {
@@ -275,8 +272,8 @@ pub fn decide(in_use: &InUse, views: &[View], end: &RoundEnd) -> Option<(usize, 
     replacement(views, end, is_known).map(|i| (i, Rule::Replaced))
 }
 
-/// The best answer of a cluster that has taken the place of the one in use: all known nodes are
-/// gone, all seeds have answered and agree, and two nodes at least vouch for it.
+/// The best view of a cluster that has replaced the one in use: all known nodes are gone, all seeds
+/// have answered and agree, and at least two nodes vouch for it.
 fn replacement(views: &[View], end: &RoundEnd, is_known: impl Fn(&View) -> bool) -> Option<usize> {
     if !end.all_seeds_answered || views.iter().any(is_known) {
         return None;
@@ -288,10 +285,10 @@ fn replacement(views: &[View], end: &RoundEnd, is_known: impl Fn(&View) -> bool)
     (agree && witnesses.len() >= 2 && view.info.state_ok && view.snapshot.covered()).then_some(best)
 }
 
-/// Chooses among the answers of the first round.
+/// Chooses among the views of the first round.
 ///
 /// # Errors
-/// The seeds name two clusters, and nothing tells which one is meant.
+/// The seeds report two clusters, and nothing tells which one is meant.
 pub fn first(views: &[View]) -> Result<Option<usize>, Disagreement> {
     let with_slots = |&i: &usize| views.get(i).is_some_and(|v| v.snapshot.slots_covered() > 0);
     let Some(best_of) = best(views, (0..views.len()).filter(with_slots)) else {
@@ -307,9 +304,9 @@ pub fn first(views: &[View]) -> Result<Option<usize>, Disagreement> {
     }
 }
 
-/// The best of the answers that continue the view in use: of the newest epoch, and of those the one
-/// that most nodes agree with on the slots without a primary. A primary that has come back thinks
-/// for a moment that it is one still.
+/// The best of the views that continue the view in use: the one with the newest epoch, and among
+/// those the one whose lost slots most nodes agree on. A primary that has come back believes for a
+/// moment that it still is one.
 fn best_supported(in_use: &InUse, views: &[View], among: &[usize]) -> Option<usize> {
     let views = among.iter().filter_map(|&i| views.get(i).map(|view| (i, view)));
     let views: Vec<(usize, &View, Vec<Slot>)> =
@@ -318,12 +315,12 @@ fn best_supported(in_use: &InUse, views: &[View], among: &[usize]) -> Option<usi
         let agreeing = views.iter().filter(|(_, _, other)| other == lost).count();
         (view.info.state_ok, view.info.epoch, agreeing)
     };
-    // Of equals the first.
+    // The first of equals.
     views.iter().rev().max_by_key(rank).map(|(i, ..)| *i)
 }
 
-/// The epoch that views have to have heard of once the answer at `index` is in use: its own if its
-/// node is in state ok, otherwise the newest that it and another node have heard of.
+/// The minimum epoch of later views once the view at `index` is in use: its own epoch if its node
+/// is in state ok, otherwise the newest that it and another node know.
 pub fn confirmed_epoch(views: &[View], index: usize) -> u64 {
     let Some(view) = views.get(index) else { return 0 };
     if view.info.state_ok {
@@ -339,11 +336,11 @@ fn best(views: &[View], among: impl Iterator<Item = usize>) -> Option<usize> {
     let rank = |i: &usize| {
         views.get(*i).map(|v| (v.info.state_ok, v.info.epoch, v.snapshot.slots_covered()))
     };
-    // Of equals the first.
+    // The first of equals.
     among.collect::<Vec<_>>().into_iter().rev().max_by_key(rank)
 }
 
-/// A few words about the cluster that a view shows, to tell it from another.
+/// A short description of the cluster in a view, to distinguish it from another.
 pub fn cluster_name(snapshot: &Snapshot) -> String {
     let primaries = snapshot.slot_primaries();
     let first = primaries.first().map(|node| format!(", {} {}", node.addr, node.id));

@@ -1,10 +1,11 @@
-//! The rules of [`super`] as a table: what is in use, what nodes answer, what follows.
+//! The rules of [`super`] as a table: the view in use, the nodes' replies, the result.
 
 use super::*;
 use crate::cluster::{Node, NodeAddr, NodeState, Role, Shard};
 
-/// A cluster in short: shards in turn, each `primary+replica+…`; the slots are dealt out evenly to
-/// those that are not in brackets. `!` before a primary: it has failed. `p1 p2+r2 (p3)`.
+/// Builds a cluster from a short form, `p1 p2+r2 (p3)`: one shard after the other, each
+/// `primary+replica+…`; the slots are divided evenly among those not in parentheses. `!` before a
+/// primary: it has failed.
 fn cluster(text: &str) -> Snapshot {
     let mut snapshot = Snapshot::empty();
     let shards: Vec<&str> = text.split_whitespace().collect();
@@ -38,7 +39,7 @@ fn cluster(text: &str) -> Snapshot {
     snapshot
 }
 
-/// An answer: `witness epoch state cluster`.
+/// Builds a reply from `witness epoch state cluster`.
 struct Said(&'static str, u64, bool, &'static str);
 
 const OK: bool = true;
