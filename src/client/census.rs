@@ -1,54 +1,54 @@
-//! Who the clients are, added up: by user, library and name, in bounded memory whatever they say.
+//! Statistics of the clients by user, library and name, in bounded memory whatever clients send.
 
 use std::collections::HashMap;
 
 use super::{Client, Library, Line};
 use crate::resp::Protocol;
 
-/// Different users, libraries or names that are told apart; who comes later is one of the others.
+/// Maximum number of distinct users, libraries or names; further ones count as others.
 const TOLD_APART: usize = 256;
 const OTHERS: &str = "…";
-/// Bytes shown of what a client says of itself.
+/// Maximum length in bytes of a text sent by a client.
 const SHOWN: usize = 64;
-/// Clients with replies waiting that are shown one by one.
+/// Maximum number of slow readers that are listed.
 const NOTABLE: usize = 8;
 
-/// The clients of one worker, or of all.
+/// Statistics of the clients of one worker, or of all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Census {
-    /// How many were looked at.
+    /// Number of clients.
     pub clients: u64,
-    /// Of these, those that speak RESP3.
+    /// Number of clients that use RESP3.
     pub resp3: u64,
-    /// By the user that they are.
+    /// Clients by user.
     pub users: HashMap<String, u64>,
-    /// By `CLIENT SETINFO`: library and version.
+    /// Clients by library and version (`CLIENT SETINFO`).
     pub libraries: HashMap<String, u64>,
-    /// By `CLIENT SETNAME`.
+    /// Clients by name (`CLIENT SETNAME`).
     pub names: HashMap<String, u64>,
-    /// Those with the most replies that they have not taken.
+    /// The clients with the most bytes of replies not taken.
     pub slow_readers: Vec<Notable>,
 }
 
-/// A client that is worth a line of its own.
+/// A client that reads its replies slowly.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Notable {
     /// `CLIENT ID`.
     pub id: u64,
-    /// The client's end.
+    /// Address of the client.
     pub addr: String,
     /// `CLIENT SETNAME`.
     pub name: String,
-    /// Who it is.
+    /// The user.
     pub user: String,
-    /// Its last command.
+    /// The last command.
     pub command: String,
-    /// Bytes of replies that it has not taken.
+    /// Number of bytes of replies not taken.
     pub output: u64,
 }
 
 impl Census {
-    /// One client more.
+    /// Adds a client.
     pub fn count(&mut self, client: &Client) {
         let session = &client.session;
         self.clients += 1;
@@ -64,8 +64,8 @@ impl Census {
         }
     }
 
-    /// A client with replies waiting, if it is one of those with the most; `line` is asked for only
-    /// then.
+    /// Lists a client with `output` bytes of replies not taken if it is among those with the most;
+    /// only then `line` is called.
     pub fn notice(&mut self, output: u64, line: impl FnOnce() -> Line) {
         let least = self.slow_readers.last().map_or(0, |c| c.output);
         if output == 0 || (self.slow_readers.len() >= NOTABLE && output <= least) {
@@ -76,7 +76,7 @@ impl Census {
         self.insert(Notable { id, addr, name, user, command, output });
     }
 
-    /// Another worker's.
+    /// Adds another worker's statistics.
     pub fn merge(&mut self, other: Census) {
         self.clients += other.clients;
         self.resp3 += other.resp3;
@@ -97,7 +97,7 @@ impl Census {
     }
 }
 
-/// The largest of a census' groups, and how many clients are in none of them.
+/// The `most` largest groups, and the number of clients in the others.
 pub fn largest(groups: &HashMap<String, u64>, most: usize) -> (Vec<(&str, u64)>, u64) {
     let mut all: Vec<(&str, u64)> = groups.iter().map(|(what, n)| (what.as_str(), *n)).collect();
     all.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
@@ -113,7 +113,7 @@ fn add(groups: &mut HashMap<String, u64>, what: &str, count: u64) {
     *groups.entry(what.to_owned()).or_default() += count;
 }
 
-/// What a client has sent, as text of a bounded length.
+/// Text sent by a client, shortened.
 fn shown(bytes: &[u8]) -> String {
     let cut = bytes.get(..SHOWN);
     let text = String::from_utf8_lossy(cut.unwrap_or(bytes));

@@ -1,5 +1,5 @@
-//! CLUSTER as slotway answers it: a healthy cluster of one node, which owns all slots. So clients
-//! that speak to a cluster send everything here.
+//! CLUSTER as slotway answers it: as a healthy cluster of one node that owns all slots, so that
+//! cluster clients send everything to slotway.
 
 use std::fmt::Write;
 
@@ -8,19 +8,19 @@ use crate::errors::Failure;
 use crate::resp::{Args, Protocol, write};
 use crate::scripts::Sha;
 
-/// The address of the one node that cluster clients see.
+/// The one node that cluster clients see.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Announced {
     /// IP address or DNS name.
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// Which speaks TLS.
+    /// The port speaks TLS.
     pub tls: bool,
 }
 
 impl Announced {
-    /// The node's ID: the same for all slotways, and all their starts, that announce this address.
+    /// The node's ID: the same for all slotway processes that announce this address.
     fn id(&self) -> String {
         Sha::of(format!("slotway {}:{}", self.host, self.port).as_bytes()).to_string()
     }
@@ -30,7 +30,7 @@ impl Announced {
         Sha::of(format!("slotway shard {}:{}", self.host, self.port).as_bytes()).to_string()
     }
 
-    /// What would be the port of the cluster's own connections, if there were any.
+    /// The port of the cluster bus, if there were one.
     fn bus(&self) -> u16 {
         self.port.checked_add(10_000).unwrap_or(0)
     }
@@ -40,8 +40,7 @@ impl Announced {
     }
 }
 
-/// Appends the answer to `out`, in the formats and with the texts of Redis 7.0. How many arguments
-/// there must be was looked at before.
+/// Appends the reply to `out`, in the format and with the texts of Redis 7.0. The arity is checked.
 pub fn answer(args: &Args, protocol: Protocol, me: &Announced, out: &mut Vec<u8>) {
     let is = |word| args.is(1, word);
     let argument = args.get(2).unwrap_or_default();
@@ -71,7 +70,7 @@ pub fn answer(args: &Args, protocol: Protocol, me: &Announced, out: &mut Vec<u8>
         }
     } else {
         let sub = String::from_utf8_lossy(args.get(1).unwrap_or_default()).into_owned();
-        // As much of it as Redis shows.
+        // Redis shows 128 bytes of it.
         let sub: String = sub.chars().take(128).collect();
         Failure::UnknownSubcommand { name: sub.into(), container: "CLUSTER".into() }.write(out);
     }
@@ -123,7 +122,7 @@ fn shards(protocol: Protocol, me: &Announced, out: &mut Vec<u8>) {
         write::bulk(out, value.as_bytes());
     };
     text(out, "id", &me.id());
-    // As a node says it that listens with TLS only: this client came to a port that speaks it.
+    // Like a node that listens with TLS only, as this client has connected to a TLS port.
     write::bulk(out, if me.tls { b"tls-port".as_slice() } else { b"port" });
     write::integer(out, me.port.into());
     text(out, "ip", &me.host);

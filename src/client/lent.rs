@@ -1,25 +1,24 @@
-//! What a client is lent dedicated connections for: the command that occupies it, the keys that
-//! it watches.
+//! A client's dedicated connections: for a blocking command, WATCH, MONITOR.
 
 use crate::hash::IntSet;
 use crate::ops::Errand;
 
-/// The dedicated connections of one client. Commands are written to them only when all earlier
-/// replies are there, and nothing is read from the client until the errand is answered, so that
-/// their order with its other commands holds.
+/// The use of dedicated connections by one client. Commands are written to them only when no reply
+/// is outstanding, and the client is not read from until the errand is answered, so that their
+/// order with its other commands is kept.
 #[derive(Debug, Default)]
 pub struct Lent {
-    /// Slots whose keys are watched.
+    /// Watched keys, by slot.
     pub watches: Vec<Watch>,
-    /// What the client waits for.
+    /// The errand that the client waits for.
     pub errand: Option<Errand>,
-    /// Connections of a command that went to several nodes (WAIT).
+    /// Connections of a command for several nodes (WAIT).
     pub fleet: Vec<usize>,
-    /// MONITOR: the lines of [`Lent::heard`] are its replies from now on.
+    /// MONITOR: lines from the connections in [`Lent::heard`] are passed on to the client.
     pub monitor: bool,
-    /// Connections that monitor.
+    /// Connections in MONITOR mode.
     pub heard: Vec<usize>,
-    /// A timer will look for primaries that it does not hear.
+    /// A timer is set to find primaries that are not monitored yet.
     pub listens_again: bool,
 }
 
@@ -28,18 +27,18 @@ pub struct Lent {
 pub struct Watch {
     /// The slot.
     pub slot: u16,
-    /// One of the keys, for errors.
+    /// One of the keys, for error texts.
     pub key: Box<[u8]>,
-    /// Hashes of all of the keys, for CLIENT LIST.
+    /// Hashes of all keys, for CLIENT LIST.
     pub keys: IntSet<u64>,
-    /// Its node is importing the slot: what is sent there needs ASKING.
+    /// The connection's node is importing the slot, so commands need ASKING.
     pub asking: bool,
-    /// The connection that watches; `None`: it was lost, so that a change may have been missed.
+    /// The connection that watches; `None` if it was lost, so that a change may have been missed.
     pub upstream: Option<usize>,
 }
 
 impl Lent {
-    /// Connection `u` is closed. What was watched there may have changed.
+    /// Removes the closed connection `u`. Keys watched there may have changed.
     pub fn forget(&mut self, u: usize) {
         self.fleet.retain(|&f| f != u);
         self.heard.retain(|&f| f != u);
@@ -48,19 +47,19 @@ impl Lent {
         }
     }
 
-    /// Bytes that it occupies.
+    /// Memory in bytes.
     pub fn held(&self) -> usize {
         let keys = |watch: &Watch| watch.key.len() + watch.keys.capacity() * 2 * size_of::<u64>();
         let keys: usize = self.watches.iter().map(keys).sum();
         self.errand.as_ref().map_or(0, |e| e.frame.capacity()) + keys
     }
 
-    /// How many keys are watched.
+    /// Number of watched keys.
     pub fn watched(&self) -> usize {
         self.watches.iter().map(|watch| watch.keys.len()).sum()
     }
 
-    /// Nothing is left of it.
+    /// Whether no dedicated connection is in use.
     pub fn is_over(&self) -> bool {
         self.watches.is_empty() && self.errand.is_none() && self.fleet.is_empty() && !self.monitor
     }

@@ -1,4 +1,4 @@
-//! A client's line in CLIENT LIST, field by field as Redis writes it.
+//! A client's line in CLIENT LIST, in Redis's format.
 //!
 //! <https://redis.io/docs/latest/commands/client-list/>
 
@@ -9,14 +9,14 @@ use super::{Client, Paused, mode};
 use crate::cluster::ClientFields;
 use crate::resp::Protocol;
 
-/// What the line tells. Numbers that slotway has no counterpart of are 0.
+/// The fields of a line. Numbers without a counterpart in slotway are 0.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Line {
     /// `CLIENT ID`.
     pub id: u64,
-    /// The client's end.
+    /// Address of the client.
     pub addr: String,
-    /// Slotway's end.
+    /// Address that the client has connected to.
     pub laddr: String,
     /// File descriptor.
     pub fd: i32,
@@ -26,58 +26,59 @@ pub struct Line {
     pub age: u64,
     /// Seconds since it last sent something.
     pub idle: u64,
-    /// One letter each; `N` for none.
+    /// Flags, one letter each; `N` for none.
     pub flags: String,
-    /// Channels, patterns and shard channels that it listens to.
+    /// Numbers of subscriptions to channels, patterns and shard channels.
     pub subscriptions: [usize; 3],
-    /// Commands queued behind MULTI; none outside of one.
+    /// Number of commands queued after MULTI; `None` outside of a transaction.
     pub queued: Option<usize>,
-    /// Bytes of them.
+    /// Memory of those, in bytes.
     pub(super) multi_mem: usize,
-    /// Bytes of its unfinished request, or of what waits while it is not read from.
+    /// Number of bytes of the unfinished request, or of requests that wait while it is not read
+    /// from.
     pub(super) qbuf: usize,
-    /// Room behind them.
+    /// Unused capacity of that buffer, in bytes.
     pub(super) qbuf_free: usize,
-    /// Replies that wait behind others.
+    /// Number of outstanding replies.
     pub(super) oll: usize,
-    /// Bytes of replies that it has not taken.
+    /// Number of bytes of replies not taken.
     pub omem: usize,
-    /// All that it occupies.
+    /// Total memory, in bytes.
     pub(super) tot_mem: usize,
     /// The socket is watched for writing.
     pub writing: bool,
-    /// Its last command.
+    /// The last command.
     pub cmd: String,
-    /// Who it is.
+    /// The user.
     pub user: String,
-    /// RESP3.
+    /// The client uses RESP3.
     pub resp3: bool,
-    /// `CLIENT SETINFO`.
+    /// `CLIENT SETINFO LIB-NAME`.
     pub(super) lib_name: Vec<u8>,
-    /// `CLIENT SETINFO`.
+    /// `CLIENT SETINFO LIB-VER`.
     pub(super) lib_ver: Vec<u8>,
-    /// `CLIENT CAPA`: one letter each.
+    /// `CLIENT CAPA`, one letter each.
     pub capa: &'static str,
-    /// Keys that it watches.
+    /// Number of watched keys.
     pub watched: usize,
-    /// What has passed over its connection.
+    /// Traffic of the connection.
     pub traffic: Traffic,
 }
 
-/// What has passed over a client's connection.
+/// Traffic of a client's connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Bytes that it has sent.
+    /// Number of bytes received from the client.
     pub bytes_in: u64,
-    /// Bytes that were sent to it.
+    /// Number of bytes sent to the client.
     pub bytes_out: u64,
-    /// Commands that it has sent.
+    /// Number of commands received.
     pub commands: u64,
 }
 
 impl Line {
-    /// What is known of `client` at `now`, microseconds of its worker's clock; `cmd` is the name of
-    /// its last command.
+    /// The line of `client` at `now`, in microseconds of its worker's clock. `cmd`: name of its
+    /// last command.
     pub fn of(client: &Client, now: u64, cmd: &str, traffic: Traffic) -> Line {
         let session = &client.session;
         let (addr, laddr) = client.addresses();
@@ -115,12 +116,12 @@ impl Line {
         }
     }
 
-    /// It listens to channels.
+    /// Whether the client has subscriptions.
     pub(super) fn is_pubsub(&self) -> bool {
         self.subscriptions != [0; 3]
     }
 
-    /// Appends the line with its end, with the fields that the cluster's servers show.
+    /// Appends the line and a line end, with the optional `fields` that the cluster's servers have.
     pub fn write(&self, fields: ClientFields, out: &mut Vec<u8>) {
         // Writing to a Vec cannot fail.
         let _ = write!(
@@ -174,7 +175,7 @@ fn flags(client: &Client) -> String {
     let lent = client.lent.as_ref();
     let errand = lent.and_then(|l| l.errand.as_ref());
     let blocked = client.paused == Paused::Suspended || errand.is_some_and(|e| e.is_blocking());
-    // In Redis's order.
+    // In the order of Redis.
     let all = [
         (lent.is_some_and(|l| l.monitor), 'O'),
         (session.modes & mode::SUBSCRIBED != 0, 'P'),

@@ -1,4 +1,4 @@
-//! The commands that slotway answers itself: those about the connection.
+//! The commands about the connection that slotway answers itself.
 
 use super::cluster::{self, Announced};
 use super::session::{Session, mode};
@@ -9,27 +9,27 @@ use crate::errors::Failure;
 use crate::resp::{Args, Protocol, strict_i64, write};
 use crate::route::Local;
 
-/// What a local command needs to know of the proxy.
+/// The properties of the proxy that local commands need.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
-    /// What the cluster's servers are.
+    /// Identity of the cluster's servers.
     pub identity: &'a Identity,
-    /// What cluster clients are told.
+    /// The node that cluster clients see.
     pub announced: &'a Announced,
-    /// The mode that clients are told.
+    /// The mode that HELLO reports.
     pub announce_mode: AnnounceMode,
 }
 
-/// What happens after the answer.
+/// What happens to the connection after the reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum After {
-    /// The next command.
+    /// The next command is read.
     Go,
-    /// The connection closes when the answer is written.
+    /// The connection is closed when the reply is written.
     Close,
 }
 
-/// Appends the answer to `out`. The texts are those of a standalone Redis 7.0 server.
+/// Appends the reply to `out`, with the texts of a standalone Redis 7.0 server.
 pub fn answer(
     local: Local,
     args: &Args,
@@ -38,11 +38,11 @@ pub fn answer(
     out: &mut Vec<u8>,
 ) -> After {
     match local {
-        // The table's arity was looked at before, and leaves this open.
+        // The arity in the command table was checked before, and allows this.
         Local::Ping if args.len() > 2 => {
             Failure::WrongArity { command: "ping".into() }.write(out);
         }
-        // What a subscriber reads are messages: this looks like one.
+        // Subscribers in RESP2 get the reply as a message.
         Local::Ping if is_subscriber(session) => {
             write::array_header(out, 2);
             write::bulk(out, b"pong");
@@ -59,7 +59,7 @@ pub fn answer(
         }
         Local::Select => select(args, out),
         Local::Hello => hello(args, session, context, out),
-        // With users it was answered before.
+        // If there are users it was answered before.
         Local::Auth => auth(args, out),
         Local::Reset => {
             session.protocol = Protocol::Resp2;
@@ -81,16 +81,16 @@ pub fn answer(
         },
         Local::ClientSetInfo => client_setinfo(args, session, out),
         Local::ClientCapa => {
-            // What a server does not know it ignores. Redirections of a replica are what it knows,
-            // and slotway never answers with one.
+            // Servers ignore unknown capabilities. They know `redirect`, for replies with
+            // redirections from replicas, which slotway never sends.
             if args.iter().skip(2).any(|capability| capability.eq_ignore_ascii_case(b"redirect")) {
                 session.library.get_or_insert_default().takes_redirects = true;
             }
             write::simple(out, "OK");
         }
         Local::ClientSwitch => {
-            // Slotway evicts no clients, and the nodes cannot tell whose commands they are: all that
-            // is switched is a letter in CLIENT LIST.
+            // Slotway evicts no clients, and the nodes cannot tell clients apart: the switch only
+            // changes a letter in CLIENT LIST.
             let on = args.is(2, "on");
             if !on && !args.is(2, "off") {
                 Failure::Syntax.write(out);
@@ -113,20 +113,20 @@ pub fn answer(
             session.read_write();
             write::simple(out, "OK");
         }
-        // No slot of the one node that clients see is ever on its way to another.
+        // The one node that clients see never migrates a slot.
         Local::Asking => write::simple(out, "OK"),
         Local::ClientTracking => tracking(args, out),
         Local::ClientTrackingInfo => tracking_info(session.protocol, out),
         Local::ClientCaching => caching(out),
         Local::ClientGetRedir => write::integer(out, -1),
-        // They are about more than this session: the worker's.
+        // Answered by the worker, as they concern more than this session.
         Local::ClientInfo | Local::ClientReply | Local::ClientEveryone => {}
         Local::SlowLog | Local::Proxy => {}
     }
     After::Go
 }
 
-/// It is subscribed, and in the protocol that knows no pushes.
+/// Whether the client is subscribed and uses RESP2, which has no pushes.
 fn is_subscriber(session: &Session) -> bool {
     session.modes & mode::SUBSCRIBED != 0 && session.protocol == Protocol::Resp2
 }
@@ -141,7 +141,7 @@ fn select(args: &Args, out: &mut Vec<u8>) {
     }
 }
 
-/// Without users of its own slotway is a server whose default user has no password.
+/// Without users, slotway behaves like a server whose default user has no password.
 fn auth(args: &Args, out: &mut Vec<u8>) {
     match args.len() {
         2 => Failure::NoPasswordExpected.write(out),
@@ -167,14 +167,14 @@ fn hello(args: &Args, session: &mut Session, context: Context<'_>, out: &mut Vec
     while at < args.len() {
         let more = args.len() - 1 - at;
         if args.is(at, "auth") && more >= 2 {
-            // With users it was looked at before.
+            // If there are users it was checked before.
             if session.account.is_none() && args.get(at + 1) != Some(b"default") {
                 return Failure::WrongPassword.write(out);
             }
             at += 3;
         } else if args.is(at, "setname") && more >= 1 {
             match valid_name(args.get(at + 1).unwrap_or_default()) {
-                // As in Redis it stays, whatever comes behind it.
+                // As in Redis, the name stays even if a later option is wrong.
                 Ok(valid) => session.name = valid.map(|name| Box::new(name.into_vec())),
                 Err(failure) => return failure.write(out),
             }
@@ -215,11 +215,11 @@ fn hello(args: &Args, session: &mut Session, context: Context<'_>, out: &mut Vec
     context.identity.write_modules(protocol, out);
 }
 
-/// What a client says of itself is kept while it is connected, and shown in every CLIENT LIST:
-/// bounded, unlike Redis's.
+/// Maximum length of a name in bytes. Unlike in Redis it is limited, as names are kept while the
+/// client is connected and shown in every CLIENT LIST.
 const LONGEST_NAME: usize = 4096;
 
-/// A client's name; an empty one takes the name away.
+/// Validates a client's name; an empty one removes the name.
 fn valid_name(name: &[u8]) -> Result<Option<Box<[u8]>>, Failure> {
     if name.len() > LONGEST_NAME {
         return Err(Failure::ClientNameTooLong);
@@ -230,7 +230,7 @@ fn valid_name(name: &[u8]) -> Result<Option<Box<[u8]>>, Failure> {
     Ok(if name.is_empty() { None } else { Some(name.into()) })
 }
 
-/// <https://redis.io/docs/latest/commands/client-setinfo/>, which 7.0 does not have; every client
+/// <https://redis.io/docs/latest/commands/client-setinfo/>: newer than Redis 7.0, but every client
 /// library sends it.
 fn client_setinfo(args: &Args, session: &mut Session, out: &mut Vec<u8>) {
     let value = args.get(3).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! One downstream connection: its session, its ordered reply queue, its unfinished request.
-//! Not here: what its commands mean and where they go ([`crate::worker`]).
+//! One client connection: its session, its ordered reply queue, its unfinished request. Not here:
+//! the meaning of its commands and where they go ([`crate::worker`]).
 
 mod census;
 mod cluster;
@@ -38,106 +38,106 @@ use crate::proxy_protocol::Endpoints;
 use crate::resp::{ArgRange, RequestProgress};
 use crate::stream::Stream;
 
-/// Why a client is not read from.
+/// Whether and why a client is not read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Paused {
-    /// It is read from.
+    /// The client is read from.
     No,
-    /// An upstream connection is full; it has the client in its list of waiters.
+    /// An upstream connection's queue is full; the client is among its waiters.
     Upstream,
-    /// It asks for large replies on an upstream connection that has many bytes of replies under way;
-    /// the connection has the client in its [`crate::upstream::Turns`].
+    /// It requests large replies on an upstream connection with many reply bytes outstanding; the
+    /// client is in the connection's [`crate::upstream::Turns`].
     Turn,
-    /// It has much under way before a long queue: until half of what it is owed is there.
+    /// It has many commands in a long queue: paused until half of its replies have arrived.
     Yielding,
-    /// The next command must wait until all replies are there (HELLO, RESET).
+    /// The next command must wait until there are no outstanding replies (HELLO, RESET).
     Replies,
-    /// A command is under way that must be answered before the next one is read (a blocking one,
-    /// WATCH, what is asked of all workers).
+    /// A command is in progress that must be answered before the next one is read (a blocking one,
+    /// WATCH, a question to all workers).
     Command,
-    /// Its PUBLISH waits for a subscription that another client asked for before it.
+    /// Its PUBLISH waits for a subscription that another client requested before it.
     Subscription,
-    /// Its TLS handshake is not over: it has said nothing yet.
+    /// The TLS handshake is in progress.
     Handshake,
-    /// CLIENT PAUSE: its next command waits for the end of it.
+    /// CLIENT PAUSE: the next command waits for its end.
     Suspended,
-    /// Its connection is being closed: replies still go out, commands are not read.
+    /// The connection is being closed: replies are still written, commands are not read.
     Closing,
-    /// It has had its last reply and the end of the connection with it, and is to close its side.
+    /// The last reply and the end of the stream were sent; the client is to close its side.
     Leaving,
 }
 
 impl Paused {
-    /// It is not read from any more.
+    /// Whether the client will not be read from again.
     pub fn is_final(self) -> bool {
         matches!(self, Paused::Closing | Paused::Leaving)
     }
 }
 
-/// What an argument of a request costs beside its bytes when the request is complete: a command of
-/// a million empty arguments is larger than it seems.
+/// Memory accounted to each argument of a request beside its bytes: a command of a million empty
+/// arguments is larger than it seems.
 const ARGUMENT: usize = 2 * size_of::<ArgRange>();
 
-/// One client. An idle one owns no buffer: a few hundred bytes in all.
+/// One client. An idle one owns no buffer and takes a few hundred bytes. Times are in microseconds
+/// of the worker's clock.
 #[derive(Debug)]
 pub struct Client {
-    /// Tells it from others that had its index.
+    /// Distinguishes the clients that have had the index.
     pub generation: u32,
     /// The socket.
     pub stream: Stream,
-    /// The client's own connection, where a load balancer has named it by the PROXY protocol.
+    /// The client's own addresses, if a load balancer has announced them by the PROXY protocol.
     pub endpoints: Option<Box<Endpoints>>,
-    /// What the client said of itself.
+    /// Session state set by the client.
     pub session: Session,
-    /// The unfinished request, or those that wait while it is paused.
+    /// The unfinished request, or the requests that wait while the client is paused.
     pub tail: Vec<u8>,
-    /// How far the unfinished request was scanned.
+    /// Progress of the scan of the unfinished request.
     pub progress: RequestProgress,
-    /// The replies under way; none while it is idle.
+    /// The outstanding replies; `None` while the client is idle.
     pub replies: Option<Box<Replies>>,
-    /// How large its commands and replies are.
+    /// Statistics of its commands' and replies' sizes.
     pub transfer_sizes: TransferSizes,
-    /// What it has queued since MULTI.
+    /// The commands queued since MULTI.
     pub multi: Option<Box<Multi>>,
-    /// The connections that it has been lent, and what for.
+    /// Its dedicated connections and what they are used for.
     pub lent: Option<Box<Lent>>,
-    /// What it is subscribed to.
+    /// Its subscriptions.
     pub subscriptions: Option<Box<Subscriptions>>,
-    /// The nodes that it may have written to: bit 0 to 63 is the worker's index of the node,
-    /// modulo 64.
+    /// The nodes that it may have written to: bit `n` for node indexes of `n` modulo 64.
     pub wrote: u64,
-    /// It uses the nodes' connections for large transfers. Changes only while no reply is owed.
+    /// The client uses connections for large transfers. Changes only while no reply is outstanding.
     pub bulk: bool,
-    /// Number of the next reply to be written; numbers wrap around.
+    /// Number of the reply at the head of the queue; numbers wrap around.
     pub base: u32,
-    /// Why it is not read from.
+    /// Whether and why it is not read from.
     pub paused: Paused,
-    /// The socket said that the peer will send no more; what it sent is still to be read.
+    /// The peer will send no more; what it sent is still to be read.
     pub peer_closed: bool,
-    /// It has sent all it will, and that is read: closed when its replies are written.
+    /// Everything that it sent is read, and no more will come: closed when its replies are written.
     pub read_closed: bool,
-    /// Stands in the worker's list of clients to flush.
+    /// In the worker's list of clients to flush.
     pub dirty: bool,
-    /// The socket is full: nothing is written until it says otherwise.
+    /// The socket is full: nothing is written until it is writable again.
     pub blocked: bool,
     /// The socket is watched for writing.
     pub watching: bool,
-    /// Stands in the worker's list of sockets that have more to read.
+    /// In the worker's list of sockets with more to read.
     pub again: bool,
-    /// It is to leave as soon as nothing of it is outstanding.
+    /// To be disconnected for this reason once nothing is outstanding.
     pub leaves_for: Option<DisconnectReason>,
-    /// It is closed; its index is free at the end of the turn.
+    /// Closed; the index becomes free at the end of the turn.
     pub gone: bool,
-    /// When it last sent something, in microseconds of the worker's clock.
+    /// When it last sent something.
     pub active: u64,
-    /// When it connected, on the same clock.
+    /// When it connected.
     pub created: u64,
-    /// Bytes that the worker has put on its account.
+    /// Memory that the worker has accounted for, in bytes.
     pub accounted: usize,
 }
 
 impl Client {
-    /// A client that has said nothing yet.
+    /// A client that has sent nothing yet.
     pub fn new(stream: Stream, generation: u32, id: u64, now: u64) -> Self {
         Client {
             generation,
@@ -169,7 +169,7 @@ impl Client {
         }
     }
 
-    /// The client's address and the one that it has connected to, as CLIENT LIST writes them.
+    /// The client's address and the one that it has connected to, in the format of CLIENT LIST.
     pub fn addresses(&self) -> (String, String) {
         match &self.endpoints {
             Some(ends) => (ends.client.to_string(), ends.local.to_string()),
@@ -193,7 +193,7 @@ impl Client {
         }
     }
 
-    /// Bytes that its buffers occupy.
+    /// Memory of the buffers, in bytes.
     pub fn held(&self) -> usize {
         crate::buf::resident(&self.tail)
             + self.progress.arguments() * ARGUMENT
@@ -206,28 +206,30 @@ impl Client {
             + self.subscriptions.as_ref().map_or(0, |s| s.held())
     }
 
-    /// Bytes of replies and pushes that it has not taken, or that wait for their turn.
+    /// Number of bytes of replies and pushes that the client has not taken, or that wait for
+    /// earlier replies.
     pub fn output(&self) -> usize {
         self.replies.as_ref().map_or(0, |r| r.output())
     }
 
-    /// It uses the connections for large transfers, or its next command may be for them.
+    /// Whether its next command may use another connection than the last: it uses those for large
+    /// transfers, or is expected to.
     #[inline]
     pub fn may_change_connection(&self) -> bool {
         self.bulk || self.transfer_sizes.expected() >= TransferSizes::LARGE
     }
 
-    /// No reply is owed.
+    /// Whether no reply is outstanding.
     pub fn is_drained(&self) -> bool {
         self.replies.as_ref().is_none_or(|r| r.is_drained())
     }
 
-    /// Nothing is owed and nothing is left to write.
+    /// Whether no reply is outstanding and all output is written.
     pub fn is_idle(&self) -> bool {
         self.replies.as_ref().is_none_or(|r| r.is_drained() && r.out.is_empty())
     }
 
-    /// One more reply is owed; gives its number.
+    /// Adds an outstanding reply and returns its number.
     #[inline]
     pub fn expect(&mut self, spare: &mut Vec<Box<Replies>>) -> u32 {
         let base = self.base;
@@ -235,14 +237,14 @@ impl Client {
         base.wrapping_add(replies.expect())
     }
 
-    /// The same for what CLIENT REPLY does not silence.
+    /// Like [`Client::expect`], for replies that CLIENT REPLY does not mute.
     pub fn expect_heard(&mut self, spare: &mut Vec<Box<Replies>>) -> u32 {
         let base = self.base;
         let replies = self.replies.get_or_insert_with(|| spare.pop().unwrap_or_default());
         base.wrapping_add(replies.expect_heard())
     }
 
-    /// Reply `seq` is `frame`.
+    /// Completes reply `seq` with `frame`.
     #[inline]
     pub fn complete(&mut self, seq: u32, frame: &[u8], pool: &mut Pool) {
         let at = seq.wrapping_sub(self.base) as usize;
@@ -251,7 +253,7 @@ impl Client {
         }
     }
 
-    /// The same for a reply that has a buffer of its own: a large one is taken out of it.
+    /// Like [`Client::complete`], for a frame with its own buffer, which is taken if it is large.
     pub fn complete_owned(&mut self, seq: u32, frame: &mut Vec<u8>, pool: &mut Pool) {
         let at = seq.wrapping_sub(self.base) as usize;
         if let Some(replies) = self.replies.as_mut() {
@@ -259,7 +261,7 @@ impl Client {
         }
     }
 
-    /// A piece of reply `seq`; with `last` it is complete.
+    /// Appends a piece to reply `seq`; `last` completes it.
     pub fn stream(&mut self, seq: u32, piece: &[u8], last: bool, pool: &mut Pool) {
         let at = seq.wrapping_sub(self.base) as usize;
         if let Some(replies) = self.replies.as_mut() {
@@ -267,13 +269,13 @@ impl Client {
         }
     }
 
-    /// The rest of reply `seq` will not come. See [`Replies::abandon`].
+    /// Gives up the rest of reply `seq`. See [`Replies::abandon`].
     pub fn abandon(&mut self, seq: u32) -> Outcome {
         let at = seq.wrapping_sub(self.base) as usize;
         self.replies.as_mut().map_or(Outcome::Undelivered, |r| r.abandon(at))
     }
 
-    /// The connection is closed in place of reply `seq`. See [`Replies::end`].
+    /// Closes the connection in place of reply `seq`. See [`Replies::end`].
     pub fn end_at(&mut self, seq: u32) {
         let at = seq.wrapping_sub(self.base) as usize;
         if let Some(replies) = self.replies.as_mut() {
@@ -281,12 +283,12 @@ impl Client {
         }
     }
 
-    /// All that comes before the end is written: the connection can be closed.
+    /// Whether the connection can be closed: all replies before [`Client::end_at`] are written.
     pub fn is_over(&self) -> bool {
         self.replies.as_ref().is_some_and(|r| r.is_over()) && !self.stream.unsent()
     }
 
-    /// The replies to the commands that come from here on are dropped (`true`), or given again.
+    /// Mutes the replies to all further commands (`true`), or stops doing so.
     pub fn mute(&mut self, on: bool, spare: &mut Vec<Box<Replies>>) {
         if on {
             self.replies.get_or_insert_with(|| spare.pop().unwrap_or_default()).mute(true);
@@ -295,30 +297,30 @@ impl Client {
         }
     }
 
-    /// What is not a reply, `items` messages. See [`Replies::push`].
+    /// Queues `items` push messages. See [`Replies::push`].
     pub fn push(&mut self, bytes: Bytes, items: u32, spare: &mut Vec<Box<Replies>>) {
         self.replies.get_or_insert_with(|| spare.pop().unwrap_or_default()).push(bytes, items);
     }
 
-    /// Reply `seq` and all before it have gone out, as far as the socket takes them.
+    /// Whether reply `seq` has left the queue, and with it all earlier ones.
     pub fn answered_up_to(&self, seq: u32) -> bool {
-        // Numbers wrap around, so that what is behind is less than half of them away.
+        // Numbers wrap around: earlier ones are less than half the range away.
         let distance = self.base.wrapping_sub(seq);
         distance != 0 && distance <= u32::MAX / 2
     }
 
-    /// Messages in pushes that it has not taken.
+    /// Number of push messages that the client has not taken.
     pub fn items(&self) -> usize {
         self.replies.as_ref().map_or(0, |r| r.items())
     }
 
-    /// A reply of slotway's own, behind all that are owed.
+    /// Queues a reply by slotway itself behind the outstanding ones.
     pub fn answer(&mut self, frame: &[u8], pool: &mut Pool, spare: &mut Vec<Box<Replies>>) {
         let seq = self.expect(spare);
         self.complete(seq, frame, pool);
     }
 
-    /// The same for a reply that has a buffer of its own: a large one is taken out of it.
+    /// Like [`Client::answer`], for a frame with its own buffer, which is taken if it is large.
     pub fn answer_owned(
         &mut self,
         frame: &mut Vec<u8>,

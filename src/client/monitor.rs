@@ -1,12 +1,14 @@
 //! MONITOR's line for a command that no node sees, because slotway answers it.
+//!
+//! <https://redis.io/docs/latest/commands/monitor/>
 
 use std::time::Duration;
 
 use crate::command::{REDACTED, is_secret_argument};
 use crate::resp::Args;
 
-/// The line (a simple string), as Redis writes it: when, since 1970; the client's address; the
-/// command with its arguments quoted.
+/// The line as a simple string in Redis's format: Unix time, the client's address, the quoted
+/// command and arguments.
 pub fn monitor_line(at: Duration, addr: &str, args: &Args) -> Vec<u8> {
     let mut out = format!("+{}.{:06} [0 {addr}]", at.as_secs(), at.subsec_micros()).into_bytes();
     for (i, arg) in args.iter().enumerate() {

@@ -1,16 +1,18 @@
-//! The commands that a client has queued between MULTI and EXEC.
+//! The transaction that a client queues between MULTI and EXEC.
+//!
+//! <https://redis.io/docs/latest/commands/multi/>
 
 use crate::command::CommandId;
 use crate::route::{Fan, Local, Merge, flag};
 
-/// Where a queued command goes when EXEC comes.
+/// Where a queued command is sent at EXEC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// To this slot's node.
     Slot(u16),
-    /// To whatever node the transaction goes to.
+    /// To any node that the transaction is sent to.
     Any,
-    /// Nowhere: slotway answers it.
+    /// Nowhere: answered by slotway.
     Local(Local),
     /// To several slots.
     Split(Merge),
@@ -21,33 +23,33 @@ pub enum Place {
 /// One queued command.
 #[derive(Debug, Clone, Copy)]
 pub struct Queued {
-    /// Where its bytes begin in [`Multi::frames`]; they end where the next one's begin.
+    /// Start of its bytes in [`Multi::frames`]; they end where the next command's start.
     pub start: usize,
     /// Index in the command table.
     pub command: CommandId,
-    /// Where it goes.
+    /// Where it is sent.
     pub place: Place,
 }
 
-/// A transaction that is being queued. Its bytes are kept as one batch, beginning with MULTI, so
-/// that the usual transaction (all in one slot) leaves as it is.
+/// A transaction being queued. Its bytes form one batch that starts with MULTI, so that the usual
+/// transaction (all keys in one slot) is sent as it is.
 #[derive(Debug)]
 pub struct Multi {
-    /// MULTI and the commands.
+    /// MULTI followed by the commands.
     pub frames: Vec<u8>,
-    /// The commands.
+    /// The queued commands.
     pub queue: Vec<Queued>,
-    /// A command was refused: EXEC will be, too.
+    /// A command was refused, so EXEC will be refused too.
     pub broken: bool,
-    /// The first slot that was named, and the key.
+    /// The first slot of a key, and that key.
     pub first: Option<(u16, Box<[u8]>)>,
-    /// It does not fit into one batch: several slots, or commands that are not one node's.
+    /// It cannot be sent as one batch: several slots, or commands for several nodes.
     pub scattered: bool,
-    /// All its commands only read.
+    /// All commands only read.
     pub read_only: bool,
-    /// It has an EVALSHA, whose script has to be there before.
+    /// It contains EVALSHA, whose script must be loaded first.
     pub by_sha: bool,
-    /// It has a PUBLISH, whose count of subscribers is put right.
+    /// It contains PUBLISH, whose count of subscribers is corrected.
     pub publishes: bool,
 }
 
@@ -63,7 +65,7 @@ impl Default for Multi {
 }
 
 impl Multi {
-    /// A new one in buffers that are there already.
+    /// A new transaction that reuses buffers.
     pub fn reusing(mut frames: Vec<u8>, mut queue: Vec<Queued>) -> Self {
         frames.clear();
         frames.extend_from_slice(MULTI);
@@ -80,7 +82,7 @@ impl Multi {
         }
     }
 
-    /// One more command.
+    /// Queues a command.
     pub fn push(&mut self, frame: &[u8], command: CommandId, place: Place) {
         self.queue.push(Queued { start: self.frames.len(), command, place });
         if self.grows_by(frame) > 0 {
@@ -91,33 +93,33 @@ impl Multi {
         self.frames.extend_from_slice(frame);
     }
 
-    /// Bytes that are taken for a moment when this command is queued; 0: it has its place.
+    /// Temporary memory for queueing this command, in bytes; 0 if it fits the capacity.
     pub fn grows_by(&self, frame: &[u8]) -> usize {
         let grown = self.frames.len() + frame.len() + EXEC.len();
         if grown <= self.frames.capacity() { 0 } else { grown }
     }
 
-    /// The bytes of the `i`th command.
+    /// The bytes of command `i`.
     pub fn frame(&self, i: usize) -> &[u8] {
         let start = self.queue.get(i).map_or(self.frames.len(), |q| q.start);
         let end = self.queue.get(i + 1).map_or(self.frames.len(), |q| q.start);
         self.frames.get(start..end).unwrap_or_default()
     }
 
-    /// The queue is given up: what it holds is free, and only EXEC's refusal is left of it.
+    /// Drops the queued commands; EXEC will be refused.
     pub fn break_off(&mut self) {
         self.broken = true;
         self.frames = Vec::new();
         self.queue = Vec::new();
     }
 
-    /// What its batch is marked with, of [`flag`].
+    /// The flags of its batch, bits of [`flag`].
     pub fn flags(&self) -> u8 {
         let read_only = if self.read_only { flag::READ_ONLY } else { 0 };
         read_only | if self.publishes { flag::PUBLISHES } else { 0 }
     }
 
-    /// Bytes that it occupies.
+    /// Memory in bytes.
     pub fn held(&self) -> usize {
         crate::buf::resident(&self.frames)
             + crate::buf::with_copy(

@@ -1,6 +1,6 @@
-//! What CLIENT's subcommands ask about all clients: LIST, KILL, PAUSE, UNPAUSE, UNBLOCK. The words
-//! of a request become a [`Question`], or the error that a Redis 7.0 server gives.
-//! Not here: the clients ([`crate::worker`]).
+//! Questions about all clients: CLIENT LIST, KILL, PAUSE, UNPAUSE and UNBLOCK. A request is parsed
+//! into a [`Question`], or the error of a Redis 7.0 server. Not here: the clients
+//! ([`crate::worker`]).
 
 use std::mem::discriminant;
 use std::sync::Arc;
@@ -11,64 +11,65 @@ use crate::cluster::{Identity, Product};
 use crate::errors::Failure;
 use crate::resp::{Args, strict_i64};
 
-/// What is asked of every worker.
+/// A request to all workers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Question {
-    /// CLIENT LIST: their lines.
+    /// CLIENT LIST: return the lines of clients.
     List(Selection),
-    /// CLIENT KILL: close those that match.
+    /// CLIENT KILL: close the clients that match.
     Kill {
-        /// Which ones.
+        /// The filter.
         filter: Filter,
-        /// `CLIENT KILL addr:port`, which answers OK rather than how many.
+        /// `CLIENT KILL addr:port`, whose reply is OK instead of a number.
         old_form: bool,
     },
     /// CLIENT PAUSE.
     Pause(Pause),
-    /// A line for those who MONITOR; there is nothing to answer.
+    /// Send a line to clients in MONITOR mode; there is no reply.
     Show {
         /// The line.
         line: Arc<[u8]>,
-        /// The client's next command waits until all have it.
+        /// The requesting client's next command waits until all workers have it.
         waits: bool,
     },
     /// CLIENT UNPAUSE.
     Unpause,
-    /// PROXY HOTKEYS and BIGKEYS.
+    /// PROXY HOTKEYS and PROXY BIGKEYS.
     Seen {
-        /// Which.
+        /// Which statistics.
         what: crate::observe::KeyReport,
-        /// So many at most.
+        /// Maximum number of entries.
         count: usize,
-        /// They are forgotten then.
+        /// Reset the statistics afterwards.
         reset: bool,
     },
-    /// CLIENT UNBLOCK.
+    /// CLIENT UNBLOCK: end a blocking command.
     Unblock {
-        /// Whose blocking command ends.
+        /// ID of the client.
         id: u64,
-        /// With an error rather than as if its time were over.
+        /// With an error instead of a timeout.
         error: bool,
     },
 }
 
-/// What CLIENT LIST and CLIENT KILL understand: as the cluster's servers do.
+/// The syntax of CLIENT LIST and CLIENT KILL that the cluster's servers accept, in ascending order.
+/// <https://redis.io/docs/latest/commands/client-kill/>
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grammar {
     /// LIST with TYPE or ID, KILL with one ID and a few filters.
     Redis70,
     /// KILL with MAXAGE.
     Redis74,
-    /// The same, and a type called `primary`.
+    /// And the client type `primary`.
     Valkey80,
-    /// KILL with several IDs, LIST with the same filters as KILL.
+    /// And KILL with several IDs, LIST with the filters of KILL.
     Valkey81,
-    /// More filters, and their negations.
+    /// And more filters, and their negations.
     Valkey90,
 }
 
 impl Grammar {
-    /// The grammar of servers of this identity.
+    /// The syntax of servers with this identity.
     pub fn of(identity: &Identity) -> Grammar {
         match (identity.product, identity.version) {
             (Product::Valkey, (9.., _)) => Grammar::Valkey90,
@@ -80,20 +81,20 @@ impl Grammar {
     }
 }
 
-/// Which clients CLIENT LIST lists.
+/// The clients that CLIENT LIST shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
-    /// Those that match.
+    /// Those that match the filter.
     Matching(Filter),
-    /// Those with these numbers, in this order, each as often as named.
+    /// Those with these IDs, in this order, repeated as named.
     Ids(Ids),
 }
 
-/// Clients by their numbers.
+/// Client IDs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ids {
     asked: Vec<u64>,
-    /// The same in their order: a million may be named, and each client is looked for.
+    /// The IDs, sorted for lookup: a request may name a million.
     sorted: Vec<u64>,
 }
 
@@ -109,30 +110,29 @@ impl Ids {
     }
 }
 
-/// What CLIENT calls the type of a client.
+/// The type of a client in CLIENT commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum ClientKind {
     Normal,
     PubSub,
-    /// Slotway has none.
+    /// Never matches in slotway.
     Master,
-    /// Slotway has none.
+    /// Never matches in slotway.
     Replica,
 }
 
-/// The clients that CLIENT KILL closes or CLIENT LIST shows: those that meet all conditions.
+/// A filter for CLIENT KILL and CLIENT LIST: clients that meet all conditions.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Filter {
     conditions: Vec<Condition>,
-    /// Not this one: the client that asks, with SKIPME.
+    /// The requesting client, which SKIPME excludes.
     skip: Option<u64>,
 }
 
-/// One condition on a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Condition {
-    /// The client must not meet the test.
+    /// The client must fail the test.
     negated: bool,
     test: Test,
 }
@@ -148,29 +148,29 @@ enum Test {
     Name(Vec<u8>),
     LibName(Vec<u8>),
     LibVer(Vec<u8>),
-    /// Connected for so many seconds at least.
+    /// Minimum age of the connection in seconds.
     Age(u64),
-    /// Silent for so many seconds at least.
+    /// Minimum idle time in seconds.
     Idle(u64),
     /// All of these letters are among the client's flags.
     Flags(Vec<u8>),
     /// All of these letters are among the client's capabilities.
     Capa(Vec<u8>),
-    /// There is one database: all clients are there.
+    /// Database 0, which all clients use.
     Db,
 }
 
-/// Commands are held back until a time.
+/// A pause of commands: <https://redis.io/docs/latest/commands/client-pause/>.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pause {
-    /// The end.
+    /// When it ends.
     pub until: Instant,
-    /// All commands, not only those that may change data.
+    /// Pauses all commands, not only those that may change data.
     pub all: bool,
 }
 
 impl Pause {
-    /// One pause more while `other` is on: the longer, the stricter, as in Redis.
+    /// Combines the pause with `other` if that is active: the later end and the stricter mode.
     pub fn joined(self, other: Option<Pause>) -> Pause {
         match other.filter(|o| o.until > Instant::now()) {
             Some(o) => Pause { until: self.until.max(o.until), all: self.all || o.all },
@@ -179,12 +179,12 @@ impl Pause {
     }
 }
 
-/// Longer pauses end after this: 136 years, which no clock's arithmetic minds.
+/// Maximum duration of a pause: 136 years, which clock arithmetic can represent.
 const LONGEST: Duration = Duration::from_secs(u32::MAX as u64);
 
 impl Question {
-    /// Understands CLIENT LIST, KILL, PAUSE, UNPAUSE and UNBLOCK as sent by client `me`; `known`: there
-    /// may be a user called so.
+    /// Parses CLIENT LIST, KILL, PAUSE, UNPAUSE or UNBLOCK of client `me`. `known`: whether there
+    /// may be a user with this name.
     ///
     /// # Errors
     /// The error reply.
@@ -221,7 +221,7 @@ fn list(
         Selection::Matching(filter)
     } else if args.len() > 3 && args.is(2, "id") {
         let id = |word: &[u8]| strict_i64(word).ok_or(Failure::InvalidClientId);
-        // One that no client can have is in the list and finds none.
+        // An impossible ID is accepted and matches no client.
         let ids = args.iter().skip(3).map(|w| id(w).map(|n| u64::try_from(n).unwrap_or(0)));
         Selection::Ids(Ids::new(ids.collect::<Result<_, _>>()?))
     } else if args.len() == 2 {
@@ -250,7 +250,7 @@ fn kill(
 }
 
 impl Filter {
-    /// Adds the options from the third argument on.
+    /// Parses the options from the third argument on.
     fn parse(
         &mut self,
         args: &Args,
@@ -283,7 +283,7 @@ impl Filter {
         Ok(())
     }
 
-    /// The numbers behind ID, as far as they are numbers; gives the place behind them.
+    /// Parses the numbers behind ID, up to the first argument that is none; returns its index.
     fn parse_ids(&mut self, args: &Args, mut at: usize, negated: bool) -> Result<usize, Failure> {
         if args.get(at).is_none() {
             return Err(Failure::Syntax);
@@ -303,7 +303,7 @@ impl Filter {
         Ok(at)
     }
 
-    /// Adds a condition; of the same kind only the last one counts.
+    /// Sets a condition, replacing one of the same kind.
     fn set(&mut self, negated: bool, test: Test) {
         let kind = discriminant(&test);
         self.conditions.retain(|c| c.negated != negated || discriminant(&c.test) != kind);
@@ -316,9 +316,9 @@ fn valid_id(id: i64) -> Result<u64, Failure> {
     id.ok_or(Failure::ClientIdNotPositive)
 }
 
-/// The letters that a server knows as flags of a client.
+/// Letters for the flags of a client.
 const FLAGS: &[u8] = b"OSMPxbtRBdcuAUreTIN";
-/// The letters that a server knows as capabilities of a client.
+/// Letters for the capabilities of a client.
 const CAPABILITIES: &[u8] = b"r";
 
 impl Test {
@@ -461,7 +461,7 @@ impl ClientKind {
 }
 
 impl Selection {
-    /// As far as its number tells, the client's line is wanted: making one asks the kernel.
+    /// Whether the client may be selected, judging by its ID: building its line takes system calls.
     pub fn may_want(&self, id: u64) -> bool {
         match self {
             Selection::Matching(filter) => filter.may_match(id),
@@ -469,7 +469,7 @@ impl Selection {
         }
     }
 
-    /// The client's line is wanted.
+    /// Whether the client is selected.
     pub fn wants(&self, line: &Line) -> bool {
         match self {
             Selection::Matching(filter) => filter.matches(line),
@@ -477,8 +477,7 @@ impl Selection {
         }
     }
 
-    /// The lines in the order that was asked for: by number, which is the order in which they
-    /// came, or as named (each as often as named).
+    /// Joins the lines: ordered by ID, which is the order of connecting, or as named and repeated.
     pub fn ordered(&self, mut lines: Vec<(u64, Vec<u8>)>) -> Vec<u8> {
         lines.sort_unstable_by_key(|(id, _)| *id);
         match self {
@@ -499,7 +498,7 @@ impl Selection {
 }
 
 impl Filter {
-    /// As far as its number tells, the client matches.
+    /// Whether the client may match, judging by its ID.
     pub fn may_match(&self, id: u64) -> bool {
         let by_id = |c: &Condition| match &c.test {
             Test::Ids(ids) => ids.has(id) != c.negated,
@@ -508,7 +507,7 @@ impl Filter {
         self.skip != Some(id) && self.conditions.iter().all(by_id)
     }
 
-    /// The client meets all conditions.
+    /// Whether the client meets all conditions.
     pub fn matches(&self, line: &Line) -> bool {
         self.may_match(line.id)
             && self.conditions.iter().all(|c| c.test.is_met_by(line) != c.negated)

@@ -17,7 +17,7 @@ fn parse_as(line: &str, grammar: Grammar) -> Result<Question, Failure> {
     Question::parse(&Args::new(&buf, &ranges), grammar, 7, |user| user == b"default")
 }
 
-/// The texts are a Redis 7.0.15's; tests/clients.rs compares many more with a running one.
+/// Texts of Redis 7.0.15; tests/clients.rs compares many more with a running server.
 #[test]
 fn errors() {
     for (line, text) in [
@@ -66,7 +66,7 @@ fn who_is_closed() {
     assert!(matching("ID 8 ADDR 127.0.0.1:6", &lines).is_empty());
     assert_eq!(matching("LADDR 127.0.0.1:6380 USER default", &lines), [6, 8]);
     assert!(matching("LADDR 127.0.0.1:1", &lines).is_empty());
-    // The old form closes whoever it names, the asker too.
+    // The old form closes the named client, even the requesting one.
     assert_eq!(matching("127.0.0.1:7", &lines), [7]);
 }
 

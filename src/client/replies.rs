@@ -1,4 +1,4 @@
-//! The replies that one client is owed, in order.
+//! The outstanding replies of one client, in order.
 
 use std::collections::VecDeque;
 
@@ -6,70 +6,69 @@ use bytes::Bytes;
 
 use crate::buf::{CHUNK, Pool, SendQueue, with_copy};
 
-/// A reply that is not at the head of the queue and is larger than this waits in a buffer of its
-/// own, so that it need not be copied again.
+/// Minimum length in bytes of a waiting reply that gets a buffer of its own, to avoid a copy.
 const OWN: usize = 16 << 10;
 
-/// One expected reply. Boxed where it is large, because a million of them may be expected.
+/// An outstanding reply. Large variants are boxed, as there may be a million of them.
 #[derive(Debug)]
 #[allow(clippy::box_collection)]
 enum Slot {
-    /// Not here yet.
+    /// Not arrived.
     Waiting,
-    /// Here, in the stash, waiting for those before it.
+    /// Arrived, stored in the stash, waiting for earlier replies.
     Stashed { start: usize, len: u32 },
-    /// Here, large, waiting for those before it.
+    /// Arrived, in a buffer of its own, waiting for earlier replies.
     Own(Box<Vec<u8>>),
-    /// Arriving, and waiting for those before it.
+    /// Arriving, and waiting for earlier replies.
     Arriving(Box<SendQueue>),
-    /// Here, in the chunks in which it arrived, waiting for those before it.
+    /// Arrived in pieces, waiting for earlier replies.
     Arrived(Box<SendQueue>),
-    /// Arriving, its beginning is in `out`.
+    /// Arriving; its beginning is in `out`.
     Direct,
-    /// Not here yet, and nobody wants to see it (CLIENT REPLY).
+    /// Not arrived, and muted (CLIENT REPLY).
     Muted,
     /// The connection is closed in its place.
     End,
 }
 
-/// What a client has seen of a reply whose rest will not come.
+/// How much of an incomplete reply the client may have received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Nothing: another reply can be given in its place.
+    /// Nothing: another reply can take its place.
     Undelivered,
-    /// A part: the connection can only be closed.
+    /// A part: the connection has to be closed.
     Partial,
 }
 
-/// Replies are placed, not sent: the one at the head goes straight to `out`, a later one waits in
-/// its place. Small ones that wait share one buffer, so that nothing is allocated for them.
+/// The reply queue of a client. The reply at the head goes straight to `out`; a later one waits in
+/// its place. Small waiting replies share one buffer, so that nothing is allocated for them.
 ///
-/// Pushes (messages of pub/sub) are nobody's reply and have no place: they go to `out` at once, but
-/// for those that would lie inside a reply.
+/// Push messages of pub/sub are not replies and have no place in the queue: they go to `out` at
+/// once, or behind the reply that is being written in pieces.
 #[derive(Debug, Default)]
 pub struct Replies {
-    /// What can be written.
+    /// Bytes ready to be written.
     pub out: SendQueue,
     slots: VecDeque<Slot>,
     stash: Vec<u8>,
-    /// Bytes of the stash that are still waited for.
+    /// Number of bytes in the stash that are still needed.
     live: usize,
-    /// Bytes in buffers of their own.
+    /// Number of bytes in separate buffers.
     own: usize,
-    /// Pushes, and how many messages each holds, that came while the reply at the head was arriving.
+    /// Pushes that wait for the end of the reply at the head, with their numbers of messages.
     behind: Vec<(Bytes, u32)>,
-    /// Bytes of those.
+    /// Number of bytes of those.
     behind_bytes: usize,
-    /// How many are [`Slot::Muted`].
+    /// Number of [`Slot::Muted`] entries.
     muted: u32,
-    /// Those that are expected from here on are muted.
+    /// Further replies are muted.
     mute: bool,
     /// See [`Replies::wait_for_half`].
     enough: usize,
 }
 
 impl Replies {
-    /// One more is owed; gives how many are owed before it.
+    /// Adds an outstanding reply and returns the number of those before it.
     #[inline]
     pub fn expect(&mut self) -> u32 {
         self.slots.push_back(if self.mute { Slot::Muted } else { Slot::Waiting });
@@ -77,48 +76,48 @@ impl Replies {
         (self.slots.len() - 1) as u32
     }
 
-    /// One more is owed, and given whatever is muted.
+    /// Adds an outstanding reply that is not muted.
     pub fn expect_heard(&mut self) -> u32 {
         self.slots.push_back(Slot::Waiting);
         (self.slots.len() - 1) as u32
     }
 
-    /// Those that are expected from here on are dropped when they come (`true`), or given.
+    /// Mutes further replies (`true`), or stops doing so. `CLIENT REPLY`.
     pub fn mute(&mut self, on: bool) {
         self.mute = on;
     }
 
-    /// None is owed.
+    /// Whether no reply is outstanding.
     pub fn is_drained(&self) -> bool {
         self.slots.is_empty()
     }
 
-    /// How many are owed.
+    /// Number of outstanding replies.
     pub fn waiting(&self) -> usize {
         self.slots.len()
     }
 
-    /// [`Replies::has_half`] when half of what is owed now is there.
+    /// Makes [`Replies::has_half`] true once half of the outstanding replies have arrived.
     pub fn wait_for_half(&mut self) {
         self.enough = self.slots.len() / 2;
     }
 
-    /// Half of what was owed is there.
+    /// Whether half of the replies outstanding at [`Replies::wait_for_half`] have arrived.
     pub fn has_half(&self) -> bool {
         self.slots.len() <= self.enough
     }
 
-    /// Bytes of replies and pushes that are here.
+    /// Number of bytes of replies and pushes that have arrived and are not written.
     pub fn output(&self) -> usize {
         self.out.len() + self.behind_bytes + self.live + self.own
     }
 
-    /// Messages in pushes that are here.
+    /// Number of push messages that are not written.
     pub fn items(&self) -> usize {
         self.out.items() + self.behind.iter().map(|(_, items)| *items as usize).sum::<usize>()
     }
 
-    /// Bytes that it occupies. The bytes of pushes are on their maker's account.
+    /// Memory in bytes. The shared bytes of pushes are accounted elsewhere.
     pub fn held(&self) -> usize {
         self.out.held()
             + self.behind.capacity() * size_of::<(Bytes, u32)>()
@@ -130,8 +129,8 @@ impl Replies {
             )
     }
 
-    /// The connection is closed in place of the reply `at` places behind the head: neither that one
-    /// nor what comes later goes out.
+    /// Ends the connection in place of the reply `at` places behind the head: neither that reply
+    /// nor later ones are sent.
     pub fn end(&mut self, at: usize) {
         let Some(slot) = self.slots.get_mut(at) else { return };
         match std::mem::replace(slot, Slot::End) {
@@ -141,12 +140,12 @@ impl Replies {
         }
     }
 
-    /// All that comes before the end ([`Replies::end`]) is written.
+    /// Whether everything before the end ([`Replies::end`]) is written.
     pub fn is_over(&self) -> bool {
         matches!(self.slots.front(), Some(Slot::End)) && self.out.is_empty()
     }
 
-    /// What is not a reply, `items` messages: goes out between two replies, whoever is muted.
+    /// Queues `items` push messages, between two replies. Muting does not apply to them.
     pub fn push(&mut self, bytes: Bytes, items: u32) {
         if matches!(self.slots.front(), Some(Slot::End)) {
             return;
@@ -159,7 +158,7 @@ impl Replies {
         }
     }
 
-    /// The reply that was arriving is complete: the pushes that waited for it go out.
+    /// Releases the pushes that waited for the reply that is now complete.
     #[cold]
     fn push_behind(&mut self) {
         for (bytes, items) in std::mem::take(&mut self.behind) {
@@ -168,7 +167,8 @@ impl Replies {
         self.behind_bytes = 0;
     }
 
-    /// The reply `at` places behind the head is `frame`. Gives how many replies left the queue.
+    /// Completes the reply `at` places behind the head with `frame`. Returns the number of replies
+    /// that left the queue.
     #[inline]
     pub fn complete(&mut self, at: usize, frame: &[u8], pool: &mut Pool) -> u32 {
         if self.muted != 0 && self.is_muted(at) {
@@ -183,7 +183,7 @@ impl Replies {
         0
     }
 
-    /// The same for a reply that has a buffer of its own, which is emptied: a large one is not
+    /// Like [`Replies::complete`], for a frame with its own buffer: a large one is taken instead of
     /// copied.
     pub fn complete_owned(&mut self, at: usize, frame: &mut Vec<u8>, pool: &mut Pool) -> u32 {
         if frame.len() < CHUNK || (self.muted != 0 && self.is_muted(at)) || at >= self.slots.len() {
@@ -206,7 +206,7 @@ impl Replies {
         matches!(self.slots.get(at), Some(Slot::Muted))
     }
 
-    /// A reply that nobody wants to see is here. It keeps its place until those before it are gone.
+    /// Drops a muted reply that has arrived. Its place is kept until the earlier ones are gone.
     #[cold]
     fn drop_muted(&mut self, at: usize, pool: &mut Pool) -> u32 {
         self.muted -= 1;
@@ -222,7 +222,7 @@ impl Replies {
 
     fn put_aside(&mut self, at: usize, frame: &[u8]) {
         if at >= self.slots.len() {
-            return; // answered already, when its time was over
+            return; // answered already, at its deadline
         }
         let placed = if frame.len() >= OWN {
             self.own += frame.len();
@@ -241,7 +241,7 @@ impl Replies {
         }
     }
 
-    /// The head moved on: what waited right behind it goes to `out`.
+    /// Moves the replies that have become the head to `out`.
     #[inline]
     fn advance(&mut self, pool: &mut Pool) -> u32 {
         let mut gone = 0;
@@ -280,7 +280,7 @@ impl Replies {
         }
     }
 
-    /// Copies what is still waited for to the front of the stash.
+    /// Moves the bytes that are still needed to the front of the stash.
     fn compact(&mut self) {
         let mut packed = Vec::with_capacity(self.live + CHUNK);
         for slot in &mut self.slots {
@@ -294,7 +294,8 @@ impl Replies {
         self.stash = packed;
     }
 
-    /// A piece of the reply `at` places behind the head. Gives how many replies left the queue.
+    /// Appends a piece to the reply `at` places behind the head. Returns the number of replies that
+    /// left the queue.
     pub fn stream(&mut self, at: usize, piece: &[u8], last: bool, pool: &mut Pool) -> u32 {
         if self.muted != 0 && self.is_muted(at) {
             return if last { self.drop_muted(at, pool) } else { 0 };
@@ -322,7 +323,7 @@ impl Replies {
         0
     }
 
-    /// The rest of an arriving reply will not come: forgets what is here of it.
+    /// Gives up the rest of an arriving reply and drops what is here of it, if possible.
     pub fn abandon(&mut self, at: usize) -> Outcome {
         match self.slots.get_mut(at) {
             Some(Slot::Direct) => Outcome::Partial,
@@ -337,7 +338,7 @@ impl Replies {
         }
     }
 
-    /// Empties it for the next client; buffers that grew are not kept.
+    /// Empties the queue for the next client; large buffers are freed.
     pub fn reset(&mut self, pool: &mut Pool) {
         self.out.clear(pool);
         self.slots.clear();
@@ -403,7 +404,7 @@ mod tests {
         assert_eq!(written(&mut r), b"now");
     }
 
-    /// CLIENT REPLY: what is muted keeps its place until its reply is here, and leaves nothing.
+    /// CLIENT REPLY: a muted reply keeps its place until it arrives, and leaves nothing.
     #[test]
     fn muted_replies_are_dropped_in_their_place() {
         for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 3, 2], [2, 3, 0, 1]] {
@@ -440,8 +441,8 @@ mod tests {
         assert!(r.is_drained() && r.out.is_empty());
     }
 
-    /// A push does not wait for replies that are not here, only for the end of one that is going
-    /// out, and then goes ahead of the next one, though that is here already.
+    /// A push waits only for the end of a reply that is being written, and then precedes the next
+    /// one, even if that has arrived already.
     #[test]
     fn pushes_go_out_at_once_but_not_inside_a_reply() {
         let (mut r, mut pool) = (Replies::default(), Pool::default());
@@ -498,9 +499,9 @@ mod tests {
             prop_assert_eq!((r.live, r.own), (0, 0));
         }
 
-        /// Each reply is whole and in its place, each push is whole and behind those before it,
-        /// whatever comes when; and a push waits for nothing but the end of a reply that has begun
-        /// to go out. What is muted leaves nothing, and silences no push.
+        /// Each reply is complete and in its place, and pushes are complete and in order, whatever
+        /// the order of arrival. A push waits only for the end of a reply that is being written.
+        /// Muted replies leave nothing, and muting does not affect pushes.
         #[test]
         fn pushes_lie_between_replies(
             steps in proptest::collection::vec((0..5u8, any::<u16>()), 1..150),
@@ -509,7 +510,7 @@ mod tests {
             let (mut r, mut pool) = (Replies::default(), Pool::default());
             let large = |i: usize| if i % 7 == 3 { OWN } else { 0 };
             let frame = |i: usize| vec![i as u8; 2 + i * 37 + large(i)];
-            // Of every reply: how many of its bytes are here, and whether it is muted.
+            // Per reply: number of arrived bytes, and whether it is muted.
             let mut owed: Vec<(usize, bool)> = Vec::new();
             let (mut base, mut pushes) = (0, 0u8);
             let last = std::iter::repeat_n((4, u16::MAX), 150);

@@ -1,33 +1,33 @@
-//! What a client said of itself, and what its connection is set to.
+//! The session of a client: what it has said about itself, and its connection's settings.
 
 use crate::command::CommandId;
 use crate::resp::Protocol;
 
-/// [`Session::last_command`] before the first one.
+/// Value of [`Session::last_command`] before the first command.
 pub(super) const NO_COMMAND: CommandId = CommandId(u16::MAX);
 
-/// One client's session. The rarely used parts are boxed: thousands of clients are idle.
+/// The session of one client. Rarely used parts are boxed, as thousands of clients may be idle.
 #[derive(Debug)]
 pub struct Session {
-    /// `CLIENT ID`: unique in this process, growing.
+    /// `CLIENT ID`: unique in this process, increasing.
     pub id: u64,
-    /// RESP2, or RESP3 after `HELLO 3`.
+    /// The protocol: RESP3 after `HELLO 3`.
     pub protocol: Protocol,
-    /// Of [`mode`]: what makes its commands go another way than the usual one. 0 for nearly all
-    /// clients, which is all that the hot path asks.
+    /// Bits of [`mode`], each of which takes its commands off the usual path. 0 for nearly all
+    /// clients; the hot path checks only that.
     pub modes: u8,
-    /// The modes that it began with, and has again after RESET.
+    /// The initial modes, restored by RESET.
     first_modes: u8,
-    /// Who it is, where there are users.
+    /// The user's account, if there are users.
     pub account: Option<Box<crate::users::Account>>,
     /// `CLIENT NO-EVICT`.
     pub(super) no_evict: bool,
     /// `CLIENT NO-TOUCH`.
     pub(super) no_touch: bool,
-    /// What there is to write waits for the next reply, once: +QUEUED and its like go out with
-    /// EXEC's reply, as a server would write them.
+    /// Output is held back until the next reply, once: +QUEUED and the like are written together
+    /// with EXEC's reply, as a server would.
     pub corked: bool,
-    /// Its last command, an index of the command table; [`NO_COMMAND`] before the first.
+    /// The last command; [`NO_COMMAND`] before the first.
     pub last_command: CommandId,
     /// `CLIENT SETNAME`.
     #[allow(clippy::box_collection)] // half as large where there is none
@@ -36,7 +36,7 @@ pub struct Session {
     pub library: Option<Box<Library>>,
 }
 
-/// What a client says of its library.
+/// The client library, as announced by the client.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Library {
     /// `CLIENT SETINFO LIB-NAME`.
@@ -57,19 +57,18 @@ pub mod mode {
     pub const SKIP: u8 = 4;
     /// READONLY: reads may go to replicas.
     pub const READONLY: u8 = 8;
-    /// It is subscribed to something.
+    /// The client has subscriptions.
     pub const SUBSCRIBED: u8 = 16;
-    /// The configuration's `read_from`: reads may go elsewhere than to primaries.
+    /// `read_from` of the configuration: reads may go elsewhere than to primaries.
     pub const READ_FROM: u8 = 32;
-    /// There are users: what it may do is looked at. It outlives RESET.
+    /// There are users: its permissions are checked. Survives RESET.
     pub const RULED: u8 = 64;
-    /// CLIENT PAUSE: commands may have to wait. The proxy's doing, not the session's: it outlives
-    /// RESET.
+    /// CLIENT PAUSE: commands may have to wait. A state of the proxy, so it survives RESET.
     pub const SUSPENDED: u8 = 128;
 }
 
 impl Session {
-    /// A new connection's.
+    /// The session of a new connection.
     pub fn new(id: u64) -> Self {
         Session {
             id,
@@ -86,16 +85,16 @@ impl Session {
         }
     }
 
-    /// Its reads may go elsewhere than to primaries, until it says READWRITE.
+    /// Lets reads go elsewhere than to primaries, until the client sends READWRITE.
     pub fn reads_by_configuration(&mut self) {
         self.first_modes |= mode::READ_FROM;
         self.modes |= mode::READ_FROM;
     }
 
-    /// The configuration has changed in that.
+    /// Applies a change of `read_from`.
     pub fn set_reads_by_configuration(&mut self, elsewhere: bool) {
         if elsewhere == (self.first_modes & mode::READ_FROM != 0) {
-            return; // and who said READWRITE since stays with it
+            return; // a later READWRITE stays in effect
         }
         if elsewhere {
             return self.reads_by_configuration();
@@ -104,35 +103,35 @@ impl Session {
         self.modes &= !mode::READ_FROM;
     }
 
-    /// Its commands are looked at before they are carried out.
+    /// Turns on permission checks.
     pub fn ruled(&mut self) {
         self.first_modes |= mode::RULED;
         self.modes |= mode::RULED;
     }
 
-    /// READWRITE: its reads go to primaries.
+    /// READWRITE: sends reads to primaries.
     pub(super) fn read_write(&mut self) {
         self.modes &= !(mode::READONLY | mode::READ_FROM);
     }
 
-    /// RESET: as it began, but for CLIENT PAUSE.
+    /// RESET: restores the initial modes, except for CLIENT PAUSE.
     pub(super) fn reset_modes(&mut self) {
         self.modes = (self.modes & mode::SUSPENDED) | self.first_modes;
     }
 
-    /// It has to log in before it may do anything, as far as is known.
+    /// Whether the client has to authenticate before other commands, as far as the session knows.
     #[inline]
     pub fn is_stranger(&self) -> bool {
         self.modes & mode::RULED != 0
             && self.account.as_ref().is_some_and(|a| !a.is_authenticated())
     }
 
-    /// What does not read is sent on as it is.
+    /// Whether commands that do not read take the usual path.
     pub fn is_ordinary(&self) -> bool {
         self.modes & !mode::READ_FROM == 0
     }
 
-    /// Bytes that it occupies beside itself.
+    /// Memory of the boxed parts, in bytes.
     pub fn held(&self) -> usize {
         let library = |l: &Library| l.name.capacity() + l.version.capacity();
         let account = self.account.as_ref();

@@ -1,10 +1,11 @@
-//! CLIENT TRACKING and what belongs to it: off, and it stays off.
+//! CLIENT TRACKING and related commands: <https://redis.io/docs/latest/commands/client-tracking/>.
+//! Tracking is always off.
 
 use crate::errors::Failure;
 use crate::resp::{Args, Protocol, strict_i64, write};
 
-/// CLIENT TRACKING: OFF is OK, ON is refused. A node tells a connection which of the keys *it* has
-/// read have changed; slotway's connections to the nodes are shared by many clients.
+/// CLIENT TRACKING: OFF succeeds, ON is refused. A node tracks the keys read by a connection, but
+/// slotway's connections to nodes are shared by many clients.
 pub(super) fn tracking(args: &Args, out: &mut Vec<u8>) {
     match options(args) {
         Ok(false) => write::simple(out, "OK"),
@@ -13,7 +14,7 @@ pub(super) fn tracking(args: &Args, out: &mut Vec<u8>) {
     }
 }
 
-/// Whether it is to be on; the options are looked at first, as in Redis.
+/// Whether tracking is requested. Options are checked first, as in Redis.
 fn options(args: &Args) -> Result<bool, Failure> {
     let mut at = 3;
     while at < args.len() {

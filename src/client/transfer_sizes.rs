@@ -1,12 +1,13 @@
-//! Estimate of how many bytes one client's next command moves over a connection to a node, and how
-//! many bytes the client has asked for. A large command occupies a connection as a large reply does,
-//! so the size of a transfer is that of the larger of the two: the command's is known, the reply's is
-//! estimated from the last ones. In KiB, as each idle client keeps this.
+//! Estimates how many bytes one client's next command moves over a connection to a node, and counts
+//! how many bytes the client has requested. A large command occupies a connection as a large reply
+//! does, so the size of a transfer is the larger of the two: the command's is known, the reply's is
+//! estimated from the last ones. In KiB, to save memory per idle client.
 
-/// Estimate for a client that has had no reply yet: a pipeline of many commands whose replies may
-/// be of any size starts slowly.
+/// Estimate for a client that has had no reply yet, in KiB: a pipeline of many commands with
+/// replies of unknown size starts slowly.
 const UNKNOWN: u16 = 64;
-/// Smaller commands do not count: they are bounded by the length of the queue.
+/// Minimum length of a command that counts, in bytes. Smaller ones are limited by the queue's
+/// length.
 const LARGE_COMMAND: usize = 16 << 10;
 
 /// Sizes of one client's commands and replies.
@@ -27,25 +28,25 @@ impl Default for TransferSizes {
 }
 
 impl TransferSizes {
-    /// What a client may ask for in its turn, KiB; a single transfer may be larger.
+    /// Amount that a client may request in its turn, in KiB; a single transfer may be larger.
     const TURN: i16 = 256;
-    /// From this size on, bytes, transfers are for connections of their own. More than what is
-    /// expected of a client that nothing is known of.
+    /// Minimum size in bytes of transfers that use connections of their own. Larger than the
+    /// estimate for a client without replies.
     pub const LARGE: u32 = 128 << 10;
 
-    /// The next transfer is that of a command of `len` bytes.
+    /// Starts the transfer of a command of `len` bytes.
     #[inline]
     pub fn begin(&mut self, len: usize) {
         self.command = if len < LARGE_COMMAND { 0 } else { kib(len) };
     }
 
-    /// Expected size of the next transfer, bytes; at most 64 MiB.
+    /// Expected size of the next transfer, in bytes; at most 64 MiB.
     #[inline]
     pub fn expected(&self) -> u32 {
         u32::from(self.reply.max(self.command)) << 10
     }
 
-    /// There is nothing yet that the estimate could follow.
+    /// Whether there is no reply yet to base the estimate on.
     pub fn is_unknown(&self) -> bool {
         self.reply == UNKNOWN
     }
@@ -61,37 +62,37 @@ impl TransferSizes {
         };
     }
 
-    /// Records that the reply that is arriving has `len` bytes or more.
+    /// Records that the arriving reply has at least `len` bytes.
     pub fn at_least(&mut self, len: usize) {
         self.reply = self.reply.max(kib(len));
     }
 
-    /// Counts one more transfer as asked for.
+    /// Counts the transfer as requested.
     #[inline]
     pub fn ask(&mut self) {
         self.asked = self.asked.saturating_add_unsigned(self.reply.max(self.command));
     }
 
-    /// The client's turn is not over.
+    /// Whether the client's turn is not over.
     #[inline]
     pub fn has_turn(&self) -> bool {
         self.asked < 0
     }
 
-    /// The client's turn begins.
+    /// Starts the client's turn.
     pub fn begin_turn(&mut self) {
         self.asked = -Self::TURN;
     }
 
-    /// The client begins to wait for its turn; gives the bytes that it has asked for since the last
-    /// one began, at most 32 MiB. One that has had no turn counts as if it had used one.
+    /// Starts to wait for a turn. Returns the bytes requested since the last turn began, at most 32
+    /// MiB. A client that has had no turn counts as if it had used one.
     pub fn wait_for_turn(&mut self) -> u64 {
         let asked = i64::from(std::mem::take(&mut self.asked)) + i64::from(Self::TURN);
         asked.max(0).unsigned_abs() << 10
     }
 }
 
-/// `len` bytes in KiB, to the nearest.
+/// `len` bytes in KiB, rounded.
 #[inline]
 fn kib(len: usize) -> u16 {
     u16::try_from((len >> 10) + (len >> 9 & 1)).unwrap_or(u16::MAX)
