@@ -1,26 +1,27 @@
-//! The calling thread's arena of the global allocator: when freed pages go back to the system.
+//! The calling thread's arena of the global allocator (jemalloc), and when its freed pages return
+//! to the system.
 //!
-//! Giving every page back as soon as it is free (what `.cargo/config.toml` sets for all threads)
-//! bounds resident memory best, but makes each large value pay for its pages anew: the kernel clears
-//! them and takes a page fault for each. So a worker keeps freed pages for up to a second while its
-//! buffers take little of its share of `limits.memory`, and none otherwise.
+//! Returning every page as soon as it is free (what `.cargo/config.toml` sets for all threads)
+//! bounds resident memory best, but then each large value pays page faults and zeroing for its
+//! pages. So a worker keeps freed pages for up to a second while its buffers use little of its
+//! share of `limits.memory`, and none otherwise.
 
 use tikv_jemalloc_ctl::{Access, AsName, Mib};
 
-/// The arena of the thread that it was made on.
+/// The arena of the thread that created it.
 #[derive(Debug)]
 pub struct Arena {
-    /// The setting of how long the arena keeps freed pages; None where the allocator has none.
+    /// The setting `dirty_decay_ms` of the arena; `None` if the allocator has none.
     decay: Option<Mib<[usize; 3]>>,
     keeps: bool,
 }
 
 impl Arena {
-    /// How long freed pages are kept, milliseconds. The allocator itself looks at this only once in a
-    /// thousand large allocations; [`Arena::purge`] is for all others.
+    /// How long freed pages are kept, in milliseconds. The allocator itself checks this only once
+    /// per thousand large allocations; [`Arena::purge`] is called in between.
     const KEEP: isize = 1000;
 
-    /// The calling thread's arena, which keeps freed pages from now on.
+    /// The calling thread's arena, set to keep freed pages.
     pub fn of_thread() -> Arena {
         let mut arena = Arena { decay: Self::setting(), keeps: false };
         arena.keep();
@@ -45,25 +46,24 @@ impl Arena {
         self.keeps
     }
 
-    /// Freed pages are kept for up to a second.
+    /// Keeps freed pages for up to a second.
     #[cold]
     pub fn keep(&mut self) {
         self.keeps = true;
         self.set(Self::KEEP);
     }
 
-    /// Freed pages go back to the system at once: those that were kept, and those to come.
+    /// Returns the kept pages to the system, and from now on every page once it is free.
     #[cold]
     pub fn give_back(&mut self) {
         self.keeps = false;
         self.set(0);
     }
 
-    /// The pages that were kept go back to the system.
+    /// Returns the kept pages to the system.
     #[cold]
     pub fn purge(&mut self) {
-        // Setting it to 0 has this effect; the control that has only this effect takes no value,
-        // which the bindings cannot express.
+        // Setting the decay to 0 purges. The bindings cannot express the control that only purges.
         self.set(0);
         if self.keeps {
             self.set(Self::KEEP);
@@ -81,7 +81,6 @@ impl Drop for Arena {
 mod tests {
     use super::*;
 
-    /// What the arena is set to.
     fn milliseconds(arena: &Arena) -> isize {
         arena.decay.as_ref().expect("the allocator has arenas").read().expect("a number")
     }

@@ -1,41 +1,41 @@
-//! Clients, and where a reply goes.
+//! Identities of clients, and destinations of replies.
 
-/// A client of a worker. Indexes are used again, generations are not.
+/// A client of a worker. Indexes are reused, the pair of index and generation is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientId {
     /// Index among the worker's clients.
     pub index: u32,
-    /// Which client it was that had the index.
+    /// Distinguishes the clients that have had the index.
     pub generation: u32,
 }
 
 impl ClientId {
-    /// In place of a client: it is not known, and may be any.
+    /// Placeholder for a client that is not known and may be any.
     pub const UNKNOWN: ClientId = ClientId { index: 0, generation: 0 };
 
-    /// The client of this generation at `index` of the worker's clients.
+    /// The client with this generation at `index` of the worker's clients.
     #[inline]
     pub fn new(index: usize, generation: u32) -> ClientId {
         ClientId { index: index as u32, generation }
     }
 
-    /// Its index among the worker's clients.
+    /// The client's index among the worker's clients.
     #[inline]
     pub fn at(self) -> usize {
         self.index as usize
     }
 }
 
-/// Who waits for the reply.
+/// The destination of a node's reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dest {
-    /// A client: its index, its generation, and the reply's number in its queue.
+    /// A reply in a client's queue.
     Client {
         /// Index among the worker's clients.
         index: u32,
-        /// Which client it was that had the index.
+        /// Distinguishes the clients that have had the index.
         generation: u32,
-        /// Number of the reply.
+        /// Number of the reply in the client's queue.
         seq: u32,
     },
     /// A part of a command that went to several slots or nodes.
@@ -45,19 +45,19 @@ pub enum Dest {
         /// Index of the part's first key.
         first: u32,
     },
-    /// A list that becomes one with those of other nodes (KEYS).
+    /// A list that is joined with those of other nodes (KEYS).
     Join {
         /// Index among the worker's joins.
         join: u32,
-        /// Which part of it.
+        /// Index of the list.
         part: u32,
     },
-    /// Nobody: ASKING's +OK.
+    /// The reply is discarded, such as ASKING's +OK.
     Discard,
 }
 
 impl Dest {
-    /// The reply of this number in the client's queue.
+    /// The reply with this number in the client's queue.
     #[inline]
     pub fn client(client: ClientId, seq: u32) -> Dest {
         Dest::Client { index: client.index, generation: client.generation, seq }

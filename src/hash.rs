@@ -2,14 +2,14 @@
 //!
 //! - [`KeyedMap`], [`KeyedSet`]: for keys that a client or a node chooses: names of channels and
 //!   patterns, members of sets, script digests, addresses, field names. SipHash-1-3 with a random
-//!   key per table, so nobody can choose keys that collide.
+//!   key per table, so that nobody can choose keys that collide.
 //! - [`IntMap`], [`IntSet`]: for integers that slotway itself assigns (indices, generations, slots,
-//!   realms). They compile with keys of the sealed trait [`IntKey`] only.
-//! - [`fingerprint`]: a keyed hash that stands for the bytes themselves.
-//! - [`Unkeyed`]: a hash that all slotways agree on. It must not be used in a table.
+//!   realms). Keys must implement the sealed trait [`IntKey`].
+//! - [`fingerprint`]: a keyed hash that identifies bytes.
+//! - [`Unkeyed`]: a hash that all slotway processes agree on. Must not be used in a table.
 //!
-//! Against FxHash, one lookup of a 16-byte name costs about 10 ns more, of a 100-byte name about
-//! 20 ns. `clippy.toml` forbids the types of `rustc_hash` everywhere else.
+//! Compared with FxHash, a lookup of a 16-byte name costs about 10 ns more, of a 100-byte name
+//! about 20 ns. `clippy.toml` forbids the types of `rustc_hash` everywhere else.
 #![allow(clippy::disallowed_types)]
 
 use std::collections::{HashMap, HashSet};
@@ -27,17 +27,17 @@ pub type KeyedMap<K, V> = HashMap<K, V, RandomState>;
 /// A set whose elements a client or a node may choose.
 pub type KeyedSet<T> = HashSet<T, RandomState>;
 
-/// A map by integers that slotway assigns.
+/// A map whose keys are integers assigned by slotway.
 pub type IntMap<K, V> = HashMap<K, V, IntState<K>>;
 
-/// A set of integers that slotway assigns.
+/// A set of integers assigned by slotway.
 pub type IntSet<T> = HashSet<T, IntState<T>>;
 
 mod sealed {
     pub trait Sealed {}
 }
 
-/// Integers and pairs of integers. Never bytes: those are for [`KeyedMap`].
+/// Integers and pairs of integers. Never bytes, which belong in a [`KeyedMap`].
 pub trait IntKey: sealed::Sealed + Hash + Eq {}
 
 macro_rules! int_keys {
@@ -53,7 +53,7 @@ int_keys!(u8, u16, u32, u64, usize, ClientId);
 impl<A: IntKey, B: IntKey> sealed::Sealed for (A, B) {}
 impl<A: IntKey, B: IntKey> IntKey for (A, B) {}
 
-/// Builds the hashers of an [`IntMap`]. The bound on `K` keeps other keys out.
+/// Builds the hashers of an [`IntMap`]. The bound on `K` excludes other keys.
 pub struct IntState<K: IntKey>(PhantomData<fn(K)>);
 
 impl<K: IntKey> Default for IntState<K> {
@@ -83,15 +83,14 @@ impl<K: IntKey> BuildHasher for IntState<K> {
     }
 }
 
-/// A hash that stands for `bytes`: the same in all threads, different in every process, so that
-/// nobody can choose two byte strings that share one.
+/// A keyed hash of `bytes`: the same in all threads and different in every process, so that nobody
+/// can choose two byte strings with the same hash.
 pub fn fingerprint(bytes: &[u8]) -> u64 {
     static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     KEY.hash_one(bytes)
 }
 
-/// A hash without a key: the same in every process, for numbers that several slotways must agree
-/// on.
+/// A hash without a key, the same in every process, for numbers on which slotway processes agree.
 #[derive(Default)]
 pub struct Unkeyed(FxHasher);
 
@@ -112,7 +111,7 @@ impl Unkeyed {
         self.0.write_u64(number);
     }
 
-    /// The hash of all that was added. The upper half is mixed best.
+    /// The hash of everything added. Its upper half is mixed best.
     pub fn finish(&self) -> u64 {
         self.0.finish()
     }
@@ -127,11 +126,9 @@ mod tests {
     use super::*;
 
     thread_local! {
-        /// Comparisons of [`Counted`] keys.
         static COMPARISONS: Cell<usize> = const { Cell::new(0) };
     }
 
-    /// A key whose comparisons are counted.
     #[derive(Debug)]
     struct Counted<'a>(&'a [u8]);
 
@@ -150,14 +147,14 @@ mod tests {
 
     impl Eq for Counted<'_> {}
 
-    /// Names of 16 bytes whose first half is the constant that FxHash combines it with: whatever
-    /// the second half is, their hashes are the same.
+    /// Names of 16 bytes whose first half is the constant that FxHash combines with, so that their
+    /// hashes are equal whatever the second half is.
     fn colliding(count: u64) -> Vec<Vec<u8>> {
         let constant = 0x243f_6a88_85a3_08d3u64.to_le_bytes();
         (0..count).map(|n| [constant, n.to_be_bytes()].concat()).collect()
     }
 
-    /// Comparisons that it takes to enter all `names` and to find them again.
+    /// Number of comparisons to insert all `names` and find them again.
     fn comparisons<S: BuildHasher + Default>(names: &[Vec<u8>]) -> usize {
         COMPARISONS.set(0);
         let mut map: HashMap<Counted, (), S> = HashMap::default();
@@ -191,7 +188,8 @@ mod tests {
 
     #[test]
     fn the_unkeyed_hash_never_changes() {
-        // It is in the cursors of SCAN, which another slotway or a later version goes on with.
+        // The hash is part of SCAN cursors, which another slotway or a later version must
+        // understand.
         let mut hash = Unkeyed::default();
         hash.bytes(b"07c37dfeb235213a872192d90877d0cd55635b91");
         let of_bytes = hash.finish();

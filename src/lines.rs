@@ -1,23 +1,22 @@
-//! Log lines that somebody outside can cause without end: so many of a kind are written in some
-//! seconds, and the next one says how many were left out.
+//! Rate limit for log lines that outsiders can cause: some lines of each kind are written per
+//! period, and the next line tells how many were left out.
 
 use std::time::{Duration, Instant};
 
-/// How many lines of one kind are written in [`PERIOD`], unless said otherwise.
+/// Default for the maximum number of lines of one kind per [`PERIOD`].
 const MOST: u32 = 10;
-/// See [`MOST`].
+/// The period of the limit.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// The account of one kind of line. See [`sparsely!`](crate::sparsely).
+/// The rate limit of one kind of line. See [`sparsely!`](crate::sparsely).
 #[derive(Debug)]
 pub struct Lines {
-    /// How many are written in [`PERIOD`].
+    /// Maximum number of lines per [`PERIOD`].
     most: u32,
-    /// When the period began.
     since: Option<Instant>,
-    /// Lines written in it.
+    /// Lines written in the period.
     written: u32,
-    /// Lines that were not.
+    /// Lines left out since the last one written.
     left_out: u64,
 }
 
@@ -28,13 +27,13 @@ impl Default for Lines {
 }
 
 impl Lines {
-    /// At most so many in ten seconds.
+    /// A limit of `most` lines per ten seconds.
     pub fn with(most: u32) -> Self {
         Lines { most, since: None, written: 0, left_out: 0 }
     }
 
-    /// Whether a line may be written now: `None`, it is left out; otherwise how many were since
-    /// the last one, if any were.
+    /// Whether a line may be written now. `None`: it is left out. `Some`: it is written, with the
+    /// number of lines left out since the last one, if any.
     pub fn allow(&mut self) -> Option<Option<u64>> {
         self.allow_at(Instant::now())
     }
@@ -54,8 +53,8 @@ impl Lines {
     }
 }
 
-/// `sparsely!(lines, warn, …)`: `tracing::warn!(…)`, unless [`Lines`] says that there have been
-/// enough; then with the field `left_out`.
+/// `sparsely!(lines, warn, …)`: `tracing::warn!(…)` with the field `left_out`, unless the limit
+/// [`Lines`] is reached.
 #[macro_export]
 macro_rules! sparsely {
     ($lines:expr, $level:ident, $($what:tt)+) => {
