@@ -1,14 +1,14 @@
 //! Slotway: a cluster-aware Redis proxy.
 //!
-//! Clients speak plain Redis to slotway, slotway speaks to a Redis Cluster. The rooms, from the
-//! ground up: a room uses rooms above it in this table and no others than are named, and the files
-//! of a room do not use each other in a circle, but for a module and its own children
-//! (`tests/rooms.rs`).
+//! Clients speak plain Redis to slotway; slotway speaks to a Redis Cluster. The crate is divided
+//! into rooms (top-level modules), listed here from the ground up. A room uses only the rooms that
+//! its line names, all of which stand above it, and the files of a room do not use each other in a
+//! circle, except for a module and its children. `tests/rooms.rs` enforces this.
 //!
 //! | room | is | uses |
 //! |---|---|---|
-//! | [`resp`] | the wire: requests are scanned, ends of replies found, replies written. No I/O |  |
-//! | [`dest`] | clients, and where a reply goes. No I/O |  |
+//! | [`resp`] | the wire protocol: scans requests, finds ends of replies, writes replies. No I/O |  |
+//! | [`dest`] | identities of clients, destinations of replies. No I/O |  |
 //! | [`hash`] | the hash tables of all rooms. No I/O | dest |
 //! | [`lines`] | log lines that others can cause, limited. No I/O |  |
 //! | [`backoff`] | pauses between attempts, with jitter. No I/O |  |
@@ -53,9 +53,9 @@
 //! | [`process`] | the process: listening, signals, reload, hand-over, drain | lines, command, errors, descriptors, proxy_protocol, users, config, tls, stream, metrics, mailbox, control, admin |
 //! | [`sandbox`] | a local cluster of real servers, for `make run`, tests and benches | cluster |
 //!
-//! The walk of a GET, from its read to the buffer of its node, and of its reply back. Each file is
-//! named once, with the functions that are passed in it, in their order (`tests/rooms.rs` knows
-//! whether there are such functions).
+//! The path of a GET from its read to its node's buffer, and of the reply back to the client's
+//! buffer. Each file is listed once, with the functions passed in it, in order (`tests/rooms.rs`
+//! checks that they exist).
 //!
 //! | way | file | functions |
 //! |---|---|---|
