@@ -64,7 +64,7 @@ impl Nodes {
         let Some(mut pending) = up.pending.front().copied() else { return false };
         let reads = pending.has(flag::READ_ONLY);
         let work = Work::ShardPart { reads, behind_check: pending.checks_shard };
-        let told = after_refusal(work, refusal, false, pending.tries) == AfterRefusal::Told;
+        let told = after_refusal(work, refusal, false, pending.tries) == AfterRefusal::PassedOn;
         if told || pending.dest == Dest::Discard || !self.bind_to_shard(node, &mut pending, core) {
             return false;
         }

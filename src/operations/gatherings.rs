@@ -43,7 +43,7 @@ impl Operations {
         match gathering.is_some_and(|gathering| gathering.parts.is_transaction()) {
             true => Work::ExecPiece,
             false if watches => Work::WatchPart,
-            false => Work::LentPart,
+            false => Work::DedicatedPart,
         }
     }
 

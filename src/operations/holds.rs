@@ -16,7 +16,7 @@ use crate::common::clock::{Job, Timer};
 use crate::dest::{ClientId, Dest};
 use crate::metrics::{LimitHit, RetryReason};
 use crate::placement::{
-    Class, GateNext, Held, Redirection, Refusal, Retry, Scope, Standing, Target, leaves_queue,
+    Class, GateNext, Held, NodeStatus, Redirection, Refusal, Retry, Scope, Target, leaves_queue,
 };
 use crate::upstream::{Pending, State, Waiting};
 
@@ -333,7 +333,7 @@ impl Operations {
                 continue;
             }
             let reachable = known && up.state != State::Backoff && !up.suspect;
-            let standing = Standing { known, reachable, superseded, deposed };
+            let standing = NodeStatus { known, reachable, superseded, deposed };
             let target = |p: &Pending| match p.slot {
                 _ if p.dest == Dest::Discard => Target::Nobody,
                 NO_SLOT if !p.has(flag::NODE_BOUND) => Target::Any,

@@ -190,7 +190,7 @@ impl Operations {
         let Some(join) = self.joins.get(j as usize) else { return };
         let after =
             after_refusal(Work::KeyList { begun: join.lists.has_begun() }, refusal, false, 1);
-        if after == AfterRefusal::Told {
+        if after == AfterRefusal::PassedOn {
             return;
         }
         let Some(join) = self.end_join(j as usize, base) else { return };

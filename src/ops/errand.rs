@@ -118,7 +118,7 @@ impl Errand {
             Kind::Exec => Work::Exec,
             Kind::Check { .. } => Work::WatchCheck,
             Kind::Join => Work::KeyList { begun: false },
-            Kind::Fleet | Kind::Emulated => Work::LentPart,
+            Kind::Fleet | Kind::Emulated => Work::DedicatedPart,
         }
     }
 

@@ -22,7 +22,7 @@ pub use gate::GateNext;
 pub use holds::{Held, HoldMeta, Holds};
 pub use migration::{Migration, MigrationNews};
 pub use policy::{
-    AfterLoss, AfterRefusal, Class, MAX_STEP_TRIES, Phase, Retry, Scope, Standing, Target, Work,
+    AfterLoss, AfterRefusal, Class, MAX_STEP_TRIES, NodeStatus, Phase, Retry, Scope, Target, Work,
     after_loss, after_refusal, at_deadline, concerns, leaves_queue, may_have_executed, pause,
 };
 pub use refusal::{Redirection, Refusal};

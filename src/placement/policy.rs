@@ -29,10 +29,10 @@ use super::{Redirection, Refusal};
 /// Number of redirections that a command follows without a pause.
 const FAST_TRIES: u8 = 5;
 /// Pause before the first retry, in microseconds.
-const SHORTEST: u64 = 1_000;
+const MIN_PAUSE: u64 = 1_000;
 /// Longest pause between two attempts of a command or two probes of a slot, in microseconds. A
 /// recovery is noticed at most this late.
-const LONGEST: u64 = 50_000;
+const MAX_PAUSE: u64 = 50_000;
 
 /// When a refused command is resent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,14 +128,14 @@ pub enum Work {
         begun: bool,
     },
     /// One node's part of a command that occupies several dedicated connections (WAIT).
-    LentPart,
+    DedicatedPart,
     /// A step of an emulated command.
     Step {
         /// The step leaves no changes behind.
         harmless: bool,
     },
     /// A command whose reply is discarded.
-    Unwaited,
+    ReplyDiscarded,
 }
 
 impl Work {
@@ -175,7 +175,7 @@ pub enum AfterRefusal {
     /// The transaction is answered as if a watched key had changed. Nothing was executed.
     Aborted,
     /// The node's reply is passed on to the client as it is.
-    Told,
+    PassedOn,
     /// The client's connection is closed, because the client has received a part of the reply.
     Closed,
 }
@@ -194,7 +194,7 @@ pub enum AfterLoss {
     /// The client's connection is closed, because the client has received a part of the reply.
     Closed,
     /// The command is dropped, because its reply would be discarded.
-    Forgotten,
+    Dropped,
 }
 
 /// Whether the policy applies to a refusal, that is, whether it is about the command that it
@@ -224,17 +224,17 @@ pub fn after_refusal(work: Work, refusal: &Refusal, known: bool, tries: u8) -> A
             Refusal::Later(ClusterDown | Loading | MasterDown | ReadOnly) => again(),
             // MOVED answers the read in front, whose key is in the shard.
             Refusal::Moved(..) if behind_check => again(),
-            _ => AfterRefusal::Told,
+            _ => AfterRefusal::PassedOn,
         },
         Work::Exec | Work::ExecPiece | Work::WatchPart | Work::WatchCheck => AfterRefusal::Aborted,
         Work::KeyList { begun: true } => AfterRefusal::Closed,
         Work::KeyList { begun: false } => match refusal {
             // Only a slot's owner answers ASK: the node serves its shard, and its list counts.
-            Refusal::Ask(..) => AfterRefusal::Told,
+            Refusal::Ask(..) => AfterRefusal::PassedOn,
             _ => AfterRefusal::Again(Retry::After(pause(tries)), Scope::Keys),
         },
-        Work::NodePart { .. } | Work::LentPart | Work::Step { .. } | Work::Unwaited => {
-            AfterRefusal::Told
+        Work::NodePart { .. } | Work::DedicatedPart | Work::Step { .. } | Work::ReplyDiscarded => {
+            AfterRefusal::PassedOn
         }
     }
 }
@@ -261,7 +261,7 @@ fn decide(refusal: &Refusal, known: bool, tries: u8) -> (Retry, Scope) {
 pub fn after_loss(work: Work, phase: Phase) -> AfterLoss {
     let sent = matches!(phase, Phase::Sent | Phase::Overtaken);
     match work {
-        Work::Unwaited => AfterLoss::Forgotten,
+        Work::ReplyDiscarded => AfterLoss::Dropped,
         Work::Shared { .. }
         | Work::ReplicaRead
         | Work::ShardPart { .. }
@@ -278,8 +278,10 @@ pub fn after_loss(work: Work, phase: Phase) -> AfterLoss {
         Work::KeyList { begun: true } => AfterLoss::Closed,
         Work::KeyList { begun: false } => AfterLoss::Again,
         Work::Step { harmless: true } => AfterLoss::Again,
-        Work::LentPart | Work::WatchPart | Work::Step { .. } if sent => AfterLoss::OutcomeUnknown,
-        Work::LentPart | Work::WatchPart | Work::Step { .. } => AfterLoss::NotExecuted,
+        Work::DedicatedPart | Work::WatchPart | Work::Step { .. } if sent => {
+            AfterLoss::OutcomeUnknown
+        }
+        Work::DedicatedPart | Work::WatchPart | Work::Step { .. } => AfterLoss::NotExecuted,
     }
 }
 
@@ -311,7 +313,7 @@ pub fn may_have_executed(work: Work, lost: bool) -> bool {
 
 /// The state of a connection's node in the current topology.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Standing {
+pub struct NodeStatus {
     /// The node is part of the topology.
     pub known: bool,
     /// The connection works or is being established.
@@ -343,7 +345,7 @@ pub enum Target {
 }
 
 /// Whether an unsent command is moved from its connection's queue after a change of topology.
-pub fn leaves_queue(target: Target, node: Standing) -> bool {
+pub fn leaves_queue(target: Target, node: NodeStatus) -> bool {
     match target {
         Target::Owner { elsewhere, asking } => elsewhere && !asking,
         Target::Any => !(node.known && node.reachable),
@@ -356,7 +358,7 @@ pub fn leaves_queue(target: Target, node: Standing) -> bool {
 /// Pause before attempt number `tries` of a command or probein microseconds, without jitter: 1, 2,
 /// 4 … 50 ms.
 pub fn pause(tries: u8) -> u64 {
-    (SHORTEST << tries.saturating_sub(1).min(10)).min(LONGEST)
+    (MIN_PAUSE << tries.saturating_sub(1).min(10)).min(MAX_PAUSE)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The retry policy as a table: each kind of command, each refusal, each phase, one test a row.
 
-use super::AfterRefusal::{Aborted, Closed, ToPrimary, Told};
+use super::AfterRefusal::{Aborted, Closed, PassedOn, ToPrimary};
 use super::Phase::{Held, Overtaken, Sent, Unsent};
 use super::Redirection::{ClusterDown, Loading, MasterDown, NoScript, ReadOnly, TryAgain};
 use super::*;
@@ -119,46 +119,46 @@ rows! {
     a_read_at_a_replica_masterdown: later(Work::ReplicaRead, MasterDown) => ToPrimary;
     a_read_at_a_replica_readonly: later(Work::ReplicaRead, ReadOnly) => ToPrimary;
     a_read_at_a_replica_noscript: later(Work::ReplicaRead, NoScript) => ToPrimary;
-    a_part_for_a_shard_moved: first(PART, moved()) => Told;
-    a_part_for_a_shard_asked: first(PART, ask()) => Told;
-    a_part_for_a_shard_tryagain: later(PART, TryAgain) => Told;
+    a_part_for_a_shard_moved: first(PART, moved()) => PassedOn;
+    a_part_for_a_shard_asked: first(PART, ask()) => PassedOn;
+    a_part_for_a_shard_tryagain: later(PART, TryAgain) => PassedOn;
     a_part_for_a_shard_clusterdown: later(PART, ClusterDown) => pausing(Scope::Node);
     a_part_for_a_shard_loading: later(PART, Loading) => pausing(Scope::Node);
     a_part_for_a_shard_masterdown: later(PART, MasterDown) => pausing(Scope::Node);
     a_part_for_a_shard_readonly: later(PART, ReadOnly) => pausing(Scope::Slot);
-    a_part_for_a_shard_noscript: later(PART, NoScript) => Told;
+    a_part_for_a_shard_noscript: later(PART, NoScript) => PassedOn;
     a_part_behind_a_check_moved: first(CHECKED, moved()) => now();
-    a_part_behind_a_check_asked: first(CHECKED, ask()) => Told;
-    a_part_behind_a_check_tryagain: later(CHECKED, TryAgain) => Told;
+    a_part_behind_a_check_asked: first(CHECKED, ask()) => PassedOn;
+    a_part_behind_a_check_tryagain: later(CHECKED, TryAgain) => PassedOn;
     a_part_behind_a_check_clusterdown: later(CHECKED, ClusterDown) => pausing(Scope::Node);
     a_part_behind_a_check_loading: later(CHECKED, Loading) => pausing(Scope::Node);
     a_part_behind_a_check_masterdown: later(CHECKED, MasterDown) => pausing(Scope::Node);
     a_part_behind_a_check_readonly: later(CHECKED, ReadOnly) => pausing(Scope::Slot);
-    a_part_behind_a_check_noscript: later(CHECKED, NoScript) => Told;
-    a_reading_part_for_a_shard_moved: first(COUNT, moved()) => Told;
-    a_reading_part_for_a_shard_asked: first(COUNT, ask()) => Told;
-    a_reading_part_for_a_shard_tryagain: later(COUNT, TryAgain) => Told;
+    a_part_behind_a_check_noscript: later(CHECKED, NoScript) => PassedOn;
+    a_reading_part_for_a_shard_moved: first(COUNT, moved()) => PassedOn;
+    a_reading_part_for_a_shard_asked: first(COUNT, ask()) => PassedOn;
+    a_reading_part_for_a_shard_tryagain: later(COUNT, TryAgain) => PassedOn;
     a_reading_part_for_a_shard_clusterdown: later(COUNT, ClusterDown) => pausing(Scope::Node);
     a_reading_part_for_a_shard_loading: later(COUNT, Loading) => pausing(Scope::Node);
     a_reading_part_for_a_shard_masterdown: later(COUNT, MasterDown) => pausing(Scope::Node);
     a_reading_part_for_a_shard_readonly: later(COUNT, ReadOnly) => pausing(Scope::Slot);
-    a_reading_part_for_a_shard_noscript: later(COUNT, NoScript) => Told;
-    a_part_for_a_node_moved: first(SET, moved()) => Told;
-    a_part_for_a_node_asked: first(SET, ask()) => Told;
-    a_part_for_a_node_tryagain: later(SET, TryAgain) => Told;
-    a_part_for_a_node_clusterdown: later(SET, ClusterDown) => Told;
-    a_part_for_a_node_loading: later(SET, Loading) => Told;
-    a_part_for_a_node_masterdown: later(SET, MasterDown) => Told;
-    a_part_for_a_node_readonly: later(SET, ReadOnly) => Told;
-    a_part_for_a_node_noscript: later(SET, NoScript) => Told;
-    a_reading_part_for_a_node_moved: first(LOOKUP, moved()) => Told;
-    a_reading_part_for_a_node_asked: first(LOOKUP, ask()) => Told;
-    a_reading_part_for_a_node_tryagain: later(LOOKUP, TryAgain) => Told;
-    a_reading_part_for_a_node_clusterdown: later(LOOKUP, ClusterDown) => Told;
-    a_reading_part_for_a_node_loading: later(LOOKUP, Loading) => Told;
-    a_reading_part_for_a_node_masterdown: later(LOOKUP, MasterDown) => Told;
-    a_reading_part_for_a_node_readonly: later(LOOKUP, ReadOnly) => Told;
-    a_reading_part_for_a_node_noscript: later(LOOKUP, NoScript) => Told;
+    a_reading_part_for_a_shard_noscript: later(COUNT, NoScript) => PassedOn;
+    a_part_for_a_node_moved: first(SET, moved()) => PassedOn;
+    a_part_for_a_node_asked: first(SET, ask()) => PassedOn;
+    a_part_for_a_node_tryagain: later(SET, TryAgain) => PassedOn;
+    a_part_for_a_node_clusterdown: later(SET, ClusterDown) => PassedOn;
+    a_part_for_a_node_loading: later(SET, Loading) => PassedOn;
+    a_part_for_a_node_masterdown: later(SET, MasterDown) => PassedOn;
+    a_part_for_a_node_readonly: later(SET, ReadOnly) => PassedOn;
+    a_part_for_a_node_noscript: later(SET, NoScript) => PassedOn;
+    a_reading_part_for_a_node_moved: first(LOOKUP, moved()) => PassedOn;
+    a_reading_part_for_a_node_asked: first(LOOKUP, ask()) => PassedOn;
+    a_reading_part_for_a_node_tryagain: later(LOOKUP, TryAgain) => PassedOn;
+    a_reading_part_for_a_node_clusterdown: later(LOOKUP, ClusterDown) => PassedOn;
+    a_reading_part_for_a_node_loading: later(LOOKUP, Loading) => PassedOn;
+    a_reading_part_for_a_node_masterdown: later(LOOKUP, MasterDown) => PassedOn;
+    a_reading_part_for_a_node_readonly: later(LOOKUP, ReadOnly) => PassedOn;
+    a_reading_part_for_a_node_noscript: later(LOOKUP, NoScript) => PassedOn;
     a_transaction_moved: first(Work::Exec, moved()) => Aborted;
     a_transaction_asked: first(Work::Exec, ask()) => Aborted;
     a_transaction_tryagain: later(Work::Exec, TryAgain) => Aborted;
@@ -192,7 +192,7 @@ rows! {
     a_check_of_watches_readonly: later(Work::WatchCheck, ReadOnly) => Aborted;
     a_check_of_watches_noscript: later(Work::WatchCheck, NoScript) => Aborted;
     a_list_of_keys_moved: first(LIST, moved()) => pausing(Scope::Keys);
-    a_list_of_keys_asked: first(LIST, ask()) => Told;
+    a_list_of_keys_asked: first(LIST, ask()) => PassedOn;
     a_list_of_keys_tryagain: later(LIST, TryAgain) => pausing(Scope::Keys);
     a_list_of_keys_clusterdown: later(LIST, ClusterDown) => pausing(Scope::Keys);
     a_list_of_keys_loading: later(LIST, Loading) => pausing(Scope::Keys);
@@ -207,38 +207,38 @@ rows! {
     a_list_that_has_begun_masterdown: later(LIST_BEGUN, MasterDown) => Closed;
     a_list_that_has_begun_readonly: later(LIST_BEGUN, ReadOnly) => Closed;
     a_list_that_has_begun_noscript: later(LIST_BEGUN, NoScript) => Closed;
-    a_part_on_a_lent_connection_moved: first(Work::LentPart, moved()) => Told;
-    a_part_on_a_lent_connection_asked: first(Work::LentPart, ask()) => Told;
-    a_part_on_a_lent_connection_tryagain: later(Work::LentPart, TryAgain) => Told;
-    a_part_on_a_lent_connection_clusterdown: later(Work::LentPart, ClusterDown) => Told;
-    a_part_on_a_lent_connection_loading: later(Work::LentPart, Loading) => Told;
-    a_part_on_a_lent_connection_masterdown: later(Work::LentPart, MasterDown) => Told;
-    a_part_on_a_lent_connection_readonly: later(Work::LentPart, ReadOnly) => Told;
-    a_part_on_a_lent_connection_noscript: later(Work::LentPart, NoScript) => Told;
-    a_step_that_reads_moved: first(LOOK, moved()) => Told;
-    a_step_that_reads_asked: first(LOOK, ask()) => Told;
-    a_step_that_reads_tryagain: later(LOOK, TryAgain) => Told;
-    a_step_that_reads_clusterdown: later(LOOK, ClusterDown) => Told;
-    a_step_that_reads_loading: later(LOOK, Loading) => Told;
-    a_step_that_reads_masterdown: later(LOOK, MasterDown) => Told;
-    a_step_that_reads_readonly: later(LOOK, ReadOnly) => Told;
-    a_step_that_reads_noscript: later(LOOK, NoScript) => Told;
-    a_step_that_writes_moved: first(CHANGE, moved()) => Told;
-    a_step_that_writes_asked: first(CHANGE, ask()) => Told;
-    a_step_that_writes_tryagain: later(CHANGE, TryAgain) => Told;
-    a_step_that_writes_clusterdown: later(CHANGE, ClusterDown) => Told;
-    a_step_that_writes_loading: later(CHANGE, Loading) => Told;
-    a_step_that_writes_masterdown: later(CHANGE, MasterDown) => Told;
-    a_step_that_writes_readonly: later(CHANGE, ReadOnly) => Told;
-    a_step_that_writes_noscript: later(CHANGE, NoScript) => Told;
-    a_discarded_reply_moved: first(Work::Unwaited, moved()) => Told;
-    a_discarded_reply_asked: first(Work::Unwaited, ask()) => Told;
-    a_discarded_reply_tryagain: later(Work::Unwaited, TryAgain) => Told;
-    a_discarded_reply_clusterdown: later(Work::Unwaited, ClusterDown) => Told;
-    a_discarded_reply_loading: later(Work::Unwaited, Loading) => Told;
-    a_discarded_reply_masterdown: later(Work::Unwaited, MasterDown) => Told;
-    a_discarded_reply_readonly: later(Work::Unwaited, ReadOnly) => Told;
-    a_discarded_reply_noscript: later(Work::Unwaited, NoScript) => Told;
+    a_part_on_a_lent_connection_moved: first(Work::DedicatedPart, moved()) => PassedOn;
+    a_part_on_a_lent_connection_asked: first(Work::DedicatedPart, ask()) => PassedOn;
+    a_part_on_a_lent_connection_tryagain: later(Work::DedicatedPart, TryAgain) => PassedOn;
+    a_part_on_a_lent_connection_clusterdown: later(Work::DedicatedPart, ClusterDown) => PassedOn;
+    a_part_on_a_lent_connection_loading: later(Work::DedicatedPart, Loading) => PassedOn;
+    a_part_on_a_lent_connection_masterdown: later(Work::DedicatedPart, MasterDown) => PassedOn;
+    a_part_on_a_lent_connection_readonly: later(Work::DedicatedPart, ReadOnly) => PassedOn;
+    a_part_on_a_lent_connection_noscript: later(Work::DedicatedPart, NoScript) => PassedOn;
+    a_step_that_reads_moved: first(LOOK, moved()) => PassedOn;
+    a_step_that_reads_asked: first(LOOK, ask()) => PassedOn;
+    a_step_that_reads_tryagain: later(LOOK, TryAgain) => PassedOn;
+    a_step_that_reads_clusterdown: later(LOOK, ClusterDown) => PassedOn;
+    a_step_that_reads_loading: later(LOOK, Loading) => PassedOn;
+    a_step_that_reads_masterdown: later(LOOK, MasterDown) => PassedOn;
+    a_step_that_reads_readonly: later(LOOK, ReadOnly) => PassedOn;
+    a_step_that_reads_noscript: later(LOOK, NoScript) => PassedOn;
+    a_step_that_writes_moved: first(CHANGE, moved()) => PassedOn;
+    a_step_that_writes_asked: first(CHANGE, ask()) => PassedOn;
+    a_step_that_writes_tryagain: later(CHANGE, TryAgain) => PassedOn;
+    a_step_that_writes_clusterdown: later(CHANGE, ClusterDown) => PassedOn;
+    a_step_that_writes_loading: later(CHANGE, Loading) => PassedOn;
+    a_step_that_writes_masterdown: later(CHANGE, MasterDown) => PassedOn;
+    a_step_that_writes_readonly: later(CHANGE, ReadOnly) => PassedOn;
+    a_step_that_writes_noscript: later(CHANGE, NoScript) => PassedOn;
+    a_discarded_reply_moved: first(Work::ReplyDiscarded, moved()) => PassedOn;
+    a_discarded_reply_asked: first(Work::ReplyDiscarded, ask()) => PassedOn;
+    a_discarded_reply_tryagain: later(Work::ReplyDiscarded, TryAgain) => PassedOn;
+    a_discarded_reply_clusterdown: later(Work::ReplyDiscarded, ClusterDown) => PassedOn;
+    a_discarded_reply_loading: later(Work::ReplyDiscarded, Loading) => PassedOn;
+    a_discarded_reply_masterdown: later(Work::ReplyDiscarded, MasterDown) => PassedOn;
+    a_discarded_reply_readonly: later(Work::ReplyDiscarded, ReadOnly) => PassedOn;
+    a_discarded_reply_noscript: later(Work::ReplyDiscarded, NoScript) => PassedOn;
 }
 
 fn at(refusal: Refusal, known: bool, tries: u8) -> AfterRefusal {
@@ -290,7 +290,7 @@ fn lost(work: Work, phase: Phase) -> &'static str {
         AfterLoss::NotExecuted => "not executed",
         AfterLoss::Aborted => "aborted",
         AfterLoss::Closed => "closed",
-        AfterLoss::Forgotten => "forgotten",
+        AfterLoss::Dropped => "dropped",
     }
 }
 
@@ -349,18 +349,18 @@ rows! {
     a_list_that_has_begun_lost_unsent: lost(LIST_BEGUN, Unsent) => "closed";
     a_list_that_has_begun_lost: lost(LIST_BEGUN, Sent) => "closed";
     a_list_that_has_begun_lost_before_a_write: lost(LIST_BEGUN, Overtaken) => "closed";
-    a_part_on_a_lent_connection_lost_unsent: lost(Work::LentPart, Unsent) => "not executed";
-    a_part_on_a_lent_connection_lost: lost(Work::LentPart, Sent) => "unknown";
-    a_part_on_a_lent_connection_lost_before_a_write: lost(Work::LentPart, Overtaken) => "unknown";
+    a_part_on_a_lent_connection_lost_unsent: lost(Work::DedicatedPart, Unsent) => "not executed";
+    a_part_on_a_lent_connection_lost: lost(Work::DedicatedPart, Sent) => "unknown";
+    a_part_on_a_lent_connection_lost_before_a_write: lost(Work::DedicatedPart, Overtaken) => "unknown";
     a_step_that_reads_lost_unsent: lost(LOOK, Unsent) => "again";
     a_step_that_reads_lost: lost(LOOK, Sent) => "again";
     a_step_that_reads_lost_before_a_write: lost(LOOK, Overtaken) => "again";
     a_step_that_writes_lost_unsent: lost(CHANGE, Unsent) => "not executed";
     a_step_that_writes_lost: lost(CHANGE, Sent) => "unknown";
     a_step_that_writes_lost_before_a_write: lost(CHANGE, Overtaken) => "unknown";
-    a_discarded_reply_lost_unsent: lost(Work::Unwaited, Unsent) => "forgotten";
-    a_discarded_reply_lost: lost(Work::Unwaited, Sent) => "forgotten";
-    a_discarded_reply_lost_before_a_write: lost(Work::Unwaited, Overtaken) => "forgotten";
+    a_discarded_reply_lost_unsent: lost(Work::ReplyDiscarded, Unsent) => "dropped";
+    a_discarded_reply_lost: lost(Work::ReplyDiscarded, Sent) => "dropped";
+    a_discarded_reply_lost_before_a_write: lost(Work::ReplyDiscarded, Overtaken) => "dropped";
 }
 
 rows! {
@@ -454,11 +454,11 @@ rows! {
     a_list_that_has_begun_overdue: at_deadline(LIST_BEGUN, Sent, false) => Unanswered::Harmless;
     a_list_that_has_begun_overdue_unsent_after_a_loss: at_deadline(LIST_BEGUN, Unsent, true) => Unanswered::Harmless;
     a_list_that_has_begun_overdue_while_held_after_a_loss: at_deadline(LIST_BEGUN, Held, true) => Unanswered::Harmless;
-    a_part_on_a_lent_connection_overdue_while_held: at_deadline(Work::LentPart, Held, false) => Unanswered::NotExecuted;
-    a_part_on_a_lent_connection_overdue_unsent: at_deadline(Work::LentPart, Unsent, false) => Unanswered::NotSent;
-    a_part_on_a_lent_connection_overdue: at_deadline(Work::LentPart, Sent, false) => Unanswered::Unknown;
-    a_part_on_a_lent_connection_overdue_unsent_after_a_loss: at_deadline(Work::LentPart, Unsent, true) => Unanswered::NotSent;
-    a_part_on_a_lent_connection_overdue_while_held_after_a_loss: at_deadline(Work::LentPart, Held, true) => Unanswered::NotExecuted;
+    a_part_on_a_lent_connection_overdue_while_held: at_deadline(Work::DedicatedPart, Held, false) => Unanswered::NotExecuted;
+    a_part_on_a_lent_connection_overdue_unsent: at_deadline(Work::DedicatedPart, Unsent, false) => Unanswered::NotSent;
+    a_part_on_a_lent_connection_overdue: at_deadline(Work::DedicatedPart, Sent, false) => Unanswered::Unknown;
+    a_part_on_a_lent_connection_overdue_unsent_after_a_loss: at_deadline(Work::DedicatedPart, Unsent, true) => Unanswered::NotSent;
+    a_part_on_a_lent_connection_overdue_while_held_after_a_loss: at_deadline(Work::DedicatedPart, Held, true) => Unanswered::NotExecuted;
     a_step_that_reads_overdue_while_held: at_deadline(LOOK, Held, false) => Unanswered::NotExecuted;
     a_step_that_reads_overdue_unsent: at_deadline(LOOK, Unsent, false) => Unanswered::NotSent;
     a_step_that_reads_overdue: at_deadline(LOOK, Sent, false) => Unanswered::Unknown;
@@ -469,11 +469,11 @@ rows! {
     a_step_that_writes_overdue: at_deadline(CHANGE, Sent, false) => Unanswered::Unknown;
     a_step_that_writes_overdue_unsent_after_a_loss: at_deadline(CHANGE, Unsent, true) => Unanswered::NotSent;
     a_step_that_writes_overdue_while_held_after_a_loss: at_deadline(CHANGE, Held, true) => Unanswered::NotExecuted;
-    a_discarded_reply_overdue_while_held: at_deadline(Work::Unwaited, Held, false) => Unanswered::NotExecuted;
-    a_discarded_reply_overdue_unsent: at_deadline(Work::Unwaited, Unsent, false) => Unanswered::NotSent;
-    a_discarded_reply_overdue: at_deadline(Work::Unwaited, Sent, false) => Unanswered::Unknown;
-    a_discarded_reply_overdue_unsent_after_a_loss: at_deadline(Work::Unwaited, Unsent, true) => Unanswered::NotSent;
-    a_discarded_reply_overdue_while_held_after_a_loss: at_deadline(Work::Unwaited, Held, true) => Unanswered::NotExecuted;
+    a_discarded_reply_overdue_while_held: at_deadline(Work::ReplyDiscarded, Held, false) => Unanswered::NotExecuted;
+    a_discarded_reply_overdue_unsent: at_deadline(Work::ReplyDiscarded, Unsent, false) => Unanswered::NotSent;
+    a_discarded_reply_overdue: at_deadline(Work::ReplyDiscarded, Sent, false) => Unanswered::Unknown;
+    a_discarded_reply_overdue_unsent_after_a_loss: at_deadline(Work::ReplyDiscarded, Unsent, true) => Unanswered::NotSent;
+    a_discarded_reply_overdue_while_held_after_a_loss: at_deadline(Work::ReplyDiscarded, Held, true) => Unanswered::NotExecuted;
 }
 
 rows! {
@@ -484,11 +484,12 @@ rows! {
 }
 
 /// A node of the cluster whose connection works.
-const FINE: Standing = Standing { known: true, reachable: true, superseded: false, deposed: false };
-const LEFT: Standing = Standing { known: false, ..FINE };
-const DOWN: Standing = Standing { reachable: false, ..FINE };
-const DEPOSED: Standing = Standing { deposed: true, ..FINE };
-const SUPERSEDED: Standing = Standing { superseded: true, ..DOWN };
+const FINE: NodeStatus =
+    NodeStatus { known: true, reachable: true, superseded: false, deposed: false };
+const LEFT: NodeStatus = NodeStatus { known: false, ..FINE };
+const DOWN: NodeStatus = NodeStatus { reachable: false, ..FINE };
+const DEPOSED: NodeStatus = NodeStatus { deposed: true, ..FINE };
+const SUPERSEDED: NodeStatus = NodeStatus { superseded: true, ..DOWN };
 
 fn of_slot(elsewhere: bool, asking: bool) -> Target {
     Target::Owner { elsewhere, asking }
@@ -505,12 +506,12 @@ rows! {
     a_part_stays_with_a_primary_that_is_down: leaves_queue(Target::Shard, DOWN) => false;
     a_part_stays_with_a_former_primary_that_answers: leaves_queue(Target::Shard, DEPOSED) => false;
     a_part_leaves_a_former_primary_that_is_down:
-        leaves_queue(Target::Shard, Standing { deposed: true, ..DOWN }) => true;
+        leaves_queue(Target::Shard, NodeStatus { deposed: true, ..DOWN }) => true;
     a_part_leaves_a_node_that_was_replaced: leaves_queue(Target::Shard, SUPERSEDED) => true;
     a_part_leaves_a_node_that_left: leaves_queue(Target::Shard, LEFT) => true;
     a_part_for_a_node_waits_for_it: leaves_queue(Target::Node, DOWN) => false;
     a_part_for_a_node_waits_for_a_former_primary:
-        leaves_queue(Target::Node, Standing { deposed: true, ..DOWN }) => false;
+        leaves_queue(Target::Node, NodeStatus { deposed: true, ..DOWN }) => false;
     a_part_for_a_node_that_was_replaced_ends: leaves_queue(Target::Node, SUPERSEDED) => true;
     a_part_for_a_node_that_left_ends: leaves_queue(Target::Node, LEFT) => true;
     what_nobody_waits_for_stays: leaves_queue(Target::Nobody, LEFT) => false;

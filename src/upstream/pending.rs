@@ -67,7 +67,7 @@ impl Pending {
     /// The command as the retry policy sees it, for a shared connection.
     pub fn work(&self) -> Work {
         match self.dest {
-            Dest::Discard => Work::Unwaited,
+            Dest::Discard => Work::ReplyDiscarded,
             _ => Work::Shared { reads: self.has(flag::READ_ONLY) },
         }
     }

@@ -70,7 +70,7 @@ impl Worker {
                     &mut self.core,
                 );
             }
-            (_, AfterLoss::NotExecuted | AfterLoss::Closed | AfterLoss::Forgotten) => {
+            (_, AfterLoss::NotExecuted | AfterLoss::Closed | AfterLoss::Dropped) => {
                 self.clients.fail_errand(
                     client,
                     seq,
