@@ -7,7 +7,7 @@ use crate::common::Core;
 use crate::errors::Failure;
 use crate::hash::fingerprint;
 use crate::nodes::Nodes;
-use crate::placement::Class;
+use crate::placement::GateClass;
 
 use crate::client::{Paused, Watch};
 use crate::common::clock::{Job, Timer};
@@ -70,17 +70,17 @@ impl Clients {
         nodes: &mut Nodes,
         core: &mut Core,
     ) -> bool {
-        if !nodes.placement.slots.holds.wait_at_gate(slot, Class::Write, client) {
+        if !nodes.placement.slots.holds.wait_at_gate(slot, GateClass::Write, client) {
             return false;
         }
         // To fail fast in time.
         let seq = self.errand(client.at()).map(|errand| errand.seq);
-        let since = nodes.placement.slots.holds.closed_since(slot, Class::Write);
+        let since = nodes.placement.slots.holds.closed_since(slot, GateClass::Write);
         if let (Some(seq), Some(limit), Some(since)) = (seq, core.settings.no_primary, since) {
             let left = (since + limit).saturating_sub(core.now).max(NO_PRIMARY_PAUSE);
             core.errand_later(client, seq, left);
         }
-        core.run_gate(slot, Class::Write);
+        core.run_gate(slot, GateClass::Write);
         true
     }
 

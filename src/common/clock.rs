@@ -12,7 +12,7 @@ use crate::upstream::Pending;
 
 use crate::common::{Core, micros};
 use crate::errors::{Code, Failure, ForSlot, Last, Unanswered};
-use crate::placement::{Class, pause};
+use crate::placement::{GateClass, pause};
 
 /// How often all deadlines are looked at while something is under way, microseconds.
 pub(crate) const TICK: u64 = 20_000;
@@ -50,7 +50,7 @@ pub(crate) enum Job {
     /// The pause of this emulated command (its gathering, its number) is over.
     Emulation(usize, u64),
     /// The closed gate of this slot may let the next command through.
-    Gate(u16, Class),
+    Gate(u16, GateClass),
     /// The budget may have room for retries that wait.
     Retries,
     /// This client was told to leave, and has had its time for it.

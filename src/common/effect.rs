@@ -4,7 +4,7 @@
 use crate::common::Core;
 use crate::dest::ClientId;
 use crate::errors::Failure;
-use crate::placement::Class;
+use crate::placement::GateClass;
 
 use crate::upstream::{ConnectionEnd, Pending};
 
@@ -20,7 +20,7 @@ pub(crate) enum Effect {
     /// The next command of a lane may be sent.
     Lane(u16, ClientId),
     /// What waits at the gate of a slot may be sent.
-    Gate(u16, Class),
+    Gate(u16, GateClass),
 }
 
 impl Core {
@@ -43,7 +43,7 @@ impl Core {
     }
 
     /// Sends what the slot's closed gate lets through.
-    pub(crate) fn run_gate(&mut self, slot: u16, class: Class) {
+    pub(crate) fn run_gate(&mut self, slot: u16, class: GateClass) {
         self.turn.effects.push_back(Effect::Gate(slot, class));
     }
 }

@@ -8,13 +8,13 @@ use crate::common::clock::{Job, Timer};
 use crate::dest::{ClientId, Dest};
 use crate::errors::{Failure, Unanswered};
 use crate::nodes::{Node, Nodes};
-use crate::placement::{Allowance, Class, OutageCause, Phase, at_deadline, pause};
+use crate::placement::{Allowance, GateClass, OutageCause, Phase, at_deadline, pause};
 use crate::upstream::{Pending, State};
 
 /// A retry that waits for the budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Want {
-    Gate(u16, Class),
+    Gate(u16, GateClass),
     Lane(u16, ClientId),
     /// A command on a dedicated connection: its client, the number of its reply.
     Errand(ClientId, u32),
@@ -65,7 +65,7 @@ impl Nodes {
     pub(crate) fn close_gate(
         &mut self,
         slot: u16,
-        class: Class,
+        class: GateClass,
         node: u16,
         wide: bool,
         core: &mut Core,
@@ -93,7 +93,7 @@ impl Nodes {
     pub(crate) fn gate_answered(
         &mut self,
         slot: u16,
-        class: Class,
+        class: GateClass,
         answered: bool,
         core: &mut Core,
     ) {
@@ -108,7 +108,12 @@ impl Nodes {
 
     /// The error for commands of a slot whose primary has been missing for longer than
     /// `timeouts.no_primary`: the cluster names none, or it is not reached, or it refuses them.
-    pub(crate) fn without_primary(&self, slot: u16, class: Class, core: &Core) -> Option<Failure> {
+    pub(crate) fn without_primary(
+        &self,
+        slot: u16,
+        class: GateClass,
+        core: &Core,
+    ) -> Option<Failure> {
         let limit = core.settings.no_primary?;
         let unreached = |node| unreached_since(&self.list, node);
         let outage = self.placement.slots.outage(slot, class, unreached)?;
@@ -143,7 +148,7 @@ impl Nodes {
             return;
         }
         for slot in self.placement.slots.holds.slots() {
-            for class in Class::ALL {
+            for class in GateClass::ALL {
                 let Some(failure) = self.without_primary(slot, class, core) else { continue };
                 for held in self.placement.slots.holds.take_waiting(slot, Some(class)) {
                     core.stats.no_primary += 1;
@@ -161,7 +166,7 @@ impl Nodes {
             let Some(node) = self.upstreams.get(u).map(|up| up.node) else { continue };
             let slot = self.list.get(usize::from(node)).map_or(NO_SLOT, |n| n.shard_slot);
             let owns = self.placement.slots.owner(slot) == Some(node);
-            if !owns || self.without_primary(slot, Class::Write, core).is_none() {
+            if !owns || self.without_primary(slot, GateClass::Write, core).is_none() {
                 continue;
             }
             let Some(up) = self.upstreams.get_mut(u) else { continue };
@@ -171,7 +176,8 @@ impl Nodes {
             for (pending, _) in taken {
                 let at = if pending.slot == NO_SLOT { slot } else { pending.slot };
                 let failure = self.without_primary(at, pending.class(), core);
-                let failure = failure.or_else(|| self.without_primary(slot, Class::Write, core));
+                let failure =
+                    failure.or_else(|| self.without_primary(slot, GateClass::Write, core));
                 let failure = failure.unwrap_or(Failure::SlotWithoutPrimary { slot: at });
                 core.stats.no_primary += 1;
                 core.fail(&pending, "slotway", &true_of(failure, &pending));

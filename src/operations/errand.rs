@@ -17,7 +17,7 @@ use crate::upstream::ConnectionEnd;
 use crate::dest::{ClientId, Dest};
 use crate::operations::{NOBODY, Operations};
 use crate::ops::{AfterRefusedErrand, Errand, Kind};
-use crate::placement::{Class, Redirection, Refusal, Retry, Scope};
+use crate::placement::{GateClass, Redirection, Refusal, Retry, Scope};
 use crate::route::{wait_time, with_time_left};
 
 impl Operations {
@@ -160,7 +160,7 @@ impl Operations {
         let Some(errand) = errand.filter(waits) else { return };
         let (kind, slot) = (errand.kind, errand.slot);
         if kind != Kind::Join {
-            if let Some(failure) = base.nodes.without_primary(slot, Class::Write, base.core) {
+            if let Some(failure) = base.nodes.without_primary(slot, GateClass::Write, base.core) {
                 base.core.stats.no_primary += 1;
                 return base.clients.fail_errand(me, seq, failure, base.nodes, base.core);
             }
@@ -240,7 +240,7 @@ impl Operations {
             AfterRefusedErrand::WaitAtGate { wide } => {
                 self.hold_slot(slot, base.nodes, base.core);
                 base.nodes.placement.slots.refused(slot, said);
-                base.nodes.close_gate(slot, Class::Write, refuser, wide, base.core);
+                base.nodes.close_gate(slot, GateClass::Write, refuser, wide, base.core);
                 base.clients.errand_waits(client, slot, base.nodes, base.core);
             }
         }

@@ -16,7 +16,7 @@ use crate::common::clock::{Job, Timer};
 use crate::dest::{ClientId, Dest};
 use crate::metrics::{LimitHit, RetryReason};
 use crate::placement::{
-    Class, GateNext, Held, NodeStatus, Redirection, Refusal, Retry, Scope, Target, leaves_queue,
+    GateClass, GateNext, Held, NodeStatus, Redirection, Refusal, Retry, Scope, Target, leaves_queue,
 };
 use crate::upstream::{Pending, State, Waiting};
 
@@ -212,7 +212,7 @@ impl Operations {
     }
 
     /// Sends what the slot's closed gate lets through.
-    pub(crate) fn gate_goes_on(&mut self, slot: u16, class: Class, base: &mut Base<'_>) {
+    pub(crate) fn gate_goes_on(&mut self, slot: u16, class: GateClass, base: &mut Base<'_>) {
         loop {
             let now = base.core.now;
             let (placement, clients) = (&mut base.nodes.placement, &base.clients.slab);

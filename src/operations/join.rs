@@ -14,7 +14,7 @@ use crate::dest::{ClientId, Dest};
 use crate::errors::{Failure, Unanswered};
 use crate::ops::{Errand, KeyLists, Kind};
 use crate::placement::{
-    AfterLoss, AfterRefusal, Class, Phase, Refusal, Work, after_loss, after_refusal,
+    AfterLoss, AfterRefusal, GateClass, Phase, Refusal, Work, after_loss, after_refusal,
 };
 
 /// One KEYS under way.
@@ -67,7 +67,7 @@ impl Operations {
                             Some(Failure::ShardWithoutPrimary { shard: name.into() }.to_string());
                     }
                     if let Some(mut failure) =
-                        base.nodes.without_primary(missing.slot(), Class::Read, base.core)
+                        base.nodes.without_primary(missing.slot(), GateClass::Read, base.core)
                     {
                         // Other primaries may have been asked before.
                         if let (true, Failure::PrimaryMissing { outcome, .. }) =

@@ -20,7 +20,7 @@ pub enum GateNext {
     },
 }
 
-/// The gate for one slot and one [`Class`](super::Class) of commands. Times are in microseconds of
+/// The gate for one slot and one [`GateClass`](super::GateClass) of commands. Times are in microseconds of
 /// the worker's clock.
 #[derive(Debug, Default)]
 pub(super) struct Gate {

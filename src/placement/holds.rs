@@ -9,7 +9,7 @@
 //! While nodes refuse the whole slot (CLUSTERDOWN, LOADING …) its **gate** is closed: one command
 //! goes as a probe, and the other lanes queue. Each answer admits two more commands, so that a
 //! recovered slot is served within a few round trips, and a flapping slot costs no more refusals
-//! than answers. There is one gate for each [`Class`] of commands.
+//! than answers. There is one gate for each [`GateClass`] of commands.
 //!
 //! No I/O: the worker asks what may go, sends it and reports the result. All times are in
 //! microseconds of the worker's clock.
@@ -20,7 +20,7 @@ use crate::dest::ClientId;
 use crate::hash::IntMap;
 
 use super::gate::{Gate, GateNext};
-use super::policy::Class;
+use super::policy::GateClass;
 
 /// Memory accounted to a waiting command beside its bytes, so that a limit on bytes limits their
 /// number.
@@ -40,7 +40,7 @@ pub trait HoldMeta {
     /// When the client sent the command, in microseconds of the worker's clock.
     fn started(&self) -> u64;
     /// The gate that the command passes.
-    fn class(&self) -> Class;
+    fn class(&self) -> GateClass;
 }
 
 /// The commands of one client for one held slot.
@@ -59,9 +59,9 @@ struct Lane<T> {
     /// Earliest time of the lane's next command (backoff after TRYAGAIN and the like).
     not_before: u64,
     /// The closed gate that admitted the lane's command in flight.
-    through: Option<Class>,
+    through: Option<GateClass>,
     /// The gate in whose queue the lane waits.
-    queued: Option<Class>,
+    queued: Option<GateClass>,
     /// The lane's next command is a retry that has not been taken from the worker's budget.
     owes: bool,
 }
@@ -98,7 +98,7 @@ struct SlotHold<T> {
     last_refusal: u64,
     /// Accounted bytes of the slot's waiting commands.
     bytes: usize,
-    gates: [Gate; Class::COUNT],
+    gates: [Gate; GateClass::COUNT],
 }
 
 /// The held slots of one worker.
@@ -233,7 +233,7 @@ impl<T: HoldMeta> Holds<T> {
     }
 
     /// Takes the lane's command off the count of the closed gate that admitted it.
-    fn leave_gate(&mut self, slot: u16, key: ClientId) -> Option<Class> {
+    fn leave_gate(&mut self, slot: u16, key: ClientId) -> Option<GateClass> {
         let hold = self.slots.get_mut(&slot)?;
         let class = hold.lanes.get_mut(&key)?.through.take()?;
         let gate = &mut hold.gates[class as usize];
@@ -255,7 +255,7 @@ impl<T: HoldMeta> Holds<T> {
 
     /// Replaces the lane's command in flight by `parts`, which go at the same time; the lane goes
     /// on when all of them have ended. Returns the closed gate that the command had passed.
-    pub fn divide(&mut self, slot: u16, key: ClientId, parts: u32) -> Option<Class> {
+    pub fn divide(&mut self, slot: u16, key: ClientId, parts: u32) -> Option<GateClass> {
         if let Some(lane) = self.lane(slot, key) {
             lane.under_way = parts;
         }
@@ -271,7 +271,13 @@ impl<T: HoldMeta> Holds<T> {
 
     /// Records the end of the lane's command in flight: the node has `answered` it, or it was given
     /// up. Returns the closed gate that the command had passed.
-    pub fn done(&mut self, slot: u16, key: ClientId, answered: bool, now: u64) -> Option<Class> {
+    pub fn done(
+        &mut self,
+        slot: u16,
+        key: ClientId,
+        answered: bool,
+        now: u64,
+    ) -> Option<GateClass> {
         if let Some(lane) = self.lane(slot, key) {
             lane.under_way = lane.under_way.saturating_sub(1);
         }
@@ -282,7 +288,7 @@ impl<T: HoldMeta> Holds<T> {
         Some(class)
     }
 
-    fn gate(&mut self, slot: u16, class: Class) -> Option<&mut Gate> {
+    fn gate(&mut self, slot: u16, class: GateClass) -> Option<&mut Gate> {
         Some(&mut self.slots.get_mut(&slot)?.gates[class as usize])
     }
 
@@ -292,7 +298,7 @@ impl<T: HoldMeta> Holds<T> {
     pub fn close(
         &mut self,
         slot: u16,
-        class: Class,
+        class: GateClass,
         now: u64,
         pause: impl FnOnce(u8) -> u64,
     ) -> bool {
@@ -311,7 +317,7 @@ impl<T: HoldMeta> Holds<T> {
 
     /// Makes the next probe due now, because something may have ended the refusals. `paid`: without
     /// taking from the budget. `false`: the gate is open.
-    pub fn hurry(&mut self, slot: u16, class: Class, now: u64, paid: bool) -> bool {
+    pub fn hurry(&mut self, slot: u16, class: GateClass, now: u64, paid: bool) -> bool {
         match self.gate(slot, class) {
             Some(gate) if gate.closed => {
                 (gate.not_before, gate.failures) = (now, 0);
@@ -323,13 +329,13 @@ impl<T: HoldMeta> Holds<T> {
     }
 
     /// Since when the slot is refused to commands of `class`; `None` if its gate is open.
-    pub fn closed_since(&self, slot: u16, class: Class) -> Option<u64> {
+    pub fn closed_since(&self, slot: u16, class: GateClass) -> Option<u64> {
         let gate = &self.slots.get(&slot)?.gates[class as usize];
         gate.closed.then_some(gate.since)
     }
 
     /// The class of the lane's next command, if the lane lets it go at `now`.
-    pub fn ready(&self, slot: u16, key: ClientId, now: u64) -> Option<Class> {
+    pub fn ready(&self, slot: u16, key: ClientId, now: u64) -> Option<GateClass> {
         let lane = self.slots.get(&slot)?.lanes.get(&key)?;
         if lane.under_way > 0 || lane.not_before > now {
             return None;
@@ -339,7 +345,7 @@ impl<T: HoldMeta> Holds<T> {
     }
 
     /// Appends the lane to the queue of the gate; `false` if the gate is open.
-    pub fn wait_at_gate(&mut self, slot: u16, class: Class, key: ClientId) -> bool {
+    pub fn wait_at_gate(&mut self, slot: u16, class: GateClass, key: ClientId) -> bool {
         let Some(hold) = self.slots.get_mut(&slot) else { return false };
         let gate = &mut hold.gates[class as usize];
         if !gate.closed {
@@ -358,7 +364,7 @@ impl<T: HoldMeta> Holds<T> {
     pub fn gate_next(
         &mut self,
         slot: u16,
-        class: Class,
+        class: GateClass,
         now: u64,
         waits: impl Fn(ClientId) -> bool,
     ) -> GateNext {
@@ -388,7 +394,7 @@ impl<T: HoldMeta> Holds<T> {
         }
     }
 
-    fn pop_gate(&mut self, slot: u16, class: Class) {
+    fn pop_gate(&mut self, slot: u16, class: GateClass) {
         let Some(hold) = self.slots.get_mut(&slot) else { return };
         let gate = &mut hold.gates[class as usize];
         if let Some(key) = gate.queue.pop_front()
@@ -401,7 +407,7 @@ impl<T: HoldMeta> Holds<T> {
     /// Admits the first lane in the gate's queue and returns its command. `None`: the client waits
     /// with a blocking command, which counts as answered if it is not refused within `trial`
     /// microseconds.
-    pub fn admit(&mut self, slot: u16, class: Class, now: u64, trial: u64) -> Option<Held<T>> {
+    pub fn admit(&mut self, slot: u16, class: GateClass, now: u64, trial: u64) -> Option<Held<T>> {
         let gate = self.gate(slot, class)?;
         let key = *gate.queue.front()?;
         gate.paid = gate.paid.saturating_sub(1);
@@ -427,14 +433,14 @@ impl<T: HoldMeta> Holds<T> {
     }
 
     /// Records that the gate's timer has expired.
-    pub fn disarm(&mut self, slot: u16, class: Class) {
+    pub fn disarm(&mut self, slot: u16, class: GateClass) {
         if let Some(gate) = self.gate(slot, class) {
             gate.armed = false;
         }
     }
 
     /// Records that a timer is set for the gate; `false` if there was one already.
-    pub fn arm(&mut self, slot: u16, class: Class) -> bool {
+    pub fn arm(&mut self, slot: u16, class: GateClass) -> bool {
         self.gate(slot, class).is_some_and(|gate| !std::mem::replace(&mut gate.armed, true))
     }
 
@@ -457,7 +463,7 @@ impl<T: HoldMeta> Holds<T> {
 
     /// Takes out the waiting commands of `slot`, each lane's in order. With a `class`, only those
     /// at the front of their lanes up to the first command of another class.
-    pub fn take_waiting(&mut self, slot: u16, class: Option<Class>) -> Vec<Held<T>> {
+    pub fn take_waiting(&mut self, slot: u16, class: Option<GateClass>) -> Vec<Held<T>> {
         let Some(hold) = self.slots.get_mut(&slot) else { return Vec::new() };
         let mut out = Vec::new();
         for lane in hold.lanes.values_mut() {

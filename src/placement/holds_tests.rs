@@ -10,8 +10,8 @@ impl HoldMeta for Sent {
     }
 
     /// Numbers from 1,000 on stand for reads.
-    fn class(&self) -> Class {
-        if self.0 >= 1_000 { Class::Read } else { Class::Write }
+    fn class(&self) -> GateClass {
+        if self.0 >= 1_000 { GateClass::Read } else { GateClass::Write }
     }
 }
 
@@ -119,9 +119,9 @@ fn a_calm_slot_is_released_but_for_busy_lanes() {
 
 /// Admits the next lane; returns its command and whether it was paid for.
 fn through(holds: &mut Holds<Sent>, now: u64) -> Option<(u64, bool)> {
-    match holds.gate_next(7, Class::Write, now, |_| false) {
+    match holds.gate_next(7, GateClass::Write, now, |_| false) {
         GateNext::Try { paid, .. } => {
-            holds.admit(7, Class::Write, now, 0).map(|held| (held.meta.0, paid))
+            holds.admit(7, GateClass::Write, now, 0).map(|held| (held.meta.0, paid))
         }
         GateNext::At(_) | GateNext::Nothing => None,
     }
@@ -132,23 +132,23 @@ fn one_goes_through_a_closed_gate_and_each_answer_lets_two_more_go() {
     let mut h = Holds::default();
     h.hold(7, 0);
     let lanes: Vec<ClientId> = (1..=7).map(id).collect();
-    assert!(h.close(7, Class::Write, 10, |failures| u64::from(failures) * 10));
+    assert!(h.close(7, GateClass::Write, 10, |failures| u64::from(failures) * 10));
     for &lane in &lanes {
         h.push_fresh(7, lane, command(u64::from(lane.index)));
-        assert!(h.wait_at_gate(7, Class::Write, lane));
+        assert!(h.wait_at_gate(7, GateClass::Write, lane));
     }
-    assert!(!h.wait_at_gate(7, Class::Read, lanes[0]), "reads may be served");
-    assert_eq!(h.gate_next(7, Class::Write, 10, |_| false), GateNext::At(20));
+    assert!(!h.wait_at_gate(7, GateClass::Read, lanes[0]), "reads may be served");
+    assert_eq!(h.gate_next(7, GateClass::Write, 10, |_| false), GateNext::At(20));
     assert_eq!(through(&mut h, 20), Some((1, false)), "a probe needs the budget");
     assert_eq!(through(&mut h, 20), None, "one at a time");
     // Refused: the next lane probes, and later.
     h.push_back_again(7, lanes[0], command(1), 0);
-    assert!(!h.close(7, Class::Write, 20, |failures| u64::from(failures) * 10));
-    assert!(h.wait_at_gate(7, Class::Write, lanes[0]));
+    assert!(!h.close(7, GateClass::Write, 20, |failures| u64::from(failures) * 10));
+    assert!(h.wait_at_gate(7, GateClass::Write, lanes[0]));
     assert_eq!(through(&mut h, 39), None);
     assert_eq!(through(&mut h, 40), Some((2, false)));
     assert!(h.calm(1_000_000).is_empty(), "somebody waits");
-    assert_eq!(h.done(7, lanes[1], true, 40), Some(Class::Write));
+    assert_eq!(h.done(7, lanes[1], true, 40), Some(GateClass::Write));
     assert_eq!([through(&mut h, 40), through(&mut h, 40)], [Some((3, true)), Some((4, true))]);
     assert_eq!(through(&mut h, 40), None);
     // Given up without an answer: the gate learns nothing.
@@ -162,7 +162,7 @@ fn one_goes_through_a_closed_gate_and_each_answer_lets_two_more_go() {
     for lane in [5, 6, 0] {
         h.done(7, lanes[lane], true, 42);
     }
-    assert!(!h.wait_at_gate(7, Class::Write, lanes[0]), "open");
+    assert!(!h.wait_at_gate(7, GateClass::Write, lanes[0]), "open");
 }
 
 #[test]
@@ -266,7 +266,7 @@ fn a_lane_that_pauses_is_not_ready() {
     h.delay(7, A, 200);
     h.delay(7, A, 150);
     assert_eq!(h.ready(7, A, 199), None);
-    assert_eq!(h.ready(7, A, 200), Some(Class::Write));
+    assert_eq!(h.ready(7, A, 200), Some(GateClass::Write));
     assert_eq!(next(&mut h, A), None, "at 100");
     assert!(h.next(7, A, 200).is_some());
     assert_eq!(h.ready(7, A, 300), None, "it is under way");
@@ -275,11 +275,11 @@ fn a_lane_that_pauses_is_not_ready() {
 #[test]
 fn a_lane_is_ready_for_what_is_next() {
     let mut h = waiting(&[1_000, 1]);
-    assert_eq!(h.ready(7, A, 0), Some(Class::Read));
+    assert_eq!(h.ready(7, A, 0), Some(GateClass::Read));
     h.track(7, A);
     assert_eq!(h.ready(7, A, 0), None, "one was sent before");
     h.push_refused(7, A, command(2));
-    assert_eq!(h.ready(7, A, 0), Some(Class::Write), "what was refused goes all the same");
+    assert_eq!(h.ready(7, A, 0), Some(GateClass::Write), "what was refused goes all the same");
 }
 
 #[test]
@@ -307,73 +307,73 @@ fn a_lane_owes_until_it_has_paid() {
 #[test]
 fn a_gate_is_armed_once() {
     let mut h = waiting(&[]);
-    assert!(h.arm(7, Class::Write));
-    assert!(!h.arm(7, Class::Write));
-    assert!(h.arm(7, Class::Read), "another gate");
-    h.disarm(7, Class::Write);
-    assert!(h.arm(7, Class::Write));
-    assert!(!h.arm(9, Class::Write), "there is none");
+    assert!(h.arm(7, GateClass::Write));
+    assert!(!h.arm(7, GateClass::Write));
+    assert!(h.arm(7, GateClass::Read), "another gate");
+    h.disarm(7, GateClass::Write);
+    assert!(h.arm(7, GateClass::Write));
+    assert!(!h.arm(9, GateClass::Write), "there is none");
 }
 
 #[test]
 fn a_gate_that_is_open_is_not_hurried() {
     let mut h = waiting(&[]);
-    assert!(!h.hurry(7, Class::Write, 5, true));
-    h.close(7, Class::Write, 5, |_| 1_000);
-    assert!(h.hurry(7, Class::Write, 6, false));
-    assert!(!h.hurry(7, Class::Read, 6, true), "that of another class");
+    assert!(!h.hurry(7, GateClass::Write, 5, true));
+    h.close(7, GateClass::Write, 5, |_| 1_000);
+    assert!(h.hurry(7, GateClass::Write, 6, false));
+    assert!(!h.hurry(7, GateClass::Read, 6, true), "that of another class");
 }
 
 /// Closes the gate at 0 until 1,000, with a client that waits with a blocking command.
 fn at_a_closed_gate() -> Holds<Sent> {
     let mut h = waiting(&[]);
-    h.close(7, Class::Write, 0, |_| 1_000);
-    assert!(h.wait_at_gate(7, Class::Write, A));
+    h.close(7, GateClass::Write, 0, |_| 1_000);
+    assert!(h.wait_at_gate(7, GateClass::Write, A));
     h
 }
 
 #[test]
 fn a_blocking_command_that_is_not_refused_opens_the_gate() {
     let mut h = at_a_closed_gate();
-    let next = |h: &mut Holds<Sent>, now| h.gate_next(7, Class::Write, now, |_| true);
+    let next = |h: &mut Holds<Sent>, now| h.gate_next(7, GateClass::Write, now, |_| true);
     assert_eq!(next(&mut h, 999), GateNext::At(1_000));
     assert_eq!(next(&mut h, 1_000), GateNext::Try { lane: A, paid: false });
-    assert!(h.admit(7, Class::Write, 1_000, 50).is_none());
+    assert!(h.admit(7, GateClass::Write, 1_000, 50).is_none());
     assert_eq!(next(&mut h, 1_049), GateNext::Nothing);
-    assert_eq!(h.closed_since(7, Class::Write), Some(0), "it is on trial");
+    assert_eq!(h.closed_since(7, GateClass::Write), Some(0), "it is on trial");
     assert_eq!(next(&mut h, 1_050), GateNext::Nothing);
-    assert_eq!(h.closed_since(7, Class::Write), None);
+    assert_eq!(h.closed_since(7, GateClass::Write), None);
 }
 
 #[test]
 fn a_gate_without_a_queue_opens_when_nothing_is_awaited() {
     let mut h = at_a_closed_gate();
     // The waiting client is gone. After the pause the gate stays closed, as it was refused once.
-    assert_eq!(h.gate_next(7, Class::Write, 1_000, |_| false), GateNext::Nothing);
-    assert!(h.closed_since(7, Class::Write).is_some());
-    h.hurry(7, Class::Write, 1_000, false);
-    assert_eq!(h.gate_next(7, Class::Write, 1_000, |_| false), GateNext::Nothing);
-    assert_eq!(h.closed_since(7, Class::Write), None);
+    assert_eq!(h.gate_next(7, GateClass::Write, 1_000, |_| false), GateNext::Nothing);
+    assert!(h.closed_since(7, GateClass::Write).is_some());
+    h.hurry(7, GateClass::Write, 1_000, false);
+    assert_eq!(h.gate_next(7, GateClass::Write, 1_000, |_| false), GateNext::Nothing);
+    assert_eq!(h.closed_since(7, GateClass::Write), None);
 }
 
 #[test]
 fn a_gate_with_a_probe_under_way_stays_closed() {
     let mut h = waiting(&[1]);
-    h.close(7, Class::Write, 0, |_| 1_000);
-    h.wait_at_gate(7, Class::Write, A);
-    h.hurry(7, Class::Write, 1, false);
-    assert!(h.admit(7, Class::Write, 1, 50).is_some());
-    assert_eq!(h.gate_next(7, Class::Write, 1, |_| false), GateNext::Nothing);
-    assert!(h.closed_since(7, Class::Write).is_some());
+    h.close(7, GateClass::Write, 0, |_| 1_000);
+    h.wait_at_gate(7, GateClass::Write, A);
+    h.hurry(7, GateClass::Write, 1, false);
+    assert!(h.admit(7, GateClass::Write, 1, 50).is_some());
+    assert_eq!(h.gate_next(7, GateClass::Write, 1, |_| false), GateNext::Nothing);
+    assert!(h.closed_since(7, GateClass::Write).is_some());
 }
 
 #[test]
 fn what_waits_is_taken_by_class() {
     let mut h = waiting(&[1, 2, 1_000, 3]);
     h.push_refused(7, A, command(9));
-    assert_eq!(numbers(h.take_waiting(7, Some(Class::Read))), [] as [u64; 0], "behind writes");
-    assert_eq!(numbers(h.take_waiting(7, Some(Class::Write))), [9, 1, 2]);
-    assert_eq!(numbers(h.take_waiting(7, Some(Class::Write))), [] as [u64; 0], "behind a read");
+    assert_eq!(numbers(h.take_waiting(7, Some(GateClass::Read))), [] as [u64; 0], "behind writes");
+    assert_eq!(numbers(h.take_waiting(7, Some(GateClass::Write))), [9, 1, 2]);
+    assert_eq!(numbers(h.take_waiting(7, Some(GateClass::Write))), [] as [u64; 0], "behind a read");
     assert_eq!(numbers(h.take_waiting(7, None)), [1_000, 3]);
     assert_eq!((h.count(), h.bytes()), (0, 0));
     assert!(h.take_waiting(9, None).is_empty());
@@ -383,7 +383,7 @@ fn what_waits_is_taken_by_class() {
 fn what_is_refused_and_stays_keeps_what_is_behind_it() {
     let mut h = waiting(&[1]);
     h.push_refused(7, A, command(1_000));
-    assert_eq!(numbers(h.take_waiting(7, Some(Class::Write))), [] as [u64; 0]);
+    assert_eq!(numbers(h.take_waiting(7, Some(GateClass::Write))), [] as [u64; 0]);
     assert_eq!(h.count(), 2);
 }
 
@@ -401,7 +401,7 @@ fn what_was_not_sent_keeps_its_place_when_some_are_taken() {
     let mut h = waiting(&[5]);
     h.push_unsent(7, A, command(1));
     h.push_unsent(7, A, command(1_000));
-    assert_eq!(numbers(h.take_waiting(7, Some(Class::Write))), [1]);
+    assert_eq!(numbers(h.take_waiting(7, Some(GateClass::Write))), [1]);
     h.push_unsent(7, A, command(2));
     assert_eq!(numbers(h.take_waiting(7, None)), [1_000, 2, 5]);
 }

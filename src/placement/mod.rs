@@ -4,7 +4,7 @@
 //!
 //! - **retry policy** (`policy`): what happens to a command that was refused, lost or overdue.
 //! - **hold** (`holds`): a migrating or refused slot; its commands wait in one **lane** per client.
-//! - **gate** (`gate`): a circuit breaker per slot and [`Class`], passed by one probe at a time.
+//! - **gate** (`gate`): a circuit breaker per slot and [`GateClass`], passed by one probe at a time.
 //! - **retry budget** (`budget`, `retries`): the number of retries that a worker may send.
 
 mod budget;
@@ -22,8 +22,8 @@ pub use gate::GateNext;
 pub use holds::{Held, HoldMeta, Holds};
 pub use migration::{Migration, MigrationNews};
 pub use policy::{
-    AfterLoss, AfterRefusal, Class, MAX_STEP_TRIES, NodeStatus, Phase, Retry, Scope, Target, Work,
-    after_loss, after_refusal, at_deadline, concerns, leaves_queue, may_have_executed, pause,
+    AfterLoss, AfterRefusal, GateClass, MAX_STEP_TRIES, NodeStatus, Phase, Retry, Scope, Target,
+    Work, after_loss, after_refusal, at_deadline, concerns, leaves_queue, may_have_executed, pause,
 };
 pub use refusal::{Redirection, Refusal};
 pub use replica_choice::{

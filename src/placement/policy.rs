@@ -48,9 +48,9 @@ pub enum Retry {
 /// Which commands a refusal applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// All commands of the same [`Class`] and slot, and most likely the node's other slots too.
+    /// All commands of the same [`GateClass`] and slot, and most likely the node's other slots too.
     Node,
-    /// All commands of the same [`Class`] and slot.
+    /// All commands of the same [`GateClass`] and slot.
     Slot,
     /// Only this command's keys.
     Keys,
@@ -60,7 +60,7 @@ pub enum Scope {
 /// may still serve reads (`cluster-allow-reads-when-down`) and shard messages
 /// (`cluster-allow-pubsubshard-when-down`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Class {
+pub enum GateClass {
     /// Commands that only read.
     Read,
     /// Commands that may write.
@@ -69,11 +69,12 @@ pub enum Class {
     Publish,
 }
 
-impl Class {
+impl GateClass {
     /// Number of classes.
     pub const COUNT: usize = 3;
     /// All classes, indexed by discriminant.
-    pub const ALL: [Class; Self::COUNT] = [Class::Read, Class::Write, Class::Publish];
+    pub const ALL: [GateClass; Self::COUNT] =
+        [GateClass::Read, GateClass::Write, GateClass::Publish];
 }
 
 /// Maximum number of redirections that a command without keys follows.

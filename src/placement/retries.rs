@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::hash::Hash;
 
 use super::Budget;
-use super::policy::Class;
+use super::policy::GateClass;
 use crate::hash::{IntMap, KeyedSet};
 
 /// Number of a node's refused slots that are probed after the node has answered for another one.
@@ -103,7 +103,7 @@ impl<W: Copy + Eq + Hash> Retries<W> {
     }
 
     /// Records that `node` refuses `slot` to commands of `class`. It may refuse others too.
-    pub fn note_refused(&mut self, node: u16, slot: u16, class: Class) {
+    pub fn note_refused(&mut self, node: u16, slot: u16, class: GateClass) {
         self.refused.entry(node).or_default().insert((slot, class as u8));
     }
 
@@ -114,14 +114,14 @@ impl<W: Copy + Eq + Hash> Retries<W> {
         &mut self,
         node: u16,
         slot: u16,
-        mut is_closed: impl FnMut(u16, Class) -> bool,
-    ) -> Vec<(u16, Class)> {
+        mut is_closed: impl FnMut(u16, GateClass) -> bool,
+    ) -> Vec<(u16, GateClass)> {
         let mut found = Vec::new();
         let Some(slots) = self.refused.get_mut(&node) else { return found };
         while found.len() < NEIGHBOURS
             && let Some((other, class)) = slots.pop_first()
         {
-            let Some(&class) = Class::ALL.get(usize::from(class)) else { continue };
+            let Some(&class) = GateClass::ALL.get(usize::from(class)) else { continue };
             if other != slot && is_closed(other, class) {
                 found.push((other, class));
             }
@@ -238,11 +238,11 @@ mod tests {
     fn an_answer_leads_to_two_more_slots() {
         let mut retries = with(0);
         for slot in 1..=4 {
-            retries.note_refused(7, slot, Class::Write);
+            retries.note_refused(7, slot, GateClass::Write);
         }
         let all = |retries: &mut Retries<u8>| retries.take_refused(7, 1, |_, _| true);
-        assert_eq!(all(&mut retries), [(2, Class::Write), (3, Class::Write)]);
-        assert_eq!(all(&mut retries), [(4, Class::Write)]);
+        assert_eq!(all(&mut retries), [(2, GateClass::Write), (3, GateClass::Write)]);
+        assert_eq!(all(&mut retries), [(4, GateClass::Write)]);
         assert_eq!(all(&mut retries), []);
         assert!(retries.refused.is_empty());
     }
@@ -251,25 +251,25 @@ mod tests {
     fn slots_that_are_served_again_are_skipped() {
         let mut retries = with(0);
         for slot in 1..=4 {
-            retries.note_refused(7, slot, Class::Read);
+            retries.note_refused(7, slot, GateClass::Read);
         }
-        assert_eq!(retries.take_refused(7, 9, |slot, _| slot == 4), [(4, Class::Read)]);
+        assert_eq!(retries.take_refused(7, 9, |slot, _| slot == 4), [(4, GateClass::Read)]);
     }
 
     #[test]
     fn another_nodes_slots_are_not_tried() {
         let mut retries = with(0);
-        retries.note_refused(7, 1, Class::Write);
+        retries.note_refused(7, 1, GateClass::Write);
         assert_eq!(retries.take_refused(8, 2, |_, _| true), []);
     }
 
     #[test]
     fn classes_are_apart() {
         let mut retries = with(0);
-        retries.note_refused(7, 1, Class::Read);
-        retries.note_refused(7, 1, Class::Publish);
-        retries.note_refused(7, 1, Class::Publish);
-        let both = [(1, Class::Read), (1, Class::Publish)];
+        retries.note_refused(7, 1, GateClass::Read);
+        retries.note_refused(7, 1, GateClass::Publish);
+        retries.note_refused(7, 1, GateClass::Publish);
+        let both = [(1, GateClass::Read), (1, GateClass::Publish)];
         assert_eq!(retries.take_refused(7, 2, |_, _| true), both);
     }
 }

@@ -5,7 +5,7 @@ use crate::cluster::SLOTS;
 use crate::hash::IntMap;
 
 use super::migration::Migration;
-use super::policy::Class;
+use super::policy::GateClass;
 use super::{Held, HoldMeta, Holds};
 
 /// Node index of a slot without a node.
@@ -126,7 +126,7 @@ impl<T: HoldMeta> SlotTable<T> {
         for slot in changed {
             if self.holds.contains(slot) {
                 let paid = is_news(slot);
-                for class in Class::ALL {
+                for class in GateClass::ALL {
                     self.holds.hurry(slot, class, now, paid);
                 }
             }
@@ -204,7 +204,7 @@ impl<T: HoldMeta> SlotTable<T> {
     pub fn outage(
         &self,
         slot: u16,
-        class: Class,
+        class: GateClass,
         unreached: impl Fn(u16) -> Option<u64>,
     ) -> Option<Outage> {
         if let Some(&(since, last)) = self.orphans.get(&slot) {
@@ -227,14 +227,14 @@ mod tests {
     use crate::dest::ClientId;
 
     #[derive(Debug)]
-    struct Command(Class);
+    struct Command(GateClass);
 
     impl HoldMeta for Command {
         fn started(&self) -> u64 {
             0
         }
 
-        fn class(&self) -> Class {
+        fn class(&self) -> GateClass {
             self.0
         }
     }
@@ -261,7 +261,7 @@ mod tests {
     }
 
     fn command() -> Held<Command> {
-        Held { meta: Command(Class::Write), frame: vec![0] }
+        Held { meta: Command(GateClass::Write), frame: vec![0] }
     }
 
     #[test]
@@ -390,10 +390,11 @@ mod tests {
         let mut slots = slots();
         slots.hold(9, 5);
         slots.holds.push_fresh(9, LANE, command());
-        assert!(slots.holds.close(9, Class::Write, 5, |_| 1_000));
-        assert!(slots.holds.wait_at_gate(9, Class::Write, LANE));
-        let next =
-            |slots: &mut SlotTable<Command>| slots.holds.gate_next(9, Class::Write, 6, |_| false);
+        assert!(slots.holds.close(9, GateClass::Write, 5, |_| 1_000));
+        assert!(slots.holds.wait_at_gate(9, GateClass::Write, LANE));
+        let next = |slots: &mut SlotTable<Command>| {
+            slots.holds.gate_next(9, GateClass::Write, 6, |_| false)
+        };
         assert_eq!(next(&mut slots), super::super::GateNext::At(1_005));
         give(&mut slots, 10, 6);
         assert_eq!(next(&mut slots), super::super::GateNext::At(1_005), "the same owner");
@@ -407,17 +408,17 @@ mod tests {
         let mut slots = slots();
         slots.hold(9, 5);
         slots.holds.push_fresh(9, LANE, command());
-        slots.holds.close(9, Class::Write, 5, |_| 1_000);
-        slots.holds.wait_at_gate(9, Class::Write, LANE);
+        slots.holds.close(9, GateClass::Write, 5, |_| 1_000);
+        slots.holds.wait_at_gate(9, GateClass::Write, LANE);
         let all = std::iter::repeat_n(Some(1), usize::from(SLOTS));
         slots.set_owners(all, vec![1], 6, |_| false, |_| None);
         let go = super::super::GateNext::Try { lane: LANE, paid: false };
-        assert_eq!(slots.holds.gate_next(9, Class::Write, 6, |_| false), go);
+        assert_eq!(slots.holds.gate_next(9, GateClass::Write, 6, |_| false), go);
     }
 
     fn cause(
         slots: &SlotTable<Command>,
-        class: Class,
+        class: GateClass,
         unreached: Option<u64>,
     ) -> Option<OutageCause> {
         slots.outage(9, class, |_| unreached).map(|outage| outage.cause)
@@ -425,7 +426,7 @@ mod tests {
 
     #[test]
     fn a_slot_with_a_primary_that_is_reached_has_no_outage() {
-        assert_eq!(slots().outage(9, Class::Write, |_| None), None);
+        assert_eq!(slots().outage(9, GateClass::Write, |_| None), None);
     }
 
     #[test]
@@ -433,7 +434,7 @@ mod tests {
         let mut slots = slots();
         orphan(&mut slots, 70, None);
         orphan(&mut slots, 90, None);
-        let outage = slots.outage(9, Class::Write, |_| None).unwrap();
+        let outage = slots.outage(9, GateClass::Write, |_| None).unwrap();
         assert_eq!(outage, Outage { since: 70, primary: Some(0), cause: OutageCause::NoPrimary });
     }
 
@@ -441,14 +442,14 @@ mod tests {
     fn an_orphan_whose_primary_was_not_reached_is_one_since_then() {
         let mut slots = slots();
         orphan(&mut slots, 70, Some(30));
-        assert_eq!(slots.outage(9, Class::Read, |_| None).unwrap().since, 30);
+        assert_eq!(slots.outage(9, GateClass::Read, |_| None).unwrap().since, 30);
     }
 
     #[test]
     fn a_slot_that_never_had_a_primary_names_none() {
         let mut slots: SlotTable<Command> = SlotTable::default();
         orphan(&mut slots, 70, None);
-        assert_eq!(slots.outage(9, Class::Read, |_| None).unwrap().primary, None);
+        assert_eq!(slots.outage(9, GateClass::Read, |_| None).unwrap().primary, None);
     }
 
     #[test]
@@ -456,12 +457,12 @@ mod tests {
         let mut slots = slots();
         orphan(&mut slots, 70, None);
         give(&mut slots, 10, 80);
-        assert_eq!(cause(&slots, Class::Write, None), None);
+        assert_eq!(cause(&slots, GateClass::Write, None), None);
     }
 
     #[test]
     fn a_primary_that_is_not_reached_is_an_outage() {
-        let outage = slots().outage(9, Class::Write, |_| Some(30)).unwrap();
+        let outage = slots().outage(9, GateClass::Write, |_| Some(30)).unwrap();
         assert_eq!(outage, Outage { since: 30, primary: Some(0), cause: OutageCause::NotReached });
     }
 
@@ -469,11 +470,11 @@ mod tests {
     fn a_slot_that_is_refused_is_an_outage_for_what_is_refused() {
         let mut slots = slots();
         slots.hold(9, 5);
-        slots.holds.close(9, Class::Write, 5, |_| 1_000);
+        slots.holds.close(9, GateClass::Write, 5, |_| 1_000);
         slots.refused(9, "CLUSTERDOWN".into());
         let refused = Some(OutageCause::Refused("CLUSTERDOWN".into()));
-        assert_eq!(cause(&slots, Class::Write, None), refused);
-        assert_eq!(cause(&slots, Class::Read, None), None);
-        assert_eq!(cause(&slots, Class::Write, Some(1)), Some(OutageCause::NotReached));
+        assert_eq!(cause(&slots, GateClass::Write, None), refused);
+        assert_eq!(cause(&slots, GateClass::Read, None), None);
+        assert_eq!(cause(&slots, GateClass::Write, Some(1)), Some(OutageCause::NotReached));
     }
 }

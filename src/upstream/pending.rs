@@ -7,7 +7,7 @@ use crate::buf::with_copy;
 use crate::cluster::NO_SLOT;
 use crate::command::CommandId;
 use crate::dest::{ClientId, Dest};
-use crate::placement::{Class, HoldMeta, Redirection, Work};
+use crate::placement::{GateClass, HoldMeta, Redirection, Work};
 use crate::route::flag;
 
 /// One command in an upstream connection's queue. Its bytes are in the connection's
@@ -46,11 +46,11 @@ pub struct Pending {
 
 impl Pending {
     /// The class of commands that a node refuses or serves together with it.
-    pub fn class(&self) -> Class {
+    pub fn class(&self) -> GateClass {
         match self.flags {
-            flags if flags & flag::READ_ONLY != 0 => Class::Read,
-            flags if flags & flag::PUBLISHES != 0 && self.before == 0 => Class::Publish,
-            _ => Class::Write,
+            flags if flags & flag::READ_ONLY != 0 => GateClass::Read,
+            flags if flags & flag::PUBLISHES != 0 && self.before == 0 => GateClass::Publish,
+            _ => GateClass::Write,
         }
     }
 
@@ -159,7 +159,7 @@ impl HoldMeta for Waiting {
         self.pending.started
     }
 
-    fn class(&self) -> Class {
+    fn class(&self) -> GateClass {
         self.pending.class()
     }
 }
