@@ -13,7 +13,7 @@ use crate::users::OWN_REALM;
 use crate::dest::{ClientId, Dest};
 use crate::hash::{IntMap, IntSet};
 use crate::nodes::{Node, Nodes};
-use crate::placement::{Choice, Moment, ReadTo, choose, is_unreachable, seat};
+use crate::placement::{Choice, ReadContext, ReadTo, affinity, choose, is_unreachable};
 use crate::upstream::{Pending, State, Upstream};
 
 /// A read that has been tried so often waits for its primary.
@@ -94,8 +94,8 @@ impl Clients {
             let latency = nodes.list.get(usize::from(node)).map(|node| node.latency);
             latency.unwrap_or_default().speed(waiting, core.now)
         };
-        let seat = seat(client, slot);
-        let moment = Moment { primary, reached: &reached, speed: &speed, seat };
+        let affinity = affinity(client, slot);
+        let moment = ReadContext { primary, reached: &reached, speed: &speed, affinity };
         let choice = choose(from, readable, &moment);
         if from == ReadFrom::LowestLatency {
             let node = match choice {

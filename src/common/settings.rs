@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::backoff::Backoff;
-use crate::placement::Wishes;
+use crate::placement::ReadPreferences;
 use crate::resp::RequestLimits;
 use crate::stream::Stream;
 
@@ -44,7 +44,7 @@ pub(crate) struct Settings {
     pub(crate) subscriber_soft: usize,
     pub(crate) subscriber_soft_time: u64,
     pub on_gap: OnGap,
-    pub reads: Wishes,
+    pub reads: ReadPreferences,
     /// Replies are measured for `reads`.
     pub(crate) measures: bool,
     /// How many workers there are, at least 1.
@@ -119,7 +119,7 @@ impl Settings {
             subscriber_soft_time: micros(config.pubsub.output_soft_time),
             on_gap: config.pubsub.on_gap,
             upstream_in_flight: config.limits.upstream_in_flight,
-            reads: Wishes::new(config),
+            reads: ReadPreferences::new(config),
             measures: config.read_from == ReadFrom::LowestLatency,
             workers,
             memory: config.limits.memory.bytes() / workers,

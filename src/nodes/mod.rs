@@ -14,7 +14,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use crate::cluster::{Health, Identity, Snapshot};
-use crate::placement::{Latency, Readable, Retries, SlotTable};
+use crate::placement::{Latency, ReadCandidates, Retries, SlotTable};
 use crate::upstream::{Upstream, Waiting};
 
 /// A node as this worker reaches it. Kept by address, never removed from its place while
@@ -84,7 +84,7 @@ pub(crate) struct Placement {
 /// Whom reads may go to.
 pub(crate) struct Reads {
     /// By shard of the snapshot: whom reads may go to.
-    pub(crate) readable: Vec<Readable>,
+    pub(crate) readable: Vec<ReadCandidates>,
     /// From which that was made, beside the snapshot.
     pub health: Arc<Health>,
     /// Control was told to look at replicas.

@@ -8,7 +8,7 @@ use crate::nodes::Nodes;
 use crate::route::flag;
 
 use crate::cluster::{Health, NO_SLOT};
-use crate::placement::{Readable, is_unreachable};
+use crate::placement::{ReadCandidates, is_unreachable};
 use crate::upstream::{ConnectionEnd, Pending, Upstream};
 
 impl Nodes {
@@ -38,7 +38,12 @@ impl Nodes {
             let online = shard.replicas.iter().filter_map(|&i| node(i)).filter(|n| n.is_online());
             let replicas: Vec<_> = online.map(|n| (self.node_at(&n.addr, core), &n.addr)).collect();
             let wishes = &core.settings.reads;
-            all.push(Readable::new(wishes, &self.reads.health, primary, replicas.into_iter()));
+            all.push(ReadCandidates::new(
+                wishes,
+                &self.reads.health,
+                primary,
+                replicas.into_iter(),
+            ));
         }
         self.reads.readable = all;
     }

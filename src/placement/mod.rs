@@ -27,7 +27,8 @@ pub use policy::{
 };
 pub use refusal::{Redirection, Refusal};
 pub use replica_choice::{
-    Choice, Latency, Moment, ReadTo, Readable, Speed, Wishes, choose, is_unreachable, seat,
+    Choice, Latency, ReadCandidates, ReadContext, ReadPreferences, ReadTo, Speed, affinity, choose,
+    is_unreachable,
 };
 pub use retries::{Allowance, Retries};
 pub use slot_table::{Outage, OutageCause, SlotTable};

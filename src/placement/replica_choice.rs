@@ -7,9 +7,9 @@ use crate::config::{Config, InFailover, ReadFrom};
 /// become faster. Microseconds.
 const PROBE_AFTER: u64 = 1_000_000;
 /// Nodes count as equal to the fastest one if they are slower by at most these microseconds …
-const AS_GOOD_BY: u64 = 100;
+const LATENCY_MARGIN: u64 = 100;
 /// … plus the fastest one's latency divided by this.
-const AS_GOOD_PART: u64 = 4;
+const LATENCY_MARGIN_DIVISOR: u64 = 4;
 /// Weight of one measurement in the mean: one part in this many.
 const WEIGHT: u64 = 8;
 
@@ -38,7 +38,7 @@ impl ReadTo {
 
 /// The configuration of reads.
 #[derive(Debug, Clone)]
-pub struct Wishes {
+pub struct ReadPreferences {
     /// `read_from`.
     pub from: ReadFrom,
     /// `zone`; empty if unknown.
@@ -48,11 +48,11 @@ pub struct Wishes {
     pub in_failover: bool,
 }
 
-impl Wishes {
+impl ReadPreferences {
     /// Takes the settings from the configuration.
     pub fn new(config: &Config) -> Self {
         let in_failover = config.replicas.in_failover == InFailover::Read;
-        Wishes { from: config.read_from, zone: config.zone.clone(), in_failover }
+        ReadPreferences { from: config.read_from, zone: config.zone.clone(), in_failover }
     }
 
     /// Whether reads of clients that have not sent READONLY may go to replicas.
@@ -72,7 +72,7 @@ impl Wishes {
 
 /// The nodes of a shard that can be read from, as indexes into the worker's nodes.
 #[derive(Debug, Default)]
-pub struct Readable {
+pub struct ReadCandidates {
     /// The primary is in slotway's zone.
     primary_near: bool,
     /// Replicas that can be read from.
@@ -84,20 +84,21 @@ pub struct Readable {
     orphans: Vec<u16>,
 }
 
-impl Readable {
+impl ReadCandidates {
     /// Sorts the shard's online replicas by their health. A node whose health is not known yet
     /// counts as fit.
     pub fn new<'a>(
-        wishes: &Wishes,
+        preferences: &ReadPreferences,
         health: &Health,
         primary: Option<&NodeAddr>,
         replicas: impl Iterator<Item = (u16, &'a NodeAddr)>,
     ) -> Self {
         let near = |addr: &NodeAddr| {
             let zone = health.get(addr).and_then(|node| node.zone.as_deref());
-            !wishes.zone.is_empty() && zone == Some(&*wishes.zone)
+            !preferences.zone.is_empty() && zone == Some(&*preferences.zone)
         };
-        let mut all = Readable { primary_near: primary.is_some_and(near), ..Readable::default() };
+        let mut all =
+            ReadCandidates { primary_near: primary.is_some_and(near), ..ReadCandidates::default() };
         for (node, addr) in replicas {
             match health.get(addr).and_then(|node| node.unfit) {
                 None => {
@@ -124,15 +125,15 @@ pub enum Choice {
 }
 
 /// The state of the shard at the time of the choice.
-pub struct Moment<'a> {
+pub struct ReadContext<'a> {
     /// The shard's primary, if it is reachable.
     pub primary: Option<u16>,
     /// Whether a replica is reachable: it is not waiting for its next connection attempt.
     pub reached: &'a dyn Fn(u16) -> bool,
     /// The latency of a node.
     pub speed: &'a dyn Fn(u16) -> Speed,
-    /// Spreads reads over nodes: see [`seat`].
-    pub seat: usize,
+    /// Spreads reads over nodes: see [`affinity`].
+    pub affinity: usize,
 }
 
 /// The latency of a node, as far as it is known.
@@ -141,15 +142,15 @@ pub enum Speed {
     /// The mean latency in microseconds.
     Micros(u64),
     /// Unknown or outdated, and due for a probe.
-    ToBeSeen,
+    ProbeDue,
     /// Unknown, with a probe under way.
     Unknown,
 }
 
 /// Chooses the node for a read of `shard`.
-pub fn choose(from: ReadFrom, shard: &Readable, now: &Moment<'_>) -> Choice {
+pub fn choose(from: ReadFrom, shard: &ReadCandidates, now: &ReadContext<'_>) -> Choice {
     let replica = |nodes: &[u16], to: ReadTo| {
-        let node = pick(nodes, now.seat, now.reached)?;
+        let node = pick(nodes, now.affinity, now.reached)?;
         Some(Choice::Replica(node, to))
     };
     let fit = || replica(&shard.fit, ReadTo::Replica);
@@ -180,16 +181,16 @@ pub fn choose(from: ReadFrom, shard: &Readable, now: &Moment<'_>) -> Choice {
     chosen.or_else(orphan).unwrap_or(Choice::Primary(last))
 }
 
-/// The node at position `seat`, or the next one that is reachable.
-fn pick(nodes: &[u16], seat: usize, reached: &dyn Fn(u16) -> bool) -> Option<u16> {
-    let first = seat.checked_rem(nodes.len())?;
+/// The node at position `affinity`, or the next one that is reachable.
+fn pick(nodes: &[u16], affinity: usize, reached: &dyn Fn(u16) -> bool) -> Option<u16> {
+    let first = affinity.checked_rem(nodes.len())?;
     let in_turn = nodes.iter().cycle().skip(first).take(nodes.len());
     in_turn.copied().find(|&node| reached(node))
 }
 
 /// Any node of the shard: with equal shares for the primary and each replica.
-fn one_of_all(shard: &Readable, now: &Moment<'_>) -> Choice {
-    let place = now.seat % (shard.fit.len() + 1);
+fn one_of_all(shard: &ReadCandidates, now: &ReadContext<'_>) -> Choice {
+    let place = now.affinity % (shard.fit.len() + 1);
     let replica = match place < shard.fit.len() {
         true => pick(&shard.fit, place, now.reached),
         false => None,
@@ -202,7 +203,7 @@ fn one_of_all(shard: &Readable, now: &Moment<'_>) -> Choice {
 
 /// A node that is due for a probe, otherwise one of those that are as good as the fastest. `None`:
 /// no node is reachable.
-fn fastest(shard: &Readable, now: &Moment<'_>) -> Option<Choice> {
+fn fastest(shard: &ReadCandidates, now: &ReadContext<'_>) -> Option<Choice> {
     let all = || {
         let replicas = shard.fit.iter().copied().filter(|&node| (now.reached)(node));
         now.primary.into_iter().chain(replicas)
@@ -212,21 +213,21 @@ fn fastest(shard: &Readable, now: &Moment<'_>) -> Option<Choice> {
         count += 1;
         match (now.speed)(node) {
             Speed::Micros(micros) => best = Some(best.map_or(micros, |best| best.min(micros))),
-            Speed::ToBeSeen => return Some(in_shard(node, now)),
+            Speed::ProbeDue => return Some(in_shard(node, now)),
             Speed::Unknown => {}
         }
     }
-    let limit = best.map(|best| best + best / AS_GOOD_PART + AS_GOOD_BY);
+    let limit = best.map(|best| best + best / LATENCY_MARGIN_DIVISOR + LATENCY_MARGIN);
     let good = |node: &u16| match (limit, (now.speed)(*node)) {
         (Some(limit), Speed::Micros(micros)) => micros <= limit,
         (limit, _) => limit.is_none(),
     };
     let count = limit.map_or(count, |_| all().filter(good).count());
-    let nth = now.seat.checked_rem(count)?;
+    let nth = now.affinity.checked_rem(count)?;
     all().filter(good).nth(nth).map(|node| in_shard(node, now))
 }
 
-fn in_shard(node: u16, now: &Moment<'_>) -> Choice {
+fn in_shard(node: u16, now: &ReadContext<'_>) -> Choice {
     match Some(node) == now.primary {
         true => Choice::Primary(ReadTo::Primary),
         false => Choice::Replica(node, ReadTo::Replica),
@@ -235,7 +236,7 @@ fn in_shard(node: u16, now: &Moment<'_>) -> Choice {
 
 /// A number that spreads reads over nodes: always the same for one client and slot, which therefore
 /// keep reading from one node.
-pub fn seat(client: usize, slot: u16) -> usize {
+pub fn affinity(client: usize, slot: u16) -> usize {
     let mixed = ((client as u64) << 16 | u64::from(slot)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     (mixed >> 33) as usize
 }
@@ -269,7 +270,7 @@ impl Latency {
     pub fn speed(&self, waiting: u64, now: u64) -> Speed {
         let old = self.mean == 0 || now.saturating_sub(self.at) > PROBE_AFTER;
         if old && self.asked.is_none_or(|asked| now.saturating_sub(asked) > PROBE_AFTER) {
-            return Speed::ToBeSeen;
+            return Speed::ProbeDue;
         }
         match self.mean {
             0 => Speed::Unknown,
@@ -298,28 +299,33 @@ mod tests {
     }
 
     /// A shard with primary 0 and replicas 1 to 3. Each node's health: why it is unfit, zone.
-    fn shard(health: [(Option<Unfit>, &str); 4]) -> Readable {
-        let wishes = Wishes { from: ReadFrom::Zone, zone: "z".into(), in_failover: false };
+    fn shard(health: [(Option<Unfit>, &str); 4]) -> ReadCandidates {
+        let preferences =
+            ReadPreferences { from: ReadFrom::Zone, zone: "z".into(), in_failover: false };
         let health: Health = (0..)
             .zip(health)
             .map(|(i, (unfit, zone))| (addr(i), NodeHealth { unfit, zone: Some(zone.into()) }))
             .collect();
         let replicas = [addr(1), addr(2), addr(3)];
-        Readable::new(&wishes, &health, Some(&addr(0)), (1..).zip(&replicas))
+        ReadCandidates::new(&preferences, &health, Some(&addr(0)), (1..).zip(&replicas))
     }
 
     /// The distinct choices for 3000 clients, sorted; asserts that they are evenly distributed.
     fn chosen(
         from: ReadFrom,
-        shard: &Readable,
+        shard: &ReadCandidates,
         primary: Option<u16>,
         reached: impl Fn(u16) -> bool,
         speed: impl Fn(u16) -> Speed,
     ) -> Vec<Choice> {
         let mut count: Vec<(Choice, usize)> = Vec::new();
         for client in 0..3000 {
-            let moment =
-                Moment { primary, reached: &reached, speed: &speed, seat: seat(client, 7) };
+            let moment = ReadContext {
+                primary,
+                reached: &reached,
+                speed: &speed,
+                affinity: affinity(client, 7),
+            };
             let choice = choose(from, shard, &moment);
             match count.iter_mut().find(|(c, _)| *c == choice) {
                 Some((_, n)) => *n += 1,
@@ -406,7 +412,7 @@ mod tests {
         assert_eq!(chosen(from, &s, Some(0), all, by([200, 9000, 3000, 3500])), [P]);
         assert_eq!(chosen(from, &s, None, |n| n != 2, by([1, 9000, 300, 3500])), [r(3)]);
         assert_eq!(chosen(from, &s, None, |_| false, same), [LAST]);
-        let unseen = |n: u16| if n == 3 { Speed::ToBeSeen } else { Speed::Micros(1) };
+        let unseen = |n: u16| if n == 3 { Speed::ProbeDue } else { Speed::Micros(1) };
         assert_eq!(chosen(from, &s, Some(0), all, unseen), [r(3)]);
         let unknown = |n: u16| if n == 3 { Speed::Unknown } else { Speed::Micros(1) };
         assert_eq!(chosen(from, &s, Some(0), all, unknown), [P, r(1), r(2)]);
@@ -417,7 +423,7 @@ mod tests {
     fn latency_follows_and_is_looked_at_again() {
         let mut latency = Latency::default();
         let mut now = 5_000_000;
-        assert_eq!(latency.speed(0, now), Speed::ToBeSeen);
+        assert_eq!(latency.speed(0, now), Speed::ProbeDue);
         latency.ask(now);
         assert_eq!(latency.speed(0, now), Speed::Unknown);
         latency.measured(800, now);
@@ -428,7 +434,7 @@ mod tests {
         }
         assert!(matches!(latency.speed(0, now), Speed::Micros(195..=210)));
         now += PROBE_AFTER + 1;
-        assert_eq!(latency.speed(0, now), Speed::ToBeSeen, "not measured for long");
+        assert_eq!(latency.speed(0, now), Speed::ProbeDue, "not measured for long");
         latency.ask(now);
         assert!(matches!(latency.speed(0, now), Speed::Micros(195..=210)), "once");
         latency.measured(900, now);
@@ -456,10 +462,11 @@ mod tests {
 
     #[test]
     fn reads_go_elsewhere_where_it_is_wished_for() {
-        let wishes = |from, in_failover| Wishes { from, zone: String::new(), in_failover };
-        assert!(!wishes(ReadFrom::Primary, false).any());
-        assert!(wishes(ReadFrom::Primary, true).any());
-        assert!(wishes(ReadFrom::Any, false).any());
-        assert!(wishes(ReadFrom::Any, true).any());
+        let preferences =
+            |from, in_failover| ReadPreferences { from, zone: String::new(), in_failover };
+        assert!(!preferences(ReadFrom::Primary, false).any());
+        assert!(preferences(ReadFrom::Primary, true).any());
+        assert!(preferences(ReadFrom::Any, false).any());
+        assert!(preferences(ReadFrom::Any, true).any());
     }
 }
