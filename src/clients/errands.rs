@@ -12,7 +12,7 @@ use crate::placement::GateClass;
 use crate::client::{Paused, Watch};
 use crate::common::clock::{Job, Timer};
 use crate::dest::{ClientId, Dest};
-use crate::ops::{Errand, Kind};
+use crate::ops::{Errand, ErrandKind};
 use crate::resp::{Args, Protocol, RequestProgress, scan_request, write};
 
 /// A timer outlives its errand. One that may wait for an hour and is answered at once, over and
@@ -27,7 +27,7 @@ impl Clients {
     pub(crate) fn end_handed_on(&mut self, client: ClientId, seq: u32, core: &mut Core) {
         let lent = self.slab.get(client.at()).and_then(|c| c.lent.as_ref());
         let errand = lent.and_then(|lent| lent.errand.as_ref());
-        if errand.is_some_and(|errand| errand.kind == Kind::Emulated) {
+        if errand.is_some_and(|errand| errand.kind == ErrandKind::Emulated) {
             self.end_errand(client, seq, core);
         }
     }
@@ -115,7 +115,7 @@ impl Clients {
         };
         core.stats.outcome_unknown += u64::from(!was_unknown && failure.is_outcome_unknown());
         self.end_errand(client, seq, core);
-        if let Kind::Check { .. } = kind {
+        if let ErrandKind::Check { .. } = kind {
             self.drop_transaction(index, nodes, core);
         }
         let dest = Dest::client(client, seq);
@@ -153,8 +153,9 @@ impl Clients {
             let errand = c.lent.as_ref().and_then(|l| l.errand.as_ref());
             c.peer_closed
                 && c.paused == Paused::Command
-                && errand
-                    .is_some_and(|e| matches!(e.kind, Kind::Block | Kind::Join) || e.time.is_some())
+                && errand.is_some_and(|e| {
+                    matches!(e.kind, ErrandKind::Block | ErrandKind::Join) || e.time.is_some()
+                })
         })
     }
 

@@ -16,7 +16,7 @@ use crate::upstream::ConnectionEnd;
 
 use crate::dest::{ClientId, Dest};
 use crate::operations::{NOBODY, Operations};
-use crate::ops::{AfterRefusedErrand, Errand, Kind};
+use crate::ops::{AfterRefusedErrand, Errand, ErrandKind};
 use crate::placement::{GateClass, Redirection, Refusal, Retry, Scope};
 use crate::route::{wait_time, with_time_left};
 
@@ -33,7 +33,7 @@ impl Operations {
         if base.clients.slab.get(index).is_some_and(|c| !c.is_drained()) {
             return base.clients.pause_until_replied(index, base.core);
         }
-        self.start_errand(index, Kind::Block, command, slot, frame.to_vec(), base);
+        self.start_errand(index, ErrandKind::Block, command, slot, frame.to_vec(), base);
         Flow::Next
     }
 
@@ -41,7 +41,7 @@ impl Operations {
     pub(crate) fn start_errand(
         &mut self,
         index: usize,
-        kind: Kind,
+        kind: ErrandKind,
         command: CommandId,
         slot: u16,
         frame: Vec<u8>,
@@ -51,7 +51,7 @@ impl Operations {
         let args = requests::scan(&frame, &base.core.settings.accepted, &mut ranges);
         // Of a command that does not say that it blocks nothing is a waiting time.
         let says = base.core.router.table().get(command).may_block();
-        let time = if kind == Kind::Block && says { wait_time(&args) } else { None };
+        let time = if kind == ErrandKind::Block && says { wait_time(&args) } else { None };
         // Its own time and the deadline of every command; for ever is for ever.
         let own = match time {
             Some(time) => time.micros,
@@ -95,7 +95,7 @@ impl Operations {
         };
         // WATCH of more keys of a slot that is watched already, on a connection that was lost:
         // what was watched there may have changed, and EXEC will say so.
-        if errand.kind == Kind::Watch && watching == Some(None) {
+        if errand.kind == ErrandKind::Watch && watching == Some(None) {
             let dest = Dest::client(me, seq);
             base.clients.end_errand(me, seq, base.core);
             return base.clients.deliver_own(dest, b"+OK\r\n", base.core);
@@ -156,10 +156,11 @@ impl Operations {
         let current = |c: &&mut crate::client::Client| c.generation == me.generation && !c.gone;
         let Some(client) = base.clients.slab.get_mut(me.at()).filter(current) else { return };
         let errand = client.lent.as_ref().and_then(|l| l.errand.as_ref());
-        let waits = |e: &&Errand| e.seq == seq && (e.kind == Kind::Join || e.upstream.is_none());
+        let waits =
+            |e: &&Errand| e.seq == seq && (e.kind == ErrandKind::Join || e.upstream.is_none());
         let Some(errand) = errand.filter(waits) else { return };
         let (kind, slot) = (errand.kind, errand.slot);
-        if kind != Kind::Join {
+        if kind != ErrandKind::Join {
             if let Some(failure) = base.nodes.without_primary(slot, GateClass::Write, base.core) {
                 base.core.stats.no_primary += 1;
                 return base.clients.fail_errand(me, seq, failure, base.nodes, base.core);
@@ -172,7 +173,7 @@ impl Operations {
             return;
         }
         match kind {
-            Kind::Join => self.send_join(me.at(), base),
+            ErrandKind::Join => self.send_join(me.at(), base),
             _ => self.send_errand(me.at(), None, base),
         }
     }

@@ -13,7 +13,7 @@ use crate::operations::Operations;
 use crate::resp::Args;
 
 use crate::dest::{ClientId, Dest};
-use crate::ops::{Errand, Kind};
+use crate::ops::{Errand, ErrandKind};
 use crate::route::{Merge, wait_time};
 
 pub(crate) const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
@@ -35,7 +35,7 @@ impl Operations {
             (Some(_), Some(time)) => time.micros,
             _ => Some(0),
         };
-        let mut errand = Errand::new(Kind::Fleet, command, slot, Vec::new(), core.now);
+        let mut errand = Errand::new(ErrandKind::Fleet, command, slot, Vec::new(), core.now);
         errand.time = time;
         let to = clients.begin_errand(index, errand, own, core)?;
         let g = self.gathering_for(index, command, merge, to, clients, core)?;

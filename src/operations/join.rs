@@ -12,7 +12,7 @@ use crate::resp::reply::error_text;
 
 use crate::dest::{ClientId, Dest};
 use crate::errors::{Failure, Unanswered};
-use crate::ops::{Errand, KeyLists, Kind};
+use crate::ops::{Errand, ErrandKind, KeyLists};
 use crate::placement::{
     AfterLoss, AfterRefusal, GateClass, Phase, Refusal, Work, after_loss, after_refusal,
 };
@@ -40,7 +40,7 @@ impl Operations {
         if base.clients.slab.get(index).is_some_and(|c| !c.is_drained()) {
             return base.clients.pause_until_replied(index, base.core);
         }
-        let errand = Errand::new(Kind::Join, command, NO_SLOT, frame.to_vec(), base.core.now);
+        let errand = Errand::new(ErrandKind::Join, command, NO_SLOT, frame.to_vec(), base.core.now);
         base.clients.begin_errand(index, errand, Some(0), base.core);
         self.send_join(index, base);
         Flow::Next

@@ -15,7 +15,7 @@ use crate::route::Merge;
 use crate::cluster::{NO_SLOT, slot_of};
 use crate::command::{CommandId, key_positions};
 use crate::dest::{ClientId, Dest};
-use crate::ops::{Errand, Kind};
+use crate::ops::{Errand, ErrandKind};
 use crate::resp::{Args, Protocol, write};
 
 const CLIENT_INFO: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$4\r\nINFO\r\n";
@@ -58,7 +58,7 @@ impl Operations {
                 self.watch_slots(index, command, &slots, base);
             }
             [first, ..] => {
-                self.start_errand(index, Kind::Watch, command, first.0, frame.to_vec(), base);
+                self.start_errand(index, ErrandKind::Watch, command, first.0, frame.to_vec(), base);
             }
             [] => {}
         }
@@ -148,7 +148,7 @@ impl Operations {
         let watch = lent.and_then(|l| l.watches.pop());
         let asking = watch.as_ref().is_some_and(|w| w.asking);
         let Some((slot, Some(u))) = watch.map(|w| (w.slot, w.upstream)) else { return };
-        let mut errand = Errand::new(Kind::Exec, command, slot, Vec::new(), base.core.now);
+        let mut errand = Errand::new(ErrandKind::Exec, command, slot, Vec::new(), base.core.now);
         errand.upstream = Some(u);
         let Some(dest) = base.clients.begin_errand(index, errand, Some(0), base.core) else {
             return;
@@ -179,7 +179,7 @@ impl Operations {
         let Some(lent) = client.lent.as_mut() else { return Flow::Next };
         let all: Vec<usize> = lent.watches.iter().filter_map(|w| w.upstream).collect();
         let protocol = client.session.protocol;
-        let kind = Kind::Check { left: all.len(), changed: false };
+        let kind = ErrandKind::Check { left: all.len(), changed: false };
         let errand = Errand::new(kind, command, NO_SLOT, Vec::new(), base.core.now);
         let Some(dest) = base.clients.begin_errand(index, errand, Some(0), base.core) else {
             return Flow::Stop;

@@ -12,7 +12,7 @@ use crate::route::WaitTime;
 
 /// Kinds of errands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ErrandKind {
     /// A command that may block.
     Block,
     /// WATCH.
@@ -38,7 +38,7 @@ pub enum Kind {
 #[derive(Debug)]
 pub struct Errand {
     /// What the errand is for.
-    pub kind: Kind,
+    pub kind: ErrandKind,
     /// Number of its reply in the client's queue.
     pub seq: u32,
     /// Index in the command table.
@@ -89,7 +89,7 @@ pub enum AfterRefusedErrand {
 
 impl Errand {
     /// An errand that starts at `now` and has no reply number yet.
-    pub fn new(kind: Kind, command: CommandId, slot: u16, frame: Vec<u8>, now: u64) -> Self {
+    pub fn new(kind: ErrandKind, command: CommandId, slot: u16, frame: Vec<u8>, now: u64) -> Self {
         Errand {
             kind,
             seq: 0,
@@ -113,12 +113,12 @@ impl Errand {
     /// The errand as the retry policy sees it. `reads`: the command only reads.
     pub fn work(&self, reads: bool) -> Work {
         match self.kind {
-            Kind::Block => Work::Blocking { reads, repeatable: self.repeatable },
-            Kind::Watch => Work::Watch,
-            Kind::Exec => Work::Exec,
-            Kind::Check { .. } => Work::WatchCheck,
-            Kind::Join => Work::KeyList { begun: false },
-            Kind::Fleet | Kind::Emulated => Work::DedicatedPart,
+            ErrandKind::Block => Work::Blocking { reads, repeatable: self.repeatable },
+            ErrandKind::Watch => Work::Watch,
+            ErrandKind::Exec => Work::Exec,
+            ErrandKind::Check { .. } => Work::WatchCheck,
+            ErrandKind::Join => Work::KeyList { begun: false },
+            ErrandKind::Fleet | ErrandKind::Emulated => Work::DedicatedPart,
         }
     }
 
@@ -188,7 +188,7 @@ impl Errand {
 
     /// Whether it waits as long as its client has asked it to.
     pub fn is_blocking(&self) -> bool {
-        self.kind == Kind::Block || self.time.is_some()
+        self.kind == ErrandKind::Block || self.time.is_some()
     }
 }
 
@@ -198,7 +198,7 @@ mod tests {
 
     const SLOT: u16 = 7;
 
-    fn errand(kind: Kind) -> Errand {
+    fn errand(kind: ErrandKind) -> Errand {
         Errand::new(kind, CommandId(1), SLOT, b"x".to_vec(), 100)
     }
 
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_noted() {
-        let mut errand = errand(Kind::Block);
+        let mut errand = errand(ErrandKind::Block);
         errand.upstream = Some(3);
         refuse(&mut errand, Retry::Now, Scope::Keys);
         assert_eq!((errand.upstream, errand.tries), (None, 1));
@@ -223,15 +223,15 @@ mod tests {
 
     #[test]
     fn a_redirection_to_a_known_node_is_followed() {
-        let now = refuse(&mut errand(Kind::Block), Retry::Now, Scope::Keys);
+        let now = refuse(&mut errand(ErrandKind::Block), Retry::Now, Scope::Keys);
         assert_eq!(now, AfterRefusedErrand::SendToOwner);
-        let asking = refuse(&mut errand(Kind::Block), Retry::Asking, Scope::Keys);
+        let asking = refuse(&mut errand(ErrandKind::Block), Retry::Asking, Scope::Keys);
         assert_eq!(asking, AfterRefusedErrand::SendToNamed);
     }
 
     #[test]
     fn a_redirection_without_keys_is_followed_to_the_node_that_was_named() {
-        let mut errand = errand(Kind::Block);
+        let mut errand = errand(ErrandKind::Block);
         errand.slot = NO_SLOT;
         let now = refuse(&mut errand, Retry::Now, Scope::Keys);
         assert_eq!(now, AfterRefusedErrand::SendToNamed);
@@ -239,21 +239,21 @@ mod tests {
 
     #[test]
     fn a_refusal_of_its_keys_is_waited_out() {
-        let later = refuse(&mut errand(Kind::Watch), Retry::After(1_000), Scope::Keys);
+        let later = refuse(&mut errand(ErrandKind::Watch), Retry::After(1_000), Scope::Keys);
         assert_eq!(later, AfterRefusedErrand::SendLater);
     }
 
     #[test]
     fn a_refusal_of_its_slot_closes_the_gate() {
-        let gate = refuse(&mut errand(Kind::Block), Retry::After(1_000), Scope::Slot);
+        let gate = refuse(&mut errand(ErrandKind::Block), Retry::After(1_000), Scope::Slot);
         assert_eq!(gate, AfterRefusedErrand::WaitAtGate { wide: false });
-        let gate = refuse(&mut errand(Kind::Block), Retry::After(1_000), Scope::Node);
+        let gate = refuse(&mut errand(ErrandKind::Block), Retry::After(1_000), Scope::Node);
         assert_eq!(gate, AfterRefusedErrand::WaitAtGate { wide: true });
     }
 
     #[test]
     fn without_keys_there_is_no_gate() {
-        let mut errand = errand(Kind::Block);
+        let mut errand = errand(ErrandKind::Block);
         errand.slot = NO_SLOT;
         let later = refuse(&mut errand, Retry::After(1_000), Scope::Node);
         assert_eq!(later, AfterRefusedErrand::SendLater);
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_pop_that_was_lost_is_sent_again_and_remembered() {
-        let mut errand = errand(Kind::Block);
+        let mut errand = errand(ErrandKind::Block);
         errand.upstream = Some(3);
         assert_eq!(errand.lost(true, false, &lost()), AfterLoss::Again);
         assert_eq!((errand.upstream, errand.lost, errand.tries), (None, true, 1));
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_pop_that_was_not_sent_is_no_lost_write() {
-        let mut errand = errand(Kind::Block);
+        let mut errand = errand(ErrandKind::Block);
         assert_eq!(errand.lost(false, false, &lost()), AfterLoss::Again);
         assert!(!errand.lost);
         assert_eq!(errand.failure(false, Failure::NoPrimary), Failure::NoPrimary);
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_loss_forgets_the_refusal_before_it() {
-        let mut errand = errand(Kind::Block);
+        let mut errand = errand(ErrandKind::Block);
         refuse(&mut errand, Retry::After(1_000), Scope::Keys);
         errand.lost(false, false, &lost());
         assert_eq!(errand.refused, None);
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_command_that_must_not_be_repeated_is_not() {
-        let mut errand = errand(Kind::Block);
+        let mut errand = errand(ErrandKind::Block);
         errand.repeatable = false;
         assert_eq!(errand.lost(true, false, &lost()), AfterLoss::OutcomeUnknown);
         assert_eq!(errand.tries, 0);
@@ -294,19 +294,19 @@ mod tests {
 
     #[test]
     fn a_transaction_that_was_sent_is_not_sent_again() {
-        assert_eq!(errand(Kind::Exec).lost(true, false, &lost()), AfterLoss::OutcomeUnknown);
-        assert_eq!(errand(Kind::Exec).lost(false, false, &lost()), AfterLoss::Aborted);
+        assert_eq!(errand(ErrandKind::Exec).lost(true, false, &lost()), AfterLoss::OutcomeUnknown);
+        assert_eq!(errand(ErrandKind::Exec).lost(false, false, &lost()), AfterLoss::Aborted);
     }
 
     #[test]
     fn a_check_of_watches_that_is_lost_finds_a_change() {
-        let check = Kind::Check { left: 1, changed: false };
+        let check = ErrandKind::Check { left: 1, changed: false };
         assert_eq!(errand(check).lost(true, false, &lost()), AfterLoss::Aborted);
     }
 
     #[test]
     fn the_failure_of_a_pop_that_was_lost_says_so() {
-        let mut errand = errand(Kind::Block);
+        let mut errand = errand(ErrandKind::Block);
         errand.lost(true, false, &lost());
         let failure = errand.failure(false, Failure::NoPrimary);
         assert_eq!(failure, Failure::NotSentAgain { cause: Failure::NoPrimary.into() });
@@ -315,35 +315,35 @@ mod tests {
 
     #[test]
     fn an_outcome_that_is_unknown_is_said_once() {
-        let mut errand = errand(Kind::Block);
+        let mut errand = errand(ErrandKind::Block);
         errand.lost(true, false, &lost());
         assert_eq!(errand.failure(false, lost()), lost());
     }
 
     #[test]
     fn at_its_deadline_a_pop_under_way_may_have_popped() {
-        assert_eq!(errand(Kind::Block).overdue(false, true), Unanswered::Unknown);
+        assert_eq!(errand(ErrandKind::Block).overdue(false, true), Unanswered::Unknown);
     }
 
     #[test]
     fn at_its_deadline_a_pop_that_waits_has_not() {
-        assert_eq!(errand(Kind::Block).overdue(false, false), Unanswered::NotExecuted);
+        assert_eq!(errand(ErrandKind::Block).overdue(false, false), Unanswered::NotExecuted);
     }
 
     #[test]
     fn at_its_deadline_a_pop_that_was_lost_may_have_popped() {
-        let mut errand = errand(Kind::Block);
+        let mut errand = errand(ErrandKind::Block);
         errand.lost(true, false, &lost());
         assert_eq!(errand.overdue(false, false), Unanswered::Unknown);
     }
 
     #[test]
     fn a_list_of_keys_changes_nothing() {
-        assert_eq!(errand(Kind::Join).overdue(false, false), Unanswered::Harmless);
+        assert_eq!(errand(ErrandKind::Join).overdue(false, false), Unanswered::Harmless);
     }
 
     fn with_time(micros: Option<u64>) -> Errand {
-        let mut errand = errand(Kind::Block);
+        let mut errand = errand(ErrandKind::Block);
         let ranges = crate::resp::words("BLPOP a 1");
         let args = crate::resp::Args::new(b"BLPOP a 1", &ranges);
         errand.time = crate::route::wait_time(&args);
@@ -373,11 +373,11 @@ mod tests {
 
     #[test]
     fn what_waits_as_it_was_told_to_is_blocking() {
-        assert!(errand(Kind::Block).is_blocking());
-        assert!(!errand(Kind::Exec).is_blocking());
-        assert!(!errand(Kind::Watch).is_blocking());
+        assert!(errand(ErrandKind::Block).is_blocking());
+        assert!(!errand(ErrandKind::Exec).is_blocking());
+        assert!(!errand(ErrandKind::Watch).is_blocking());
         let mut emulated = with_time(Some(1));
-        emulated.kind = Kind::Emulated;
+        emulated.kind = ErrandKind::Emulated;
         assert!(emulated.is_blocking(), "BLPOP over several slots");
     }
 
@@ -404,7 +404,12 @@ mod tests {
     /// data and must not be repeated is never resent, and no error hides the possible change.
     #[test]
     fn in_every_order_of_events_nothing_is_repeated_or_hidden() {
-        let kinds = [Kind::Block, Kind::Watch, Kind::Exec, Kind::Check { left: 1, changed: false }];
+        let kinds = [
+            ErrandKind::Block,
+            ErrandKind::Watch,
+            ErrandKind::Exec,
+            ErrandKind::Check { left: 1, changed: false },
+        ];
         let mut orders = 0;
         for (kind, reads, repeatable) in kinds.into_iter().flat_map(|kind| {
             [(false, false), (false, true), (true, true)].map(|(r, again)| (kind, r, again))
@@ -420,7 +425,7 @@ mod tests {
         assert_eq!(orders, 12 * (5 + 25 + 125 + 625 + 3_125));
     }
 
-    fn check(kind: Kind, reads: bool, repeatable: bool, order: &[Event]) {
+    fn check(kind: ErrandKind, reads: bool, repeatable: bool, order: &[Event]) {
         let mut errand = errand(kind);
         errand.repeatable = repeatable;
         let mut may_have_changed = false;
@@ -444,7 +449,7 @@ mod tests {
                 Event::LostUnsent => false,
                 Event::LostSent => true,
             };
-            let changes = sent && !reads && matches!(kind, Kind::Block | Kind::Exec);
+            let changes = sent && !reads && matches!(kind, ErrandKind::Block | ErrandKind::Exec);
             may_have_changed |= changes;
             let after = errand.lost(sent, reads, &lost());
             let told = errand.failure(reads, lost()).is_outcome_unknown();

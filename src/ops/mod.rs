@@ -5,6 +5,6 @@ mod errand;
 mod key_lists;
 mod parts;
 
-pub use errand::{AfterRefusedErrand, Errand, Kind};
+pub use errand::{AfterRefusedErrand, Errand, ErrandKind};
 pub use key_lists::{Effect, KeyLists, Piece};
 pub use parts::{Answerer, Parts};

@@ -6,7 +6,7 @@
 
 use crate::base::dedicated::protocol_of;
 use crate::errors::Failure;
-use crate::ops::Kind;
+use crate::ops::ErrandKind;
 use crate::resp::Protocol;
 use crate::route::flag;
 use crate::users::OWN_REALM;
@@ -58,7 +58,7 @@ impl Worker {
         };
         debug_assert_eq!(client, Some(me));
         match kind {
-            Kind::Block | Kind::Watch => {
+            ErrandKind::Block | ErrandKind::Watch => {
                 // The node stopped being a primary while the command waited.
                 let forced = error_text(said).is_some_and(|t| t.starts_with(FORCED));
                 // A stream that is moved away is deleted for the node that had it. Whether it was
@@ -99,14 +99,14 @@ impl Worker {
                     frame
                 };
                 self.answer_first(u, answer)?;
-                if kind == Kind::Watch && frame.first() == Some(&b'+') {
+                if kind == ErrandKind::Watch && frame.first() == Some(&b'+') {
                     self.clients.watching(me, u, pending.slot, &mut self.core);
                 } else if !self.clients.is_watching(me, u) {
                     self.clients.give_back(u, &mut self.nodes, &mut self.core);
                 }
                 self.clients.end_errand(me, seq, &mut self.core);
             }
-            Kind::Exec => {
+            ErrandKind::Exec => {
                 // Nothing was executed, and what was watched is another node's now.
                 let null: &[u8] = match protocol_of(&pending) {
                     Protocol::Resp2 => b"*-1\r\n",
@@ -121,7 +121,7 @@ impl Worker {
                 self.clients.give_back(u, &mut self.nodes, &mut self.core);
                 self.clients.end_errand(me, seq, &mut self.core);
             }
-            Kind::Check { left, changed } => {
+            ErrandKind::Check { left, changed } => {
                 self.nodes.pop_pending(u, &mut self.core);
                 let flags = text(frame).map(String::from_utf8_lossy).and_then(|line| {
                     let flags = line.split(' ').find_map(|f| f.strip_prefix("flags="));
@@ -131,7 +131,9 @@ impl Worker {
                 let changed = changed || flags.is_none_or(|f| f.contains('d'));
                 self.checked(me, seq, left.saturating_sub(1), changed);
             }
-            Kind::Fleet | Kind::Join | Kind::Emulated => self.answer_first(u, frame)?,
+            ErrandKind::Fleet | ErrandKind::Join | ErrandKind::Emulated => {
+                self.answer_first(u, frame)?
+            }
         }
         Ok(())
     }

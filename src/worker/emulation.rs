@@ -25,7 +25,7 @@ use crate::common::requests::{apart, cross_slot};
 use crate::dest::{ClientId, Dest};
 use crate::emulate::{CommandResult, Next, Request};
 use crate::metrics::{EmulatedOutcome, Histogram, LimitHit};
-use crate::ops::{Errand, Kind, Parts};
+use crate::ops::{Errand, ErrandKind, Parts};
 
 /// How long a command tries to get hold of a key that another one moves, microseconds.
 const PATIENCE: u64 = 6_000_000;
@@ -78,7 +78,8 @@ impl Worker {
             return self.clients.pause(index, u, &mut self.nodes, &mut self.core);
         }
         let wait = wait_time(args).filter(|_| spec_blocks(&name, args));
-        let mut errand = Errand::new(Kind::Emulated, command, NO_SLOT, Vec::new(), self.core.now);
+        let mut errand =
+            Errand::new(ErrandKind::Emulated, command, NO_SLOT, Vec::new(), self.core.now);
         errand.time = wait;
         let Some(to) = self.clients.begin_errand(index, errand, None, &mut self.core) else {
             return Flow::Stop;

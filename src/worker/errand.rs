@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::clients::errands::FARTHEST_TIMER;
 use crate::cluster::NO_SLOT;
 use crate::metrics::RetryReason;
-use crate::ops::Kind;
+use crate::ops::ErrandKind;
 use crate::users::OWN_REALM;
 use crate::worker::Worker;
 
@@ -42,13 +42,13 @@ impl Worker {
         let tries = errand.tries;
         match (kind, after) {
             // Their parts have their own ends.
-            (Kind::Fleet | Kind::Join | Kind::Emulated, _) => {}
+            (ErrandKind::Fleet | ErrandKind::Join | ErrandKind::Emulated, _) => {}
             (_, AfterLoss::Again) => {
                 let delay = self.core.retry_pause(tries);
                 self.core.count_retry(RetryReason::Lost);
                 self.core.errand_later(client, seq, delay);
             }
-            (Kind::Check { left, .. }, _) => {
+            (ErrandKind::Check { left, .. }, _) => {
                 self.checked(client, seq, left.saturating_sub(1), true);
             }
             (_, AfterLoss::Aborted) => {
@@ -147,11 +147,11 @@ impl Worker {
         let (protocol, me) = (client.session.protocol, ClientId::new(index, client.generation));
         let Some(lent) = client.lent.as_ref() else { return false };
         let Some(errand) = lent.errand.as_ref() else { return false };
-        if errand.kind == Kind::Emulated {
+        if errand.kind == ErrandKind::Emulated {
             return self.unblock_emulation(me, error);
         }
-        let waits =
-            errand.kind == Kind::Block || (errand.kind == Kind::Fleet && !lent.fleet.is_empty());
+        let waits = errand.kind == ErrandKind::Block
+            || (errand.kind == ErrandKind::Fleet && !lent.fleet.is_empty());
         if !waits {
             return false;
         }
@@ -204,7 +204,8 @@ impl Worker {
         if let Some(client) = self.clients.slab.get(index).filter(|c| c.lent.is_some()) {
             let me = ClientId::new(index, client.generation);
             self.ops.end_joins_of(me, &mut base!(self));
-            if self.clients.errand(index).is_some_and(|errand| errand.kind == Kind::Emulated) {
+            if self.clients.errand(index).is_some_and(|errand| errand.kind == ErrandKind::Emulated)
+            {
                 self.leave_emulation(me);
             }
         }

@@ -4,7 +4,7 @@
 //! lost a change may have been missed: EXEC then answers null, as if there had been one.
 
 use crate::dest::{ClientId, Dest};
-use crate::ops::Kind;
+use crate::ops::ErrandKind;
 use crate::resp::Protocol;
 use crate::worker::Worker;
 
@@ -13,7 +13,7 @@ impl Worker {
         let index = client.at();
         let Some(errand) = self.clients.errand(index).filter(|e| e.seq == seq) else { return };
         let command = errand.command;
-        errand.kind = Kind::Check { left, changed };
+        errand.kind = ErrandKind::Check { left, changed };
         if left > 0 {
             return;
         }
@@ -28,7 +28,7 @@ impl Worker {
         }
         // Its reply has a number already: the pieces are gathered for that one.
         if let Some(errand) = self.clients.errand(index) {
-            errand.kind = Kind::Fleet;
+            errand.kind = ErrandKind::Fleet;
         }
         self.exec_scattered(index, command, Some(seq));
     }

@@ -1,4 +1,4 @@
 mod errand;
 mod key_lists;
-pub use errand::{AfterRefusedErrand, Errand, Kind};
+pub use errand::{AfterRefusedErrand, Errand, ErrandKind};
 pub use key_lists::{Effect, KeyLists, Piece};
