@@ -12,7 +12,7 @@ use crate::scripts::Sha;
 use crate::users::OWN_REALM;
 
 use crate::resp::{Args, Protocol};
-use crate::upstream::{ConnectionEnd, Handshake, HandshakeError, State};
+use crate::upstream::{ConnectionEnd, ConnectionState, Handshake, HandshakeError};
 
 impl Base<'_> {
     pub(crate) fn handshake_reply(&mut self, u: usize, frame: &[u8]) -> Result<(), ConnectionEnd> {
@@ -135,8 +135,9 @@ impl Base<'_> {
             return self.core.lose(u, error.into());
         }
         if stream.tls().is_some() {
-            up.state =
-                State::Securing { until: self.core.now + self.core.settings.connect_timeout };
+            up.state = ConnectionState::Securing {
+                until: self.core.now + self.core.settings.connect_timeout,
+            };
             return self.securing(u);
         }
         self.greet(u);
@@ -169,7 +170,7 @@ impl Base<'_> {
         {
             up.handshake.expect_node(&node.id);
         }
-        up.state = State::Handshake { until: self.core.now + settings.connect_timeout };
+        up.state = ConnectionState::Handshake { until: self.core.now + settings.connect_timeout };
         if up.handshake.is_done() {
             self.scripts.ready(u, self.nodes, self.core);
         }

@@ -7,7 +7,7 @@ use crate::nodes::retries::Want;
 use crate::route::flag;
 
 use crate::dest::{ClientId, Dest};
-use crate::upstream::{Pending, Waiting};
+use crate::upstream::{LaneCommand, Pending};
 
 /// A slot that was not redirected for so long is calm again, microseconds.
 const CALM_AFTER: u64 = 1_000_000;
@@ -115,7 +115,7 @@ impl Base<'_> {
         }
         let (waiting, ended) = self.nodes.placement.slots.release(slot, elsewhere);
         for held in waiting {
-            let Waiting { mut pending, lane } = held.meta;
+            let LaneCommand { mut pending, lane } = held.meta;
             if !ended {
                 // The slot stays held for others: this client's next ones must not overtake.
                 pending.flags |= flag::TRACKED;

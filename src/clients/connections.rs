@@ -16,7 +16,7 @@ use crate::common::clock::{Job, Timer};
 use crate::common::{Core, Source};
 use crate::mailbox::{ProbeResult, Probed};
 use crate::nodes::{Nodes, reaccount};
-use crate::upstream::{State, Upstream};
+use crate::upstream::{ConnectionState, Upstream};
 
 impl Clients {
     pub(crate) fn read_again(&mut self, index: usize, core: &mut Core) {
@@ -108,7 +108,7 @@ impl Clients {
             node.is_some_and(|n| n.socket == Some(probed.node))
         };
         let silent = |up: &Upstream| {
-            up.state == State::Ready
+            up.state == ConnectionState::Ready
                 && (1..=begun).contains(&up.quiet_since)
                 && up.seen_read == up.last_read
         };

@@ -8,7 +8,7 @@ use crate::resp::Protocol;
 
 use crate::dest::{ClientId, Dest};
 use crate::nodes::{Nodes, reaccount};
-use crate::upstream::{Dedicated, State, Upstream};
+use crate::upstream::{ConnectionState, Dedicated, Upstream};
 
 /// Why no connection is lent.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl Clients {
         if dedicated.client.take().is_some() {
             core.shared.give_back();
         }
-        let clean = up.state == State::Ready
+        let clean = up.state == ConnectionState::Ready
             && up.pending.iter().all(|p| p.dest == Dest::Discard)
             && nodes.list.get(usize::from(up.node)).is_some_and(|n| n.known);
         if clean
@@ -106,7 +106,7 @@ impl Clients {
             stream.unwatch(core.link.poll.registry());
         }
         let client = up.dedicated.replace(Dedicated::default()).and_then(|d| d.client);
-        up.state = State::Backoff;
+        up.state = ConnectionState::Backoff;
         let pending = std::mem::take(&mut up.pending);
         up.queue.clear(&mut core.spare.pool);
         up.tail = Vec::new();

@@ -14,7 +14,7 @@ use crate::dest::{ClientId, Dest};
 use crate::hash::{IntMap, IntSet};
 use crate::nodes::{Node, Nodes};
 use crate::placement::{Choice, ReadContext, ReadTo, affinity, choose, is_unreachable};
-use crate::upstream::{Pending, State, Upstream};
+use crate::upstream::{ConnectionState, Pending, Upstream};
 
 /// A read that has been tried so often waits for its primary.
 const MOST_TRIES: u8 = 3;
@@ -86,7 +86,8 @@ impl Clients {
         // One that was lost is not waited for while it is tried again: a frozen or cut off
         // replica would keep each read for the whole of timeouts.connect.
         let reached = |node: u16| {
-            connection(node, true).is_none_or(|up| up.state == State::Ready || up.failures == 0)
+            connection(node, true)
+                .is_none_or(|up| up.state == ConnectionState::Ready || up.failures == 0)
         };
         let speed = |node: u16| {
             let oldest = connection(node, Some(node) != primary).and_then(|up| up.pending.front());
@@ -131,7 +132,8 @@ impl Clients {
         if is_unreachable(&nodes.reads.health, &node.addr) && !up.is_some_and(heard) {
             return None;
         }
-        up.is_none_or(|up| up.state == State::Ready || up.failures <= patience).then_some(owner)
+        up.is_none_or(|up| up.state == ConnectionState::Ready || up.failures <= patience)
+            .then_some(owner)
     }
 
     pub(crate) fn replica_upstream(

@@ -15,7 +15,7 @@ use crate::hash::{IntMap, fingerprint};
 use crate::resp::{Args, Request, RequestProgress, scan_request};
 use crate::route::{Script, flag};
 use crate::scripts::{Insertion, ScriptCheck, ScriptStore, Sha};
-use crate::upstream::{Pending, State};
+use crate::upstream::{ConnectionState, Pending};
 
 /// A script in use is told to the store so often, microseconds.
 const TOUCH_EVERY: u64 = 1_000_000;
@@ -262,7 +262,7 @@ impl Scripts {
 
     pub(crate) fn ready(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
         let Some(up) = nodes.upstreams.get_mut(u) else { return };
-        up.state = State::Ready;
+        up.state = ConnectionState::Ready;
         up.ready_since = core.now;
         up.last_error = None;
         if up.failures > 0 && up.dedicated.is_none() {

@@ -16,7 +16,7 @@ use crate::dest::{ClientId, Dest};
 use crate::nodes::{Node, Nodes, reaccount};
 use crate::route::{Script, flag};
 use crate::stream::{Stream, keep_alive, retransmit_soon};
-use crate::upstream::{ConnectionEnd, Pending, State, Upstream};
+use crate::upstream::{ConnectionEnd, ConnectionState, Pending, Upstream};
 
 /// So many pushes that nobody asked for are no accident: the connection is given up.
 const MOST_STRANGE: u32 = 10_000;
@@ -44,12 +44,13 @@ impl Nodes {
 
     pub(crate) fn check_connect_timeout(&mut self, u: usize, core: &mut Core) {
         let Some(up) = self.upstreams.get(u) else { return };
-        if let State::Connecting { until } | State::Securing { until } | State::Handshake { until } =
-            up.state
+        if let ConnectionState::Connecting { until }
+        | ConnectionState::Securing { until }
+        | ConnectionState::Handshake { until } = up.state
             && until <= core.now
         {
             let why = match up.state {
-                State::Securing { .. } => ConnectionEnd::NoTlsHandshake,
+                ConnectionState::Securing { .. } => ConnectionEnd::NoTlsHandshake,
                 _ => ConnectionEnd::NoAnswer,
             };
             self.end_securing(u);
@@ -134,7 +135,9 @@ impl Nodes {
         let shared = self.list.get(usize::from(node)).map(|n| &n.shared);
         let mut ours = shared.into_iter().flatten().flatten().flatten();
         ours.all(|&u| {
-            self.upstreams.get(u).is_none_or(|up| up.state != State::Backoff && !up.suspect)
+            self.upstreams
+                .get(u)
+                .is_none_or(|up| up.state != ConnectionState::Backoff && !up.suspect)
         })
     }
 
@@ -143,7 +146,9 @@ impl Nodes {
         let shared = self.list.get(usize::from(node)).map(|n| &n.shared);
         let mut ours = shared.into_iter().flatten().flatten().flatten();
         ours.any(|&u| {
-            self.upstreams.get(u).is_some_and(|up| up.state == State::Ready && !up.suspect)
+            self.upstreams
+                .get(u)
+                .is_some_and(|up| up.state == ConnectionState::Ready && !up.suspect)
         })
     }
 

@@ -15,7 +15,7 @@ use slab::Slab;
 
 use crate::cluster::{Health, Identity, Snapshot};
 use crate::placement::{Latency, ReadCandidates, Retries, SlotTable};
-use crate::upstream::{Upstream, Waiting};
+use crate::upstream::{LaneCommand, Upstream};
 
 /// A node as this worker reaches it. Kept by address, never removed from its place while
 /// something refers to it.
@@ -77,7 +77,7 @@ pub(crate) struct Topology {
 /// Where commands go, and what becomes of those that do not get there.
 pub(crate) struct Placement {
     /// Which node serves each slot, and what waits for it.
-    pub slots: SlotTable<Waiting>,
+    pub slots: SlotTable<LaneCommand>,
     pub retries: Retries<retries::Want>,
 }
 

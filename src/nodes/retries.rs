@@ -9,7 +9,7 @@ use crate::dest::{ClientId, Dest};
 use crate::errors::{Failure, Unanswered};
 use crate::nodes::{Node, Nodes};
 use crate::placement::{Allowance, GateClass, OutageCause, Phase, at_deadline, pause};
-use crate::upstream::{Pending, State};
+use crate::upstream::{ConnectionState, Pending};
 
 /// A retry that waits for the budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -158,7 +158,7 @@ impl Nodes {
             }
         }
         let waits = |up: &crate::upstream::Upstream| {
-            up.is_ordered() && up.state != State::Ready && !up.pending.is_empty()
+            up.is_ordered() && up.state != ConnectionState::Ready && !up.pending.is_empty()
         };
         let all: Vec<usize> =
             self.upstreams.iter().filter(|(_, up)| waits(up)).map(|(u, _)| u).collect();

@@ -7,7 +7,7 @@ use crate::dest::Dest;
 use crate::nodes::Nodes;
 use crate::resp::write;
 
-use crate::upstream::{Pending, State};
+use crate::upstream::{ConnectionState, Pending};
 
 /// Replies before EXEC's: those of MULTI, the read and the command.
 const BEFORE_EXEC: u32 = 3;
@@ -57,7 +57,7 @@ impl Nodes {
         core: &Core,
     ) -> Option<Vec<u8>> {
         let up = self.upstreams.get(u)?;
-        if up.serves_shard || up.state != State::Ready {
+        if up.serves_shard || up.state != ConnectionState::Ready {
             return None;
         }
         self.with_check(up.node, pending, frame, core)

@@ -18,7 +18,7 @@ use crate::route::flag;
 use crate::stream::Stream;
 
 use crate::mailbox::{ProbeResult, ToControl, WrongNode};
-use crate::upstream::{ConnectionEnd, State, Upstream};
+use crate::upstream::{ConnectionEnd, ConnectionState, Upstream};
 
 /// A connection that is silent for this long while others wait behind a module's command may be
 /// blocked by it, microseconds.
@@ -40,7 +40,7 @@ impl Nodes {
         if up.dedicated.is_some() {
             return; // what is lent may wait as long as it likes
         }
-        let owes = up.state == State::Ready && up.queue.sent() > 0 && !up.parked;
+        let owes = up.state == ConnectionState::Ready && up.queue.sent() > 0 && !up.parked;
         let heard = up.seen_read != up.last_read;
         up.seen_read = up.last_read;
         if heard || !owes || up.quiet_since == 0 {
@@ -105,7 +105,7 @@ impl Nodes {
     pub(crate) fn wrong_node_answers(&mut self, stranger: &WrongNode, core: &mut Core) {
         let stands = |up: &Upstream| {
             let node = self.list.get(usize::from(up.node));
-            up.state == State::Ready
+            up.state == ConnectionState::Ready
                 && node.is_some_and(|node| {
                     node.socket == Some(stranger.socket) && *node.id == *stranger.expected
                 })
@@ -113,7 +113,7 @@ impl Nodes {
         let standing = self.upstreams.iter().filter(|(_, up)| stands(up));
         for u in standing.map(|(u, _)| u).collect::<Vec<_>>() {
             // Closing one may have closed others, such as those of the same KEYS.
-            if self.upstreams.get(u).is_some_and(|up| up.state == State::Ready) {
+            if self.upstreams.get(u).is_some_and(|up| up.state == ConnectionState::Ready) {
                 core.lose(u, stranger.why().into());
             }
         }
@@ -163,7 +163,7 @@ impl Nodes {
         let before = core.now.saturating_sub(idle);
         let quiet = |up: &Upstream| {
             up.dedicated.is_none()
-                && up.state == State::Ready
+                && up.state == ConnectionState::Ready
                 && up.pending.is_empty()
                 && up.last_read.max(up.ready_since) < before
         };

@@ -11,7 +11,7 @@ use crate::resp::Protocol;
 use crate::cluster::{NO_SHARD, NodeState, Slot};
 use crate::observe::{KeyReport, ObservedKeys, Renderer};
 use crate::route::{Fan, Gather, Layout, SlotOwners, identity};
-use crate::upstream::{ConnectionEnd, State, Upstream};
+use crate::upstream::{ConnectionEnd, ConnectionState, Upstream};
 
 impl SlotOwners for Nodes {
     fn layout(&self) -> &Layout {
@@ -83,7 +83,7 @@ impl Nodes {
     /// what was sent and not answered will not be any more, and need not wait for its deadline.
     pub(crate) fn leave_failed_shared(&mut self, core: &mut Core) {
         let owing = |up: &Upstream| {
-            up.dedicated.is_none() && up.state == State::Ready && !up.pending.is_empty()
+            up.dedicated.is_none() && up.state == ConnectionState::Ready && !up.pending.is_empty()
         };
         let owing =
             self.upstreams.iter().filter(|(_, up)| owing(up) && self.is_superseded(up.node));

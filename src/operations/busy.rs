@@ -14,7 +14,7 @@ use crate::mailbox::BusyNode;
 use crate::operations::Operations;
 use crate::route::flag;
 
-use crate::upstream::{State, Upstream};
+use crate::upstream::{ConnectionState, Upstream};
 
 /// Limit of connections to one node that are set aside. A node runs one script at a time; only one
 /// that lies about it could make more.
@@ -33,7 +33,7 @@ impl Operations {
             let first = up.pending.front().map(|p| p.command);
             up.is_ordered()
                 && !up.aside
-                && up.state == State::Ready
+                && up.state == ConnectionState::Ready
                 && (1..=asked).contains(&up.quiet_since)
                 && up.seen_read == up.last_read
                 && !up.streaming

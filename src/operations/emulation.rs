@@ -5,7 +5,7 @@ use crate::clients::Clients;
 use crate::errors::Failure;
 use crate::nodes::reaccount;
 use crate::route::flag;
-use crate::upstream::State;
+use crate::upstream::ConnectionState;
 
 use crate::dest::{ClientId, Dest};
 use crate::emulate::{LastStep, Step};
@@ -65,7 +65,7 @@ impl Operations {
         piece: &'a [u8],
         base: &mut Base<'_>,
     ) -> Option<&'a [u8]> {
-        let up = base.nodes.upstreams.get_mut(u).filter(|up| up.state == State::Ready)?;
+        let up = base.nodes.upstreams.get_mut(u).filter(|up| up.state == ConnectionState::Ready)?;
         let pending = up.pending.front_mut().filter(|p| p.before == up.swallowed)?;
         let gathering = self.gatherings.get_mut(g as usize)?;
         let piece = match gathering.parts.emulated()?.last_step()? {

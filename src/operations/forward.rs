@@ -17,7 +17,7 @@ use crate::users::OWN_REALM;
 use crate::dest::{ClientId, Dest};
 use crate::resp::{ArgRange, Args, Protocol};
 use crate::route::{Plan, flag};
-use crate::upstream::{Pending, Waiting};
+use crate::upstream::{LaneCommand, Pending};
 
 impl Operations {
     /// A large command in a buffer of its own. Gives the buffer back where the command is of a
@@ -228,7 +228,7 @@ impl Operations {
         if !nodes.placement.slots.holds.contains(slot) {
             self.hold_slot(slot, nodes, core);
         }
-        let meta = Waiting { pending, lane };
+        let meta = LaneCommand { pending, lane };
         nodes.placement.slots.holds.push_fresh(slot, lane, Held { meta, frame });
         core.arm_tick();
         core.run_lane(slot, lane);

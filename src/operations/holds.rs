@@ -18,7 +18,7 @@ use crate::metrics::{LimitHit, RetryReason};
 use crate::placement::{
     GateClass, GateNext, Held, NodeStatus, Redirection, Refusal, Retry, Scope, Target, leaves_queue,
 };
-use crate::upstream::{Pending, State, Waiting};
+use crate::upstream::{ConnectionState, LaneCommand, Pending};
 
 /// So many slots newly held in one turn are many.
 const MANY_HOLDS: usize = 32;
@@ -89,7 +89,7 @@ impl Operations {
             pending.flags |= flag::LANE;
             return base.send_asking(node, pending, bytes, lane.index);
         }
-        let held = Held { meta: Waiting { pending, lane }, frame: bytes };
+        let held = Held { meta: LaneCommand { pending, lane }, frame: bytes };
         let not_before = base.core.now + delay;
         let class = pending.class();
         if from_lane {
@@ -332,7 +332,7 @@ impl Operations {
                 }
                 continue;
             }
-            let reachable = known && up.state != State::Backoff && !up.suspect;
+            let reachable = known && up.state != ConnectionState::Backoff && !up.suspect;
             let standing = NodeStatus { known, reachable, superseded, deposed };
             let target = |p: &Pending| match p.slot {
                 _ if p.dest == Dest::Discard => Target::Nobody,
@@ -372,7 +372,7 @@ impl Operations {
                     let (from_lane, tracked) =
                         (pending.has(flag::LANE), pending.has(flag::TRACKED));
                     pending.flags &= !flag::SPECIAL;
-                    let held = Held { meta: Waiting { pending, lane }, frame };
+                    let held = Held { meta: LaneCommand { pending, lane }, frame };
                     if from_lane {
                         base.nodes.placement.slots.holds.push_back_again(slot, lane, held, 0);
                     } else {

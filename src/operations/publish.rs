@@ -8,7 +8,7 @@ use crate::resp::Args;
 use crate::subscribers::publish::is_lone_publish;
 
 use crate::cluster::{NO_SLOT, Slot};
-use crate::upstream::{State, Upstream};
+use crate::upstream::{ConnectionState, Upstream};
 
 impl Operations {
     /// PUBLISH: to the node where slotway itself is subscribed to the channel or to a pattern that
@@ -50,7 +50,7 @@ impl Operations {
     /// topics meanwhile.
     pub(crate) fn send_stranded(&mut self, base: &mut Base<'_>) {
         base.subscribers.stranded = false;
-        let waiting = |up: &Upstream| up.is_ordered() && up.state == State::Backoff;
+        let waiting = |up: &Upstream| up.is_ordered() && up.state == ConnectionState::Backoff;
         let all = base.nodes.upstreams.iter().filter(|(_, up)| waiting(up));
         for u in all.map(|(u, _)| u).collect::<Vec<_>>() {
             let Some(up) = base.nodes.upstreams.get_mut(u) else { continue };

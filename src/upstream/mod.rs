@@ -10,7 +10,7 @@ mod turns;
 
 pub use end::ConnectionEnd;
 pub use handshake::{Handshake, HandshakeError, verify_node_id};
-pub use pending::{Pending, PendingQueue, Waiting};
+pub use pending::{LaneCommand, Pending, PendingQueue};
 pub use stamps::Stamps;
 pub use turns::Turns;
 
@@ -29,7 +29,7 @@ use crate::stream::Stream;
 /// State of a connection. A lost connection backs off and reconnects while its node is in the
 /// cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum ConnectionState {
     /// Not connected; an attempt is due.
     Idle,
     /// The TCP connection is being established.
@@ -53,10 +53,15 @@ pub enum State {
     Backoff,
 }
 
-impl State {
+impl ConnectionState {
     /// Whether a connection attempt is in progress.
     pub fn is_under_way(self) -> bool {
-        matches!(self, State::Connecting { .. } | State::Securing { .. } | State::Handshake { .. })
+        matches!(
+            self,
+            ConnectionState::Connecting { .. }
+                | ConnectionState::Securing { .. }
+                | ConnectionState::Handshake { .. }
+        )
     }
 }
 
@@ -81,7 +86,7 @@ pub struct Upstream {
     /// a cluster user.
     pub realm: u16,
     /// The state of the connection.
-    pub state: State,
+    pub state: ConnectionState,
     /// The socket, while there is one.
     pub stream: Option<Stream>,
     /// The bytes of commands, kept until they are answered.
@@ -181,7 +186,7 @@ impl Upstream {
             node,
             protocol,
             realm: 0,
-            state: State::Idle,
+            state: ConnectionState::Idle,
             stream: None,
             queue: SendQueue::default(),
             pending: PendingQueue::default(),
@@ -235,7 +240,7 @@ impl Upstream {
 
     /// Whether replies can be expected: it is connected or connecting, and not suspect.
     pub fn delivers(&self) -> bool {
-        (self.state == State::Ready || self.state.is_under_way()) && !self.suspect
+        (self.state == ConnectionState::Ready || self.state.is_under_way()) && !self.suspect
     }
 
     /// Memory of the buffers, in bytes.
@@ -246,7 +251,7 @@ impl Upstream {
 
     /// Takes the stream of a connection attempt that was started.
     pub fn connecting(&mut self, stream: Stream, until: u64) -> &mut Stream {
-        self.state = State::Connecting { until };
+        self.state = ConnectionState::Connecting { until };
         self.stream.insert(stream)
     }
 
@@ -258,7 +263,7 @@ impl Upstream {
     pub fn flush(&mut self) -> io::Result<(usize, bool)> {
         let Some(stream) = self.stream.as_mut() else { return Ok((0, false)) };
         match self.state {
-            State::Ready => {
+            ConnectionState::Ready => {
                 if stream.unsent() {
                     stream.flush()?;
                 }
@@ -272,7 +277,7 @@ impl Upstream {
                 let left = self.queue.unsent() > 0 && n < WRITE_LIMIT;
                 Ok((n, left || stream.unsent()))
             }
-            State::Handshake { .. } => {
+            ConnectionState::Handshake { .. } => {
                 stream.flush()?;
                 let n = self.handshake.out.write_to(stream)?;
                 Ok((n, self.handshake.out.unsent() > 0 || stream.unsent()))

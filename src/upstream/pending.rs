@@ -147,14 +147,14 @@ impl Deref for PendingQueue {
 
 /// A command in a lane of a hold.
 #[derive(Debug, Clone, Copy)]
-pub struct Waiting {
+pub struct LaneCommand {
     /// The command.
     pub pending: Pending,
     /// The client, whose lane it is in.
     pub lane: ClientId,
 }
 
-impl HoldMeta for Waiting {
+impl HoldMeta for LaneCommand {
     fn started(&self) -> u64 {
         self.pending.started
     }

@@ -56,7 +56,7 @@ fn after_a_loss_commands_follow_as_the_node_answers() {
     let socket = mio::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     up.connecting(Stream::Tcp(socket), 0);
     let _node = listener.accept().unwrap();
-    (up.state, up.window) = (State::Ready, 1);
+    (up.state, up.window) = (ConnectionState::Ready, 1);
     assert_eq!(up.flush().unwrap(), (10, false));
     assert_eq!(up.flush().unwrap(), (0, false), "one is under way");
     up.pending.pop_front();

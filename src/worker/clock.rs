@@ -8,7 +8,7 @@ use crate::route::flag;
 use crate::worker::Worker;
 
 use crate::placement::{Phase, Redirection, at_deadline};
-use crate::upstream::{ConnectionEnd, Pending, State};
+use crate::upstream::{ConnectionEnd, ConnectionState, Pending};
 
 /// A reply that is arriving may take so many times `timeouts.command`.
 const ARRIVING: u64 = 12;
@@ -20,8 +20,11 @@ impl Worker {
         while self.core.clock.timers.peek().is_some_and(|t| t.due <= self.core.now) {
             match self.core.clock.timers.pop().map(|t| t.job) {
                 Some(Job::Connect(u)) => {
-                    let waits =
-                        self.nodes.upstreams.get(u).is_some_and(|up| up.state == State::Backoff);
+                    let waits = self
+                        .nodes
+                        .upstreams
+                        .get(u)
+                        .is_some_and(|up| up.state == ConnectionState::Backoff);
                     if waits
                         && !base!(self).retire(u)
                         && !self.access.is_unwanted(u, &mut self.nodes, &mut self.core)
@@ -123,8 +126,8 @@ impl Worker {
         let endless = up.pending.front().is_some_and(|p| {
             up.streaming && self.core.now.saturating_sub(p.started) > timeout * ARRIVING
         });
-        let silent =
-            up.state == State::Ready && (endless || up.last_read.max(up.ready_since) <= before);
+        let silent = up.state == ConnectionState::Ready
+            && (endless || up.last_read.max(up.ready_since) <= before);
         self.expire_pending(u, before, silent);
         if silent {
             self.core.lose(u, ConnectionEnd::CommandTimeout);
@@ -141,7 +144,7 @@ impl Worker {
         let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
         let node = up.node;
         let why = up.last_error.as_ref().map(ConnectionEnd::to_string);
-        let mut written = if up.state == State::Ready { up.queue.sent() } else { 0 };
+        let mut written = if up.state == ConnectionState::Ready { up.queue.sent() } else { 0 };
         let mut expired: Vec<(Pending, bool)> = Vec::new();
         for (i, pending) in up.pending.iter_mut().enumerate() {
             let sent = written > 0;

@@ -20,7 +20,7 @@ use crate::dest::{ClientId, Dest};
 use crate::errors::{Code, Failure, ForSlot, Last, Unanswered};
 use crate::placement::{AfterLoss, Redirection};
 use crate::resp::{Protocol, write};
-use crate::upstream::{ConnectionEnd, Pending, State, Upstream};
+use crate::upstream::{ConnectionEnd, ConnectionState, Pending, Upstream};
 
 impl Worker {
     pub(super) fn errand_lost(
@@ -160,7 +160,7 @@ impl Worker {
         let reachable = |u: &usize| {
             let up = self.nodes.upstreams.get(*u)?;
             // What has not left yet is taken back rather than ended at the node.
-            let there = up.state == State::Ready && up.queue.unsent() == 0;
+            let there = up.state == ConnectionState::Ready && up.queue.unsent() == 0;
             let id = up.dedicated.filter(|d| d.id != 0 && there)?.id;
             Some((up.node, id))
         };

@@ -10,7 +10,7 @@ use crate::subscribers::publish;
 use crate::worker::Worker;
 
 use crate::common::clock::{Job, Timer};
-use crate::upstream::{ConnectionEnd, State};
+use crate::upstream::{ConnectionEnd, ConnectionState};
 
 /// A connection that lived so long has proven that the node can be worked with, microseconds.
 const PROVEN: u64 = 1_000_000;
@@ -28,7 +28,7 @@ impl Worker {
         if up.dedicated.is_some() {
             return self.dedicated_lost(u, &why);
         }
-        let was_ready = up.state == State::Ready;
+        let was_ready = up.state == ConnectionState::Ready;
         let lived = self.core.now.saturating_sub(up.ready_since);
         let proven = was_ready && lived >= PROVEN;
         let answered = was_ready && up.last_read > up.ready_since;
@@ -49,7 +49,7 @@ impl Worker {
             // Nor does it where the next attempt fails, so that it begins from here.
             up.failures = up.failures.min(ANSWERED);
         }
-        up.state = State::Backoff;
+        up.state = ConnectionState::Backoff;
         self.subscribers.stranded |= up.pending.iter().any(publish::is_lone_publish);
         let (node, failures) = (up.node, up.failures);
         let repeated = up.pending.iter().any(|p| p.tries > 1);

@@ -399,8 +399,8 @@ impl Worker {
         for (_, up) in &self.nodes.upstreams {
             let Some(node) = stats.nodes.get_mut(usize::from(up.node)) else { continue };
             match up.state {
-                crate::upstream::State::Ready => node.connections_ready += 1,
-                crate::upstream::State::Backoff => node.connections_backoff += 1,
+                crate::upstream::ConnectionState::Ready => node.connections_ready += 1,
+                crate::upstream::ConnectionState::Backoff => node.connections_backoff += 1,
                 _ => node.connections_connecting += 1,
             }
             node.connections_aside += u64::from(up.aside);

@@ -11,7 +11,7 @@ use crate::worker::Worker;
 
 use crate::base::{Base, base};
 use crate::dest::{ClientId, Dest};
-use crate::upstream::{ConnectionEnd, Pending, State};
+use crate::upstream::{ConnectionEnd, ConnectionState, Pending};
 
 /// An unfinished reply of this size is handed to its client piece by piece; a smaller one is
 /// waited for, so that it can still be asked for again if the connection is lost.
@@ -45,7 +45,7 @@ impl Worker {
             Ok(0) => self.core.lose(u, ConnectionEnd::Closed),
             Ok(n) => {
                 up.last_read = self.core.now;
-                if up.window > 0 && up.state == State::Ready {
+                if up.window > 0 && up.state == ConnectionState::Ready {
                     up.widen();
                 }
                 if (n == room || up.peer_closed) && !up.again {
@@ -152,7 +152,7 @@ impl Worker {
         let piece = buf.get(start..at).unwrap_or_default();
         let Some(pending) = up.pending.front() else { return false };
         if let Dest::Join { join, part } = pending.dest {
-            return up.state == State::Ready && self.join_piece(u, join, part, piece);
+            return up.state == ConnectionState::Ready && self.join_piece(u, join, part, piece);
         }
         let piece = match pending.dest {
             Dest::Part { gather, .. } => {
@@ -172,7 +172,7 @@ impl Worker {
         }
         // An error may be one to be followed, and a push is nobody's reply.
         let whole_only = matches!(piece.first(), Some(b'-' | b'>' | b'!'));
-        if up.state != State::Ready || (!up.streaming && whole_only) {
+        if up.state != ConnectionState::Ready || (!up.streaming && whole_only) {
             return false;
         }
         up.streaming = true;
@@ -195,7 +195,7 @@ impl Worker {
     #[inline(never)]
     pub(super) fn reply_rare(&mut self, u: usize, frame: &[u8]) -> Result<(), ConnectionEnd> {
         let Some(up) = self.nodes.upstreams.get_mut(u) else { return Ok(()) };
-        if up.state != State::Ready {
+        if up.state != ConnectionState::Ready {
             return base!(self).handshake_reply(u, frame);
         }
         if up.streaming {

@@ -3,7 +3,7 @@
 use crate::base::{Base, base};
 use crate::buf::WRITE_LIMIT;
 use crate::common::Source;
-use crate::upstream::State;
+use crate::upstream::ConnectionState;
 use crate::worker::Worker;
 
 /// A write of fewer bytes is put off by a turn while the node has commands to answer.
@@ -13,8 +13,8 @@ impl Worker {
     pub(super) fn upstream_event(&mut self, u: usize, event: &mio::event::Event) {
         let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
         match up.state {
-            State::Connecting { .. } => return base!(self).connecting(u),
-            State::Securing { .. } => return base!(self).securing(u),
+            ConnectionState::Connecting { .. } => return base!(self).connecting(u),
+            ConnectionState::Securing { .. } => return base!(self).securing(u),
             _ => {}
         }
         up.peer_closed |= event.is_read_closed();
@@ -32,7 +32,7 @@ impl Worker {
         // While the node is busy with earlier commands a small write can wait for one turn more:
         // it then carries what the other clients send meanwhile, and costs both sides one call.
         if !up.deferred
-            && up.state == State::Ready
+            && up.state == ConnectionState::Ready
             && up.queue.sent() > 0
             && (1..DEFER_BELOW).contains(&up.queue.unsent())
         {
@@ -51,15 +51,17 @@ impl Worker {
                 if let Some(stats) = self.core.stats.nodes.get_mut(usize::from(up.node)) {
                     stats.bytes_sent += n as u64;
                 }
-                if n > 0 && up.state == State::Ready {
+                if n > 0 && up.state == ConnectionState::Ready {
                     let at = match self.seeing.traced.is_empty() {
                         true => self.core.now,
                         false => self.core.clock.epoch.elapsed().as_micros() as u64,
                     };
                     up.stamps.wrote(n, up.queue.sent(), at);
                 }
-                let connecting =
-                    matches!(up.state, State::Connecting { .. } | State::Securing { .. });
+                let connecting = matches!(
+                    up.state,
+                    ConnectionState::Connecting { .. } | ConnectionState::Securing { .. }
+                );
                 up.blocked = full;
                 if n >= WRITE_LIMIT && up.queue.unsent() > 0 && !full {
                     // The rest is the next turn's.

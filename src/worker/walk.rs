@@ -12,7 +12,7 @@ use crate::worker::Worker;
 
 use crate::resp::{Args, Protocol};
 use crate::route::{Plan, flag};
-use crate::upstream::{ConnectionEnd, Pending, State};
+use crate::upstream::{ConnectionEnd, ConnectionState, Pending};
 
 impl Worker {
     /// Puts a client's request into the buffer of the node that serves its slot. The rest is the
@@ -89,7 +89,7 @@ impl Worker {
         let Some(up) = self.nodes.upstreams.get_mut(u) else { return Ok(()) };
         let Some(pending) = up.pending.front() else { return self.reply_rare(u, frame) };
         let micros = self.core.now.saturating_sub(pending.started);
-        let rare = up.state != State::Ready
+        let rare = up.state != ConnectionState::Ready
             || up.streaming
             || up.dedicated.is_some()
             || pending.before > 0
