@@ -85,7 +85,7 @@ impl Base<'_> {
             }
             return false;
         }
-        let wanted = known && !up.aside && (!up.bulk || self.core.shared.has_bulk_connections());
+        let wanted = known && !up.retiring && (!up.bulk || self.core.shared.has_bulk_connections());
         if wanted || !up.pending.is_empty() {
             return false;
         }

@@ -189,8 +189,8 @@ impl Nodes {
     #[cold]
     pub(crate) fn strange_push(&mut self, u: usize, core: &mut Core) -> Result<(), ConnectionEnd> {
         let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
-        up.strange += 1;
-        if up.strange > MOST_STRANGE {
+        up.unexpected_pushes += 1;
+        if up.unexpected_pushes > MOST_STRANGE {
             return Err(ConnectionEnd::UnexpectedPushes);
         }
         let node = self.list.get(usize::from(up.node)).map(|n| n.addr.to_string());

@@ -40,7 +40,7 @@ impl Nodes {
         if up.dedicated.is_some() {
             return; // what is lent may wait as long as it likes
         }
-        let owes = up.state == ConnectionState::Ready && up.queue.sent() > 0 && !up.parked;
+        let owes = up.state == ConnectionState::Ready && up.queue.sent() > 0 && !up.read_paused;
         let heard = up.seen_read != up.last_read;
         up.seen_read = up.last_read;
         if heard || !owes || up.quiet_since == 0 {
@@ -74,7 +74,7 @@ impl Nodes {
     fn check_blocked(&mut self, u: usize, core: &mut Core) {
         let Some(up) = self.upstreams.get_mut(u) else { return };
         let Some(first) = up.pending.front() else { return };
-        if up.streaming || !up.tail.is_empty() || up.aside {
+        if up.streaming || !up.tail.is_empty() || up.retiring {
             return;
         }
         let module = first.before == 0 && core.router.may_block_others(first.command);

@@ -28,11 +28,11 @@ impl Operations {
             let node = base.nodes.list.get(usize::from(up.node));
             node.is_some_and(|n| n.socket == Some(busy.node))
         };
-        let aside = base.nodes.upstreams.iter().filter(|(_, up)| up.aside && here(up)).count();
+        let aside = base.nodes.upstreams.iter().filter(|(_, up)| up.retiring && here(up)).count();
         let behind_script = |up: &Upstream| {
             let first = up.pending.front().map(|p| p.command);
             up.is_ordered()
-                && !up.aside
+                && !up.retiring
                 && up.state == ConnectionState::Ready
                 && (1..=asked).contains(&up.quiet_since)
                 && up.seen_read == up.last_read
@@ -57,7 +57,7 @@ impl Operations {
         base.access.leave_realm(u, base.nodes);
         base.nodes.leave_node(usize::from(node), u);
         let Some(up) = base.nodes.upstreams.get_mut(u) else { return };
-        up.aside = true;
+        up.retiring = true;
         let router = &base.core.router;
         let (taken, staying) = up.take_movable(&mut base.core.spare.pool, &clients, |p| {
             p.has(flag::READ_ONLY) && p.before == 0 && !router.may_run_script(p.command)

@@ -66,7 +66,7 @@ impl Operations {
         base: &mut Base<'_>,
     ) -> Option<&'a [u8]> {
         let up = base.nodes.upstreams.get_mut(u).filter(|up| up.state == ConnectionState::Ready)?;
-        let pending = up.pending.front_mut().filter(|p| p.before == up.swallowed)?;
+        let pending = up.pending.front_mut().filter(|p| p.before == up.skipped_replies)?;
         let gathering = self.gatherings.get_mut(g as usize)?;
         let piece = match gathering.parts.emulated()?.last_step()? {
             LastStep::Command => piece,

@@ -114,22 +114,22 @@ pub struct Upstream {
     /// Times of the writes.
     pub stamps: Stamps,
     /// Number of replies of [`Pending::before`] that have arrived for the first pending command.
-    pub swallowed: u32,
+    pub skipped_replies: u32,
     /// The first of those replies that was an error.
-    pub swallowed_error: Option<Vec<u8>>,
+    pub skipped_error: Option<Vec<u8>>,
     /// The first of those replies was an error: MULTI was refused, so the commands behind it were
     /// executed outside a transaction.
-    pub unwrapped: bool,
+    pub multi_refused: bool,
     /// The connection is for clients with large transfers.
     pub bulk: bool,
     /// A script keeps the node busy: the connection takes no more commands, is no longer among the
     /// node's shared connections, and is closed when nothing waits on it.
-    pub aside: bool,
+    pub retiring: bool,
     /// Set for a dedicated connection, which is used by one client at a time and is not among the
     /// node's shared connections.
     pub dedicated: Option<Dedicated>,
     /// Not read from for now: its reply has to wait (KEYS).
-    pub parked: bool,
+    pub read_paused: bool,
     /// In the worker's list of connections to flush.
     pub dirty: bool,
     /// The write was put off by a turn.
@@ -164,7 +164,7 @@ pub struct Upstream {
     /// Maximum number of unanswered commands after repeated losses; doubles per read. 0: none.
     pub window: usize,
     /// Number of unexpected pushes on this connection.
-    pub strange: u32,
+    pub unexpected_pushes: u32,
     /// The reason for the end of the last attempt or connection.
     pub last_error: Option<ConnectionEnd>,
     /// The node's error reply that ended the handshake.
@@ -200,13 +200,13 @@ impl Upstream {
             streaming: false,
             streamed: 0,
             stamps: Stamps::default(),
-            swallowed: 0,
-            swallowed_error: None,
-            unwrapped: false,
+            skipped_replies: 0,
+            skipped_error: None,
+            multi_refused: false,
             bulk: false,
-            aside: false,
+            retiring: false,
             dedicated: None,
-            parked: false,
+            read_paused: false,
             refused: None,
             dirty: false,
             deferred: false,
@@ -224,7 +224,7 @@ impl Upstream {
             again: false,
             failures: 0,
             window: 0,
-            strange: 0,
+            unexpected_pushes: 0,
             last_error: None,
             waiters: Vec::new(),
             turns: Turns::default(),
@@ -314,10 +314,10 @@ impl Upstream {
         self.scan = ReplyScan::default();
         self.streaming = false;
         self.streamed = 0;
-        self.strange = 0;
-        self.swallowed = 0;
-        self.swallowed_error = None;
-        self.unwrapped = false;
+        self.unexpected_pushes = 0;
+        self.skipped_replies = 0;
+        self.skipped_error = None;
+        self.multi_refused = false;
         let mut written = self.queue.sent();
         let pending: Vec<Pending> = self.pending.drain().collect();
         let lens: Vec<usize> = pending.iter().map(|p| p.len as usize).collect();

@@ -30,7 +30,7 @@ impl Worker {
             Piece::Incomplete => false,
             Piece::Wait => {
                 if let Some(up) = self.nodes.upstreams.get_mut(u) {
-                    up.parked = true;
+                    up.read_paused = true;
                 }
                 false
             }
@@ -38,7 +38,7 @@ impl Worker {
                 let output = self.clients.slab.get(client.at()).map_or(0, |c| c.output());
                 if let Some(up) = self.nodes.upstreams.get_mut(u) {
                     up.streaming = true;
-                    up.parked = output + elements.len() > ENOUGH;
+                    up.read_paused = output + elements.len() > ENOUGH;
                 }
                 self.ops.stream_joined(
                     j as usize,
@@ -139,7 +139,7 @@ impl Worker {
     /// Reads from the connection again; what it has said of its list goes on at once.
     fn unpark(&mut self, u: usize) {
         let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
-        up.parked = false;
+        up.read_paused = false;
         if !up.again {
             up.again = true;
             self.core.turn.again.push(Source::Upstream(u));
@@ -170,7 +170,7 @@ impl Worker {
         };
         let current = join.lists.current().and_then(|at| *join.upstreams.get(at)?);
         if let Some(u) =
-            current.filter(|&u| self.nodes.upstreams.get(u).is_some_and(|up| up.parked))
+            current.filter(|&u| self.nodes.upstreams.get(u).is_some_and(|up| up.read_paused))
         {
             self.unpark(u);
         }

@@ -403,7 +403,7 @@ impl Worker {
                 crate::upstream::ConnectionState::Backoff => node.connections_backoff += 1,
                 _ => node.connections_connecting += 1,
             }
-            node.connections_aside += u64::from(up.aside);
+            node.connections_aside += u64::from(up.retiring);
             node.in_flight += up.pending.len() as u64;
             node.in_flight_bytes += up.queue.len() as u64;
         }

@@ -28,7 +28,7 @@ impl Worker {
     /// One read per turn. HOT PATH: every reply passes here.
     pub(super) fn upstream_readable(&mut self, u: usize) {
         let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
-        if up.parked {
+        if up.read_paused {
             return;
         }
         let Some(stream) = up.stream.as_mut() else { return };
@@ -167,7 +167,7 @@ impl Worker {
         let Some(pending) = up.pending.front() else { return false };
         let Dest::Client { index, generation, seq } = pending.dest else { return false };
         // Its counts of subscribers are put right when all of it is here.
-        if up.swallowed < pending.before || pending.has(flag::PUBLISHES) {
+        if up.skipped_replies < pending.before || pending.has(flag::PUBLISHES) {
             return false;
         }
         // An error may be one to be followed, and a push is nobody's reply.
@@ -286,21 +286,21 @@ impl Worker {
         let Some(pending) = up.pending.front() else { return Ok(()) };
         let is_error = frame.first() == Some(&b'-');
         let checks_shard = pending.checks_shard;
-        if up.swallowed < pending.before {
-            up.unwrapped |= is_error && up.swallowed == 0;
-            up.swallowed += 1;
+        if up.skipped_replies < pending.before {
+            up.multi_refused |= is_error && up.skipped_replies == 0;
+            up.skipped_replies += 1;
             if let Dest::Join { join, .. } = pending.dest {
                 self.ops.keys_checked(u, join, frame, &mut base!(self));
                 return Ok(());
             }
-            if is_error && up.swallowed_error.is_none() {
-                up.swallowed_error = Some(frame.to_vec());
+            if is_error && up.skipped_error.is_none() {
+                up.skipped_error = Some(frame.to_vec());
             }
             return Ok(());
         }
-        up.swallowed = 0;
-        let first = up.swallowed_error.take();
-        let unwrapped = std::mem::take(&mut up.unwrapped);
+        up.skipped_replies = 0;
+        let first = up.skipped_error.take();
+        let unwrapped = std::mem::take(&mut up.multi_refused);
         let dedicated = up.dedicated.is_some();
         if checks_shard {
             return self.checked_reply(u, first.as_deref(), frame);
@@ -338,8 +338,8 @@ impl Worker {
         self.seeing.look_back(u, &pending, frame, bytes, &mut self.ops, &mut base!(self));
         let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
         up.queue.release(pending.len as usize, &mut self.core.spare.pool);
-        up.swallowed = 0;
-        up.swallowed_error = None;
+        up.skipped_replies = 0;
+        up.skipped_error = None;
         let dedicated = up.dedicated.and_then(|d| d.client);
         if let Dest::Join { join, part } = pending.dest {
             return self.join_last(u, join, part, frame);
