@@ -6,12 +6,12 @@ use super::{Client, Library, Line};
 use crate::resp::Protocol;
 
 /// Maximum number of distinct users, libraries or names; further ones count as others.
-const TOLD_APART: usize = 256;
+const MAX_GROUPS: usize = 256;
 const OTHERS: &str = "…";
 /// Maximum length in bytes of a text sent by a client.
-const SHOWN: usize = 64;
+const MAX_SHOWN: usize = 64;
 /// Maximum number of slow readers that are listed.
-const NOTABLE: usize = 8;
+const MAX_SLOW_READERS: usize = 8;
 
 /// Statistics of the clients of one worker, or of all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,12 +27,12 @@ pub struct Census {
     /// Clients by name (`CLIENT SETNAME`).
     pub names: HashMap<String, u64>,
     /// The clients with the most bytes of replies not taken.
-    pub slow_readers: Vec<Notable>,
+    pub slow_readers: Vec<SlowReader>,
 }
 
 /// A client that reads its replies slowly.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Notable {
+pub struct SlowReader {
     /// `CLIENT ID`.
     pub id: u64,
     /// Address of the client.
@@ -68,12 +68,12 @@ impl Census {
     /// only then `line` is called.
     pub fn notice(&mut self, output: u64, line: impl FnOnce() -> Line) {
         let least = self.slow_readers.last().map_or(0, |c| c.output);
-        if output == 0 || (self.slow_readers.len() >= NOTABLE && output <= least) {
+        if output == 0 || (self.slow_readers.len() >= MAX_SLOW_READERS && output <= least) {
             return;
         }
         let Line { id, addr, name, user, cmd: command, .. } = line();
         let name = shown(&name);
-        self.insert(Notable { id, addr, name, user, command, output });
+        self.insert(SlowReader { id, addr, name, user, command, output });
     }
 
     /// Adds another worker's statistics.
@@ -90,10 +90,10 @@ impl Census {
         other.slow_readers.into_iter().for_each(|client| self.insert(client));
     }
 
-    fn insert(&mut self, client: Notable) {
+    fn insert(&mut self, client: SlowReader) {
         let at = self.slow_readers.partition_point(|c| c.output >= client.output);
         self.slow_readers.insert(at, client);
-        self.slow_readers.truncate(NOTABLE);
+        self.slow_readers.truncate(MAX_SLOW_READERS);
     }
 }
 
@@ -108,16 +108,16 @@ pub fn largest(groups: &HashMap<String, u64>, most: usize) -> (Vec<(&str, u64)>,
 
 fn add(groups: &mut HashMap<String, u64>, what: &str, count: u64) {
     let told_apart = groups.len() - usize::from(groups.contains_key(OTHERS));
-    let known = groups.contains_key(what) || told_apart < TOLD_APART;
+    let known = groups.contains_key(what) || told_apart < MAX_GROUPS;
     let what = if known { what } else { OTHERS };
     *groups.entry(what.to_owned()).or_default() += count;
 }
 
 /// Text sent by a client, shortened.
 fn shown(bytes: &[u8]) -> String {
-    let cut = bytes.get(..SHOWN);
+    let cut = bytes.get(..MAX_SHOWN);
     let text = String::from_utf8_lossy(cut.unwrap_or(bytes));
-    if cut.is_some() && bytes.len() > SHOWN { format!("{text}…") } else { text.into_owned() }
+    if cut.is_some() && bytes.len() > MAX_SHOWN { format!("{text}…") } else { text.into_owned() }
 }
 
 #[cfg(test)]
@@ -130,8 +130,8 @@ mod tests {
         for n in 0..1000 {
             add(&mut one.names, &n.to_string(), 1);
         }
-        assert_eq!(one.names.len(), TOLD_APART + 1);
-        assert_eq!(one.names[OTHERS], 1000 - TOLD_APART as u64);
+        assert_eq!(one.names.len(), MAX_GROUPS + 1);
+        assert_eq!(one.names[OTHERS], 1000 - MAX_GROUPS as u64);
         let mut two = Census { clients: 3, ..Census::default() };
         add(&mut two.names, "0", 5);
         two.merge(one);
@@ -155,7 +155,7 @@ mod tests {
         let mut other = Census::default();
         other.notice(15, || Line { id: 99, ..Line::default() });
         census.merge(other);
-        assert_eq!(census.slow_readers.len(), NOTABLE);
+        assert_eq!(census.slow_readers.len(), MAX_SLOW_READERS);
         assert_eq!(census.slow_readers[6].id, 99);
     }
 }

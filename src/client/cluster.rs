@@ -10,7 +10,7 @@ use crate::scripts::Sha;
 
 /// The one node that cluster clients see.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Announced {
+pub struct AnnouncedNode {
     /// IP address or DNS name.
     pub host: String,
     /// TCP port.
@@ -19,7 +19,7 @@ pub struct Announced {
     pub tls: bool,
 }
 
-impl Announced {
+impl AnnouncedNode {
     /// The node's ID: the same for all slotway processes that announce this address.
     fn id(&self) -> String {
         Sha::of(format!("slotway {}:{}", self.host, self.port).as_bytes()).to_string()
@@ -41,7 +41,7 @@ impl Announced {
 }
 
 /// Appends the reply to `out`, in the format and with the texts of Redis 7.0. The arity is checked.
-pub fn answer(args: &Args, protocol: Protocol, me: &Announced, out: &mut Vec<u8>) {
+pub fn answer(args: &Args, protocol: Protocol, me: &AnnouncedNode, out: &mut Vec<u8>) {
     let is = |word| args.is(1, word);
     let argument = args.get(2).unwrap_or_default();
     if is("slots") {
@@ -95,7 +95,7 @@ fn unknown_node(id: &[u8], out: &mut Vec<u8>) {
     Failure::UnknownNode { id: String::from_utf8_lossy(id).into() }.write(out);
 }
 
-fn slots(protocol: Protocol, me: &Announced, out: &mut Vec<u8>) {
+fn slots(protocol: Protocol, me: &AnnouncedNode, out: &mut Vec<u8>) {
     write::array_header(out, 1);
     write::array_header(out, 3);
     write::integer(out, 0);
@@ -107,7 +107,7 @@ fn slots(protocol: Protocol, me: &Announced, out: &mut Vec<u8>) {
     write::map_header(out, protocol, 0);
 }
 
-fn shards(protocol: Protocol, me: &Announced, out: &mut Vec<u8>) {
+fn shards(protocol: Protocol, me: &AnnouncedNode, out: &mut Vec<u8>) {
     write::array_header(out, 1);
     write::map_header(out, protocol, 2);
     write::bulk(out, b"slots");
@@ -133,7 +133,7 @@ fn shards(protocol: Protocol, me: &Announced, out: &mut Vec<u8>) {
     text(out, "health", "online");
 }
 
-fn nodes(me: &Announced) -> String {
+fn nodes(me: &AnnouncedNode) -> String {
     let mut line = String::new();
     let last = SLOTS - 1;
     // Writing to a String cannot fail.
@@ -154,8 +154,8 @@ mod tests {
     use crate::cluster::{NodeAddr, parse_shards, parse_slots};
     use crate::resp::ArgRange;
 
-    fn me() -> Announced {
-        Announced { host: "10.0.0.9".into(), port: 6379, tls: false }
+    fn me() -> AnnouncedNode {
+        AnnouncedNode { host: "10.0.0.9".into(), port: 6379, tls: false }
     }
 
     fn ask(line: &str, protocol: Protocol) -> String {
@@ -196,7 +196,7 @@ mod tests {
         let id = me().id();
         assert!(id.len() == 40 && id.bytes().all(|b| b.is_ascii_hexdigit()));
         assert_eq!(id, me().id());
-        assert_ne!(id, Announced { port: 6380, ..me() }.id());
+        assert_ne!(id, AnnouncedNode { port: 6380, ..me() }.id());
         let shard = me().shard_id();
         assert!(shard.len() == 40 && shard != id && shard == me().shard_id());
         assert_eq!(ask("cluster myid", Protocol::Resp2), format!("$40\r\n{id}\r\n"));
@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(ask(&format!("cluster replicas {id}"), Protocol::Resp2), "*0\r\n");
         assert_eq!(ask(&format!("cluster count-failure-reports {id}"), Protocol::Resp2), ":0\r\n");
         assert_eq!(ask("cluster slaves x", Protocol::Resp2), "-ERR Unknown node x\r\n");
-        assert_eq!(Announced { port: 60_000, ..me() }.bus(), 0);
+        assert_eq!(AnnouncedNode { port: 60_000, ..me() }.bus(), 0);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The commands about the connection that slotway answers itself.
 
-use super::cluster::{self, Announced};
+use super::cluster::{self, AnnouncedNode};
 use super::session::{Session, mode};
 use super::tracking::{caching, tracking, tracking_info};
 use crate::cluster::Identity;
@@ -15,16 +15,16 @@ pub struct Context<'a> {
     /// Identity of the cluster's servers.
     pub identity: &'a Identity,
     /// The node that cluster clients see.
-    pub announced: &'a Announced,
+    pub announced: &'a AnnouncedNode,
     /// The mode that HELLO reports.
     pub announce_mode: AnnounceMode,
 }
 
 /// What happens to the connection after the reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum After {
+pub enum AfterReply {
     /// The next command is read.
-    Go,
+    Continue,
     /// The connection is closed when the reply is written.
     Close,
 }
@@ -36,7 +36,7 @@ pub fn answer(
     session: &mut Session,
     context: Context<'_>,
     out: &mut Vec<u8>,
-) -> After {
+) -> AfterReply {
     match local {
         // The arity in the command table was checked before, and allows this.
         Local::Ping if args.len() > 2 => {
@@ -55,7 +55,7 @@ pub fn answer(
         Local::Echo => write::bulk(out, args.get(1).unwrap_or_default()),
         Local::Quit => {
             write::simple(out, "OK");
-            return After::Close;
+            return AfterReply::Close;
         }
         Local::Select => select(args, out),
         Local::Hello => hello(args, session, context, out),
@@ -94,7 +94,7 @@ pub fn answer(
             let on = args.is(2, "on");
             if !on && !args.is(2, "off") {
                 Failure::Syntax.write(out);
-                return After::Go;
+                return AfterReply::Continue;
             }
             if args.is(1, "no-evict") {
                 session.no_evict = on;
@@ -123,7 +123,7 @@ pub fn answer(
         Local::ClientInfo | Local::ClientReply | Local::ClientEveryone => {}
         Local::SlowLog | Local::Proxy => {}
     }
-    After::Go
+    AfterReply::Continue
 }
 
 /// Whether the client is subscribed and uses RESP2, which has no pushes.
@@ -217,11 +217,11 @@ fn hello(args: &Args, session: &mut Session, context: Context<'_>, out: &mut Vec
 
 /// Maximum length of a name in bytes. Unlike in Redis it is limited, as names are kept while the
 /// client is connected and shown in every CLIENT LIST.
-const LONGEST_NAME: usize = 4096;
+const MAX_NAME: usize = 4096;
 
 /// Validates a client's name; an empty one removes the name.
 fn valid_name(name: &[u8]) -> Result<Option<Box<[u8]>>, Failure> {
-    if name.len() > LONGEST_NAME {
+    if name.len() > MAX_NAME {
         return Err(Failure::ClientNameTooLong);
     }
     if !name.iter().all(|b| (b'!'..=b'~').contains(b)) {
@@ -239,7 +239,7 @@ fn client_setinfo(args: &Args, session: &mut Session, out: &mut Vec<u8>) {
         let option = String::from_utf8_lossy(option).into();
         return Failure::ClientInfoInvalid { option }.write(out);
     }
-    if value.len() > LONGEST_NAME {
+    if value.len() > MAX_NAME {
         return Failure::LibNameTooLong.write(out);
     }
     let library = session.library.get_or_insert_default();

@@ -15,15 +15,15 @@ mod subscriptions;
 mod tracking;
 mod transfer_sizes;
 
-pub use census::{Census, Notable, largest};
-pub use cluster::Announced;
+pub use census::{Census, SlowReader, largest};
+pub use cluster::AnnouncedNode;
 pub use lent::{Lent, Watch};
 pub use listing::{Line, Traffic};
-pub use local::{After, Context, answer};
+pub use local::{AfterReply, Context, answer};
 pub use monitor::monitor_line;
 pub use multi::{EXEC, MULTI, Multi, Place};
 pub use question::{ClientKind, Filter, Grammar, Pause, Question, Selection};
-pub use replies::{Outcome, Replies};
+pub use replies::{Delivery, Replies};
 pub use session::{Library, Session, mode};
 pub use subscriptions::Subscriptions;
 pub use transfer_sizes::TransferSizes;
@@ -270,9 +270,9 @@ impl Client {
     }
 
     /// Gives up the rest of reply `seq`. See [`Replies::abandon`].
-    pub fn abandon(&mut self, seq: u32) -> Outcome {
+    pub fn abandon(&mut self, seq: u32) -> Delivery {
         let at = seq.wrapping_sub(self.base) as usize;
-        self.replies.as_mut().map_or(Outcome::Undelivered, |r| r.abandon(at))
+        self.replies.as_mut().map_or(Delivery::Undelivered, |r| r.abandon(at))
     }
 
     /// Closes the connection in place of reply `seq`. See [`Replies::end`].

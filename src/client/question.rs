@@ -180,7 +180,7 @@ impl Pause {
 }
 
 /// Maximum duration of a pause: 136 years, which clock arithmetic can represent.
-const LONGEST: Duration = Duration::from_secs(u32::MAX as u64);
+const MAX_PAUSE: Duration = Duration::from_secs(u32::MAX as u64);
 
 impl Question {
     /// Parses CLIENT LIST, KILL, PAUSE, UNPAUSE or UNBLOCK of client `me`. `known`: whether there
@@ -413,7 +413,7 @@ fn pause(args: &Args) -> Result<Question, Failure> {
     let timeout = args.get(2).and_then(strict_i64);
     let timeout = timeout.ok_or(Failure::FieldNotAnInteger { name: "timeout" })?;
     let timeout = u64::try_from(timeout).map_err(|_| Failure::NegativeTimeout)?;
-    let until = Instant::now() + Duration::from_millis(timeout).min(LONGEST);
+    let until = Instant::now() + Duration::from_millis(timeout).min(MAX_PAUSE);
     Ok(Question::Pause(Pause { until, all }))
 }
 

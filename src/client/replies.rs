@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::buf::{CHUNK, Pool, SendQueue, with_copy};
 
 /// Minimum length in bytes of a waiting reply that gets a buffer of its own, to avoid a copy.
-const OWN: usize = 16 << 10;
+const MIN_OWN_BUFFER: usize = 16 << 10;
 
 /// An outstanding reply. Large variants are boxed, as there may be a million of them.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ enum Slot {
 
 /// How much of an incomplete reply the client may have received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Delivery {
     /// Nothing: another reply can take its place.
     Undelivered,
     /// A part: the connection has to be closed.
@@ -224,7 +224,7 @@ impl Replies {
         if at >= self.slots.len() {
             return; // answered already, at its deadline
         }
-        let placed = if frame.len() >= OWN {
+        let placed = if frame.len() >= MIN_OWN_BUFFER {
             self.own += frame.len();
             Slot::Own(Box::new(frame.to_vec()))
         } else {
@@ -324,17 +324,17 @@ impl Replies {
     }
 
     /// Gives up the rest of an arriving reply and drops what is here of it, if possible.
-    pub fn abandon(&mut self, at: usize) -> Outcome {
+    pub fn abandon(&mut self, at: usize) -> Delivery {
         match self.slots.get_mut(at) {
-            Some(Slot::Direct) => Outcome::Partial,
+            Some(Slot::Direct) => Delivery::Partial,
             Some(slot) => {
                 if let Slot::Arriving(frame) = slot {
                     self.own -= frame.len();
                     *slot = Slot::Waiting;
                 }
-                Outcome::Undelivered
+                Delivery::Undelivered
             }
-            None => Outcome::Undelivered,
+            None => Delivery::Undelivered,
         }
     }
 
@@ -346,7 +346,7 @@ impl Replies {
             self.slots = VecDeque::new();
         }
         self.stash.clear();
-        if self.stash.capacity() > OWN {
+        if self.stash.capacity() > MIN_OWN_BUFFER {
             self.stash = Vec::new();
         }
         self.behind = Vec::new();
@@ -398,9 +398,9 @@ mod tests {
         r.expect();
         r.expect();
         r.stream(1, b"later", false, &mut pool);
-        assert_eq!(r.abandon(1), Outcome::Undelivered);
+        assert_eq!(r.abandon(1), Delivery::Undelivered);
         r.stream(0, b"now", false, &mut pool);
-        assert_eq!(r.abandon(0), Outcome::Partial);
+        assert_eq!(r.abandon(0), Delivery::Partial);
         assert_eq!(written(&mut r), b"now");
     }
 
@@ -436,7 +436,7 @@ mod tests {
         r.mute(true);
         r.expect();
         assert_eq!(r.stream(0, b"half", false, &mut pool), 0);
-        assert_eq!(r.abandon(0), Outcome::Undelivered);
+        assert_eq!(r.abandon(0), Delivery::Undelivered);
         assert_eq!(r.complete(0, b"an error instead", &mut pool), 1);
         assert!(r.is_drained() && r.out.is_empty());
     }
@@ -508,7 +508,7 @@ mod tests {
         ) {
             const PUSH: u8 = 255;
             let (mut r, mut pool) = (Replies::default(), Pool::default());
-            let large = |i: usize| if i % 7 == 3 { OWN } else { 0 };
+            let large = |i: usize| if i % 7 == 3 { MIN_OWN_BUFFER } else { 0 };
             let frame = |i: usize| vec![i as u8; 2 + i * 37 + large(i)];
             // Per reply: number of arrived bytes, and whether it is muted.
             let mut owed: Vec<(usize, bool)> = Vec::new();

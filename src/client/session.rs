@@ -121,7 +121,7 @@ impl Session {
 
     /// Whether the client has to authenticate before other commands, as far as the session knows.
     #[inline]
-    pub fn is_stranger(&self) -> bool {
+    pub fn must_log_in(&self) -> bool {
         self.modes & mode::RULED != 0
             && self.account.as_ref().is_some_and(|a| !a.is_authenticated())
     }

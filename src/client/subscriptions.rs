@@ -23,8 +23,8 @@ impl Subscriptions {
     /// about it, and the reply to SUBSCRIBE repeats it. A topic is counted once per subscriber,
     /// which is never too little.
     pub fn cost(name: &[u8]) -> usize {
-        const NOTES: usize = 384;
-        NOTES + 3 * name.len()
+        const PER_NAME: usize = 384;
+        PER_NAME + 3 * name.len()
     }
 
     /// The count in a confirmation: channels and patterns together, shard channels separately.

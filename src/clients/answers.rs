@@ -157,7 +157,8 @@ impl Clients {
         let dest = up.pending.front().map(|p| p.dest);
         let Some(Dest::Client { index, generation, seq }) = dest else { return };
         let Some(client) = self.slab.get_mut(index as usize) else { return };
-        if client.generation == generation && client.abandon(seq) == crate::client::Outcome::Partial
+        if client.generation == generation
+            && client.abandon(seq) == crate::client::Delivery::Partial
         {
             self.close(index as usize, core);
         }

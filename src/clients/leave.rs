@@ -88,7 +88,7 @@ impl Clients {
 
     /// If the client has to log in, its time for that begins.
     pub(crate) fn await_login(&mut self, index: usize, core: &mut Core) {
-        let Some(client) = self.slab.get(index).filter(|c| c.session.is_stranger()) else {
+        let Some(client) = self.slab.get(index).filter(|c| c.session.must_log_in()) else {
             return;
         };
         // That of a client with TLS begins at the end of its handshake.
@@ -101,7 +101,7 @@ impl Clients {
             self.arrivals.logins.queue.retain(|login| {
                 let client = clients.get(login.client.at());
                 client.is_some_and(|c| {
-                    c.generation == login.client.generation && c.session.is_stranger()
+                    c.generation == login.client.generation && c.session.must_log_in()
                 })
             });
         }

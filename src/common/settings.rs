@@ -7,7 +7,7 @@ use crate::placement::ReadPreferences;
 use crate::resp::RequestLimits;
 use crate::stream::Stream;
 
-use crate::client::{Announced, Client};
+use crate::client::{AnnouncedNode, Client};
 use crate::config::{
     Address, AnnounceMode, ClientAuth, Config, CrossSlot, CrossSlotCommand, Listen, OnGap,
     OnOutcomeUnknown, ReadFrom, Secret, is_public,
@@ -154,15 +154,15 @@ impl Settings {
 
     /// The address that a cluster client is told: as configured, the one that it uses, or, over a
     /// Unix socket, the first one that is listened on.
-    pub fn announced(&self, client: &Client) -> Announced {
+    pub fn announced(&self, client: &Client) -> AnnouncedNode {
         let tls = matches!(client.stream, Stream::Tls(_));
         let announce = if tls { &self.announce_tls } else { &self.announce };
         if let Some(Address { host, port }) = announce {
-            return Announced { host: host.to_string(), port: *port, tls };
+            return AnnouncedNode { host: host.to_string(), port: *port, tls };
         }
         if let Some(used) = client.local_addr() {
             // A client of IPv4 on a listener for both.
-            return Announced {
+            return AnnouncedNode {
                 host: used.ip().to_canonical().to_string(),
                 port: used.port(),
                 tls,
@@ -171,7 +171,7 @@ impl Settings {
         let first = self.first_tcp.as_ref().filter(|a| a.port != 0);
         let any = |host: &str| host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_unspecified());
         let host = first.map(|a| a.host.as_ref()).filter(|host| !any(host));
-        Announced {
+        AnnouncedNode {
             host: host.unwrap_or("127.0.0.1").to_owned(),
             port: first.map_or(6379, |a| a.port),
             tls,

@@ -11,7 +11,7 @@ use crate::users::OWN_REALM;
 use crate::worker::Worker;
 
 use crate::base::{Base, base};
-use crate::client::{After, Announced, Context, Paused, answer, mode};
+use crate::client::{AfterReply, AnnouncedNode, Context, Paused, answer, mode};
 use crate::route::{Local, Plan, PubSub};
 
 impl Worker {
@@ -203,7 +203,7 @@ impl Worker {
         let Some(client) = self.clients.slab.get_mut(index) else { return Flow::Stop };
         let announced = match local {
             Local::Cluster | Local::ClusterMyShardId => self.core.settings.announced(client),
-            _ => Announced::default(),
+            _ => AnnouncedNode::default(),
         };
         let context = Context {
             identity: &self.nodes.topology.identity,
@@ -237,13 +237,13 @@ impl Worker {
         }
         self.clients.mark_client(index, &mut self.core);
         match after {
-            After::Go => {
+            AfterReply::Continue => {
                 if shown {
                     self.clients.show_to_monitors(index, command, args, true, &mut self.core);
                 }
                 Flow::Next
             }
-            After::Close => {
+            AfterReply::Close => {
                 self.clients.stop_reading(index, &mut self.core);
                 Flow::Stop
             }

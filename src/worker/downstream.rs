@@ -159,7 +159,7 @@ impl Worker {
         if client.gone || client.paused != Paused::No {
             return Whole::Other(tail);
         }
-        let limits = match client.session.is_stranger() {
+        let limits = match client.session.must_log_in() {
             true => self.core.settings.request.of_stranger(),
             false => self.core.settings.request,
         };
@@ -240,7 +240,7 @@ impl Worker {
                 break;
             }
             self.core.turn.unread = rest.len();
-            let limits = if client.session.is_stranger() { &of_stranger } else { &limits };
+            let limits = if client.session.must_log_in() { &of_stranger } else { &limits };
             let (len, flow) = match scan_request(rest, limits, &mut client.progress, &mut ranges) {
                 Ok(Request::Array { len }) => {
                     let frame = rest.get(..len).unwrap_or_default();

@@ -40,7 +40,7 @@ impl Worker {
     fn may_take_longer(&mut self, login: Login) -> bool {
         let (index, generation) = (login.client.at(), login.client.generation);
         let client = self.clients.slab.get(index).filter(|c| c.generation == generation && !c.gone);
-        let Some(client) = client.filter(|c| c.session.is_stranger()) else { return false };
+        let Some(client) = client.filter(|c| c.session.must_log_in()) else { return false };
         match client.paused {
             // Its time begins at the end of the handshake.
             Paused::Handshake => return false,
