@@ -168,10 +168,10 @@ fn moved_slots(old: &Snapshot, new: &Snapshot) -> Vec<String> {
 
 /// The ranges as text: the first 16, and the number of the others.
 pub fn listed(ranges: &[SlotRange]) -> String {
-    const SHOWN: usize = 16;
-    let mut text: Vec<String> = ranges.iter().take(SHOWN).map(ToString::to_string).collect();
-    if ranges.len() > SHOWN {
-        text.push(format!("and {} ranges more", ranges.len() - SHOWN));
+    const MAX_SHOWN: usize = 16;
+    let mut text: Vec<String> = ranges.iter().take(MAX_SHOWN).map(ToString::to_string).collect();
+    if ranges.len() > MAX_SHOWN {
+        text.push(format!("and {} ranges more", ranges.len() - MAX_SHOWN));
     }
     text.join(", ")
 }

@@ -33,13 +33,13 @@ pub struct View<'a> {
 
 /// The verdict on a single reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ViewVerdict {
     /// The view replaces the one in use.
     Adopt,
     /// Other nodes have to confirm the view first.
     NeedWitness(Doubt),
     /// The view is not used.
-    Reject(Reason),
+    Reject(RejectReason),
 }
 
 /// Why a view needs the confirmation of another node.
@@ -63,7 +63,7 @@ pub enum Doubt {
 
 /// Why a view is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum Reason {
+pub enum RejectReason {
     /// The node knows no slots, because it was reset or has not joined a cluster yet.
     #[error("knows no slots")]
     NoSlots,
@@ -80,26 +80,26 @@ pub enum Reason {
     },
 }
 
-impl Reason {
+impl RejectReason {
     /// Number of label values: the reasons, and views that no other node confirmed.
     pub const LABELS: usize = 4;
-    /// Label values of the metric, indexed by [`Reason::label`]; the last one is for unresolved
+    /// Label values of the metric, indexed by [`RejectReason::label`]; the last one is for unresolved
     /// [`Doubt`]s.
     pub const NAMES: [&'static str; Self::LABELS] = ["no_slots", "foreign", "older", "unconfirmed"];
 
-    /// Index of the reason in [`Reason::NAMES`].
+    /// Index of the reason in [`RejectReason::NAMES`].
     pub fn label(self) -> usize {
         match self {
-            Reason::NoSlots => 0,
-            Reason::Foreign => 1,
-            Reason::Older { .. } => 2,
+            RejectReason::NoSlots => 0,
+            RejectReason::Foreign => 1,
+            RejectReason::Older { .. } => 2,
         }
     }
 }
 
 /// The rule by which a view was adopted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rule {
+pub enum AdoptionRule {
     /// It continues the view in use.
     Continued,
     /// It is older, but most nodes agree on it and no node knows a newer one: the cluster was
@@ -109,8 +109,8 @@ pub enum Rule {
     Replaced,
 }
 
-impl Rule {
-    /// Label values of the metric, indexed by discriminant; [`Rule::Continued`] is not counted.
+impl AdoptionRule {
+    /// Label values of the metric, indexed by discriminant; [`AdoptionRule::Continued`] is not counted.
     pub const NAMES: [&'static str; 3] = ["continued", "restored", "replaced"];
 }
 
@@ -139,25 +139,25 @@ pub(super) fn is_same_cluster(a: &Snapshot, b: &Snapshot) -> bool {
 
 /// The overlap of a view with the view in use. The witness itself does not count: a node that was
 /// reset and has joined another cluster keeps its ID.
-struct Kinship {
+struct Overlap {
     kept: usize,
     of: usize,
     /// The witness is a node of the view in use.
     known_witness: bool,
     /// The view assigns slots to nodes that are not in the view in use.
-    strangers_own_slots: bool,
+    unknown_nodes_own_slots: bool,
 }
 
-impl Kinship {
-    fn of(in_use: &InUse, view: &View) -> Kinship {
+impl Overlap {
+    fn of(in_use: &InUse, view: &View) -> Overlap {
         let (known, seen) = (ids(in_use.snapshot), ids(view.snapshot));
         let others = known.iter().filter(|id| **id != view.witness);
         let owners = view.snapshot.slot_primaries();
-        Kinship {
+        Overlap {
             kept: others.clone().filter(|id| seen.contains(*id)).count(),
             of: others.count(),
             known_witness: known.contains(view.witness),
-            strangers_own_slots: owners.iter().any(|node| !known.contains(&*node.id)),
+            unknown_nodes_own_slots: owners.iter().any(|node| !known.contains(&*node.id)),
         }
     }
 
@@ -166,7 +166,7 @@ impl Kinship {
     }
 
     fn is_foreign(&self) -> bool {
-        let shrunk = self.known_witness && !self.strangers_own_slots;
+        let shrunk = self.known_witness && !self.unknown_nodes_own_slots;
         self.kept == 0 && !self.is_majority() && !shrunk
     }
 }
@@ -179,48 +179,51 @@ fn lost_slots(before: &Snapshot, after: &Snapshot) -> Vec<Slot> {
 }
 
 /// Judges one view against the view in use, which covers slots.
-pub fn judge(in_use: &InUse, view: &View) -> Verdict {
+pub fn judge(in_use: &InUse, view: &View) -> ViewVerdict {
     if view.snapshot.slots_covered() == 0 {
-        return Verdict::Reject(Reason::NoSlots);
+        return ViewVerdict::Reject(RejectReason::NoSlots);
     }
-    let kin = Kinship::of(in_use, view);
-    if kin.is_foreign() {
-        return Verdict::Reject(Reason::Foreign);
+    let overlap = Overlap::of(in_use, view);
+    if overlap.is_foreign() {
+        return ViewVerdict::Reject(RejectReason::Foreign);
     }
     if view.info.epoch < in_use.epoch {
         let (epoch, known) = (view.info.epoch, in_use.epoch);
-        return Verdict::Reject(Reason::Older { epoch, known });
+        return ViewVerdict::Reject(RejectReason::Older { epoch, known });
     }
-    if !kin.is_majority() {
-        return Verdict::NeedWitness(Doubt::FewKnown { kept: kin.kept, of: kin.of });
+    if !overlap.is_majority() {
+        return ViewVerdict::NeedWitness(Doubt::FewKnown { kept: overlap.kept, of: overlap.of });
     }
     let lost = lost_slots(in_use.snapshot, view.snapshot).len();
     if lost > 0 {
-        return Verdict::NeedWitness(Doubt::LosesSlots(lost));
+        return ViewVerdict::NeedWitness(Doubt::LosesSlots(lost));
     }
-    if view.info.state_ok { Verdict::Adopt } else { Verdict::NeedWitness(Doubt::Failing) }
+    if view.info.state_ok { ViewVerdict::Adopt } else { ViewVerdict::NeedWitness(Doubt::Failing) }
 }
 
 /// Whether other views confirm `view`, which [`judge`] doubted. `views`: all of them, judged.
-fn is_confirmed(in_use: &InUse, view: &View, views: &[(&View, Verdict)]) -> bool {
-    let kin = Kinship::of(in_use, view);
+fn is_confirmed(in_use: &InUse, view: &View, views: &[(&View, ViewVerdict)]) -> bool {
+    let overlap = Overlap::of(in_use, view);
     let known = ids(in_use.snapshot);
-    let accepted = |other: &(&View, Verdict)| {
-        !matches!(other.1, Verdict::Reject(_)) && is_same_cluster(view.snapshot, other.0.snapshot)
+    let accepted = |other: &(&View, ViewVerdict)| {
+        !matches!(other.1, ViewVerdict::Reject(_))
+            && is_same_cluster(view.snapshot, other.0.snapshot)
     };
     let agreed: Vec<&View> = views.iter().filter(|v| accepted(v)).map(|v| v.0).collect();
-    if !kin.is_majority() {
+    if !overlap.is_majority() {
         let witnesses = |views: &mut dyn Iterator<Item = &View>| {
             let known: HashSet<&str> =
                 views.map(|v| v.witness).filter(|id| known.contains(id)).collect();
             known.len()
         };
-        let in_a_cluster = views.iter().filter(|v| v.1 != Verdict::Reject(Reason::NoSlots));
+        let in_a_cluster =
+            views.iter().filter(|v| v.1 != ViewVerdict::Reject(RejectReason::NoSlots));
         let all = witnesses(&mut in_a_cluster.map(|v| v.0));
         let agreeing = witnesses(&mut agreed.iter().copied());
         let several = agreeing >= 2 && agreeing * 2 > all;
         // The last node of a cluster that was scaled down to it.
-        let alone = agreeing == 1 && all == 1 && kin.known_witness && !kin.strangers_own_slots;
+        let alone =
+            agreeing == 1 && all == 1 && overlap.known_witness && !overlap.unknown_nodes_own_slots;
         if !several && !alone {
             return false;
         }
@@ -233,23 +236,23 @@ fn is_confirmed(in_use: &InUse, view: &View, views: &[(&View, Verdict)]) -> bool
         other.witness != view.witness
             && lost.iter().all(|slot| other.snapshot.primary_of(*slot).is_none())
     };
-    lost.is_empty() || kin.of == 0 || agreed.iter().any(agrees)
+    lost.is_empty() || overlap.of == 0 || agreed.iter().any(agrees)
 }
 
 /// Chooses among views none of which [`judge`] has adopted: the index of the one to adopt, and the
 /// rule; `None` keeps the view in use.
-pub fn decide(in_use: &InUse, views: &[View], end: &RoundEnd) -> Option<(usize, Rule)> {
-    let judged: Vec<(&View, Verdict)> = views.iter().map(|v| (v, judge(in_use, v))).collect();
+pub fn decide(in_use: &InUse, views: &[View], end: &RoundEnd) -> Option<(usize, AdoptionRule)> {
+    let judged: Vec<(&View, ViewVerdict)> = views.iter().map(|v| (v, judge(in_use, v))).collect();
     let confirmed = |&i: &usize| {
         judged.get(i).is_some_and(|(view, verdict)| match verdict {
-            Verdict::Adopt => true,
-            Verdict::NeedWitness(_) => is_confirmed(in_use, view, &judged),
-            Verdict::Reject(_) => false,
+            ViewVerdict::Adopt => true,
+            ViewVerdict::NeedWitness(_) => is_confirmed(in_use, view, &judged),
+            ViewVerdict::Reject(_) => false,
         })
     };
     let confirmed: Vec<usize> = (0..views.len()).filter(confirmed).collect();
     if let Some(best) = best_supported(in_use, views, &confirmed) {
-        return Some((best, Rule::Continued));
+        return Some((best, AdoptionRule::Continued));
     }
     if !end.patience_over {
         return None;
@@ -258,18 +261,18 @@ pub fn decide(in_use: &InUse, views: &[View], end: &RoundEnd) -> Option<(usize, 
     let is_known = |view: &View| known.contains(view.witness);
     let older = |&i: &usize| {
         judged.get(i).is_some_and(|(view, verdict)| {
-            matches!(verdict, Verdict::Reject(Reason::Older { .. }))
+            matches!(verdict, ViewVerdict::Reject(RejectReason::Older { .. }))
                 && is_known(view)
-                && Kinship::of(in_use, view).is_majority()
+                && Overlap::of(in_use, view).is_majority()
         })
     };
     let restored: Vec<usize> = (0..views.len()).filter(older).collect();
     let witnesses: HashSet<&str> =
         restored.iter().filter_map(|&i| views.get(i)).map(|view| view.witness).collect();
     if witnesses.len() * 2 > known.len() {
-        return best(views, restored.into_iter()).map(|i| (i, Rule::Restored));
+        return best(views, restored.into_iter()).map(|i| (i, AdoptionRule::Restored));
     }
-    replacement(views, end, is_known).map(|i| (i, Rule::Replaced))
+    replacement(views, end, is_known).map(|i| (i, AdoptionRule::Replaced))
 }
 
 /// The best view of a cluster that has replaced the one in use: all known nodes are gone, all seeds

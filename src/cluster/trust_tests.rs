@@ -44,7 +44,7 @@ struct Said(&'static str, u64, bool, &'static str);
 
 const OK: bool = true;
 const FAIL: bool = false;
-const ADOPT: Verdict = Verdict::Adopt;
+const ADOPT: ViewVerdict = ViewVerdict::Adopt;
 const OLD: &str = "a+ar b+br c+cr";
 
 fn with_views<T>(said: &[Said], then: impl FnOnce(&[View]) -> T) -> T {
@@ -63,10 +63,10 @@ fn with_views<T>(said: &[Said], then: impl FnOnce(&[View]) -> T) -> T {
 
 #[test]
 fn one_answer() {
-    let few = |kept, of| Verdict::NeedWitness(Doubt::FewKnown { kept, of });
-    let older = |epoch| Verdict::Reject(Reason::Older { epoch, known: 6 });
-    const FOREIGN: Verdict = Verdict::Reject(Reason::Foreign);
-    let cases: &[(&str, &str, Said, Verdict)] = &[
+    let few = |kept, of| ViewVerdict::NeedWitness(Doubt::FewKnown { kept, of });
+    let older = |epoch| ViewVerdict::Reject(RejectReason::Older { epoch, known: 6 });
+    const FOREIGN: ViewVerdict = ViewVerdict::Reject(RejectReason::Foreign);
+    let cases: &[(&str, &str, Said, ViewVerdict)] = &[
         ("the same", OLD, Said("a", 6, OK, OLD), ADOPT),
         ("a failover", OLD, Said("br", 7, OK, "a+ar br+b c+cr"), ADOPT),
         ("a node less", OLD, Said("a", 6, OK, "a b+br c+cr"), ADOPT),
@@ -82,13 +82,13 @@ fn one_answer() {
         ("three of six replaced", OLD, Said("a", 9, OK, "a+xr b+yr z+cr"), few(2, 5)),
         ("cut off", OLD, Said("b", 5, OK, OLD), older(5)),
         ("cut off, and in state fail", OLD, Said("b", 5, FAIL, OLD), older(5)),
-        ("reset", OLD, Said("b", 9, OK, "(b)"), Verdict::Reject(Reason::NoSlots)),
-        ("failed", OLD, Said("b", 6, FAIL, OLD), Verdict::NeedWitness(Doubt::Failing)),
+        ("reset", OLD, Said("b", 9, OK, "(b)"), ViewVerdict::Reject(RejectReason::NoSlots)),
+        ("failed", OLD, Said("b", 6, FAIL, OLD), ViewVerdict::NeedWitness(Doubt::Failing)),
         (
             "slots without a primary",
             OLD,
             Said("b", 6, OK, "!a+ar b+br c+cr"),
-            Verdict::NeedWitness(Doubt::LosesSlots(5462)),
+            ViewVerdict::NeedWitness(Doubt::LosesSlots(5462)),
         ),
         ("and they are back", "!a+ar b+br c+cr", Said("b", 7, OK, "ar+a b+br c+cr"), ADOPT),
         ("a cluster of one", "a", Said("a", 6, OK, "a"), ADOPT),
@@ -110,11 +110,11 @@ fn all_answers_of_a_round() {
     const NEVER: RoundEnd = RoundEnd { patience_over: false, all_seeds_answered: true };
     const OVER: RoundEnd = RoundEnd { patience_over: true, all_seeds_answered: true };
     const NOT_ALL: RoundEnd = RoundEnd { patience_over: true, all_seeds_answered: false };
-    let continued = |i| Some((i, Rule::Continued));
-    let restored = |i| Some((i, Rule::Restored));
-    let replaced = |i| Some((i, Rule::Replaced));
+    let continued = |i| Some((i, AdoptionRule::Continued));
+    let restored = |i| Some((i, AdoptionRule::Restored));
+    let replaced = |i| Some((i, AdoptionRule::Replaced));
     let lost = "!a+ar b+br c+cr";
-    type Case<'a> = (&'a str, &'a str, &'a [Said], RoundEnd, Option<(usize, Rule)>);
+    type Case<'a> = (&'a str, &'a str, &'a [Said], RoundEnd, Option<(usize, AdoptionRule)>);
     let cases: &[Case] = &[
         ("nobody answers", OLD, &[], OVER, None),
         ("a loss that one tells", OLD, &[Said("b", 6, OK, lost)], OVER, None),

@@ -25,7 +25,7 @@ pub use class::Class;
 pub use flags::Flags;
 pub use keys::{KeyError, key_accesses, key_positions, no_number_of_keys};
 pub use parse::TableError;
-pub use rules::{Rule, Rules, Verdict};
+pub use rules::{Rule, RuleVerdict, Rules};
 pub use secrets::{REDACTED, is_announced_address, is_secret_argument, is_secret_setting};
 pub use spec::{
     Access, Begin, CommandSpec, Find, KeyAccess, KeyPart, KeySpec, Native, RequestPolicy,

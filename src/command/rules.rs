@@ -25,7 +25,7 @@ enum Level {
 }
 
 /// Commands added after Redis 7.0: a cluster may have them although the built-in table does not.
-const NEWER: &[&str] = &[
+const NEWER_COMMANDS: &[&str] = &[
     "client|no-touch",
     "client|setinfo",
     "cluster|myshardid",
@@ -77,14 +77,14 @@ impl Rule {
                     near.map_or(String::new(), |near| format!("; the nearest is \"@{near}\""));
                 Some(format!("\"{text}\" is no ACL category{near}"))
             }
-            None if table.by_name(&text).is_some() || NEWER.contains(&&*text) => None,
+            None if table.by_name(&text).is_some() || NEWER_COMMANDS.contains(&&*text) => None,
             // A module's command, such as `json.get`, or its subcommand.
             None if text.split('|').next().is_some_and(|name| name.contains('.')) => None,
             None => {
                 let spelt = text.replace(' ', "|");
                 let near = match table.by_name(&spelt) {
                     Some(_) => Some(spelt),
-                    None => nearest(&text, &mut names().chain(NEWER.iter().copied())),
+                    None => nearest(&text, &mut names().chain(NEWER_COMMANDS.iter().copied())),
                 };
                 let near =
                     near.map_or(String::new(), |near| format!("; the nearest is \"{near}\""));
@@ -133,7 +133,7 @@ pub struct Rules {
 
 /// The decision of the lists about a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict<'a> {
+pub enum RuleVerdict<'a> {
     /// Neither list covers the command.
     Open,
     /// Allowed, if nothing else forbids it.
@@ -146,21 +146,21 @@ pub enum Verdict<'a> {
 
 impl Rules {
     /// Decides about a command.
-    pub fn verdict(&self, spec: &CommandSpec) -> Verdict<'_> {
+    pub fn verdict(&self, spec: &CommandSpec) -> RuleVerdict<'_> {
         let best = |rules: &'_ [Rule]| -> Option<(Level, usize)> {
             let fitting = rules.iter().enumerate().filter_map(|(i, r)| Some((r.fits(spec)?, i)));
             fitting.max_by_key(|(level, _)| *level)
         };
         match (best(&self.deny), best(&self.allow)) {
-            (None, None) => Verdict::Open,
+            (None, None) => RuleVerdict::Open,
             (Some((deny, i)), allow) if allow.is_none_or(|(allow, _)| deny >= allow) => {
-                self.deny.get(i).map_or(Verdict::Open, Verdict::Denied)
+                self.deny.get(i).map_or(RuleVerdict::Open, RuleVerdict::Denied)
             }
             // Allowing "@write" is meant for SET and does not open MIGRATE.
             (_, Some((level, _))) if level >= Level::Command || self.opens_dangerous(spec) => {
-                Verdict::Opened
+                RuleVerdict::Opened
             }
-            _ => Verdict::Allowed,
+            _ => RuleVerdict::Allowed,
         }
     }
 
@@ -187,9 +187,9 @@ mod tests {
         let rules = Rules { deny: rules(deny), allow: rules(allow), ..Rules::default() };
         let table = CommandTable::builtin();
         match rules.verdict(table.get(table.by_name(command).expect(command))) {
-            Verdict::Open => None,
-            Verdict::Allowed | Verdict::Opened => Some(false),
-            Verdict::Denied(_) => Some(true),
+            RuleVerdict::Open => None,
+            RuleVerdict::Allowed | RuleVerdict::Opened => Some(false),
+            RuleVerdict::Denied(_) => Some(true),
         }
     }
 
@@ -214,7 +214,7 @@ mod tests {
         let table = CommandTable::builtin();
         let rules = Rules { deny: vec![rule("@all")], ..Rules::default() };
         let unknown = table.get(super::super::CommandId::UNKNOWN);
-        assert!(matches!(rules.verdict(unknown), Verdict::Denied(_)));
+        assert!(matches!(rules.verdict(unknown), RuleVerdict::Denied(_)));
     }
 
     #[test]
@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn newer_is_newer() {
         let table = CommandTable::builtin();
-        for name in NEWER {
+        for name in NEWER_COMMANDS {
             assert_eq!(table.by_name(name), None, "{name}");
         }
     }

@@ -11,13 +11,14 @@ const BUILTIN: &[u8] = include_bytes!("redis-7.0.15.resp");
 
 /// Commands of newer servers that the built-in table lacks, captured by the same script with
 /// `--besides`. For the reference pages only: such servers describe their commands themselves.
-const NEWER: [(&str, &[u8]); 2] = [
+const NEWER_SERVERS: [(&str, &[u8]); 2] = [
     ("Redis 8.2", include_bytes!("newer/redis-8.2.3.resp")),
     ("Valkey 9.1", include_bytes!("newer/valkey-9.1.2.resp")),
 ];
 
 /// Slotway's own commands, in the same format.
-const OWN: &[u8] = b"*1\r\n*10\r\n+proxy\r\n:-2\r\n*3\r\n+admin\r\n+loading\r\n+stale\r\n\
+const PROXY_COMMANDS: &[u8] =
+    b"*1\r\n*10\r\n+proxy\r\n:-2\r\n*3\r\n+admin\r\n+loading\r\n+stale\r\n\
     :0\r\n:0\r\n:0\r\n*1\r\n+@slow\r\n*0\r\n*0\r\n*4\r\n\
     *7\r\n+proxy|hotkeys\r\n:-2\r\n*1\r\n+admin\r\n:0\r\n:0\r\n:0\r\n\
     *3\r\n+@admin\r\n+@slow\r\n+@dangerous\r\n\
@@ -87,13 +88,13 @@ impl CommandTable {
     pub fn builtin() -> CommandTable {
         Self::empty()
             .overlay(BUILTIN)
-            .and_then(|table| table.overlay(OWN))
+            .and_then(|table| table.overlay(PROXY_COMMANDS))
             .expect("the embedded replies are well formed, a test shows it")
     }
 
     /// This table, extended by the commands of newer servers, once per server version.
-    pub fn of_newer_servers(&self) -> [(&'static str, CommandTable); NEWER.len()] {
-        NEWER.map(|(server, commands)| {
+    pub fn of_newer_servers(&self) -> [(&'static str, CommandTable); NEWER_SERVERS.len()] {
+        NEWER_SERVERS.map(|(server, commands)| {
             let table = self.overlay(commands);
             (server, table.expect("the embedded replies are well formed, a test shows it"))
         })

@@ -15,7 +15,7 @@ use tracing::debug;
 
 use super::node::{Answer, AskError, NodeConn};
 use crate::cluster::trust::{
-    self, Doubt, InUse, Reason, RoundEnd, Rule, Verdict, View, cluster_name,
+    self, AdoptionRule, Doubt, InUse, RejectReason, RoundEnd, View, ViewVerdict, cluster_name,
 };
 use crate::config::Config;
 use crate::tls::Tls;
@@ -45,7 +45,7 @@ pub(super) struct Found {
     pub conn: NodeConn,
     pub answer: Answer,
     /// The rule by which the answer was adopted.
-    pub rule: Rule,
+    pub rule: AdoptionRule,
     /// The epoch that later views must have reached: the answer's or, if its node is not in state
     /// ok, one that a second node has reached. A node that is cut off raises its epoch in elections
     /// that it cannot win.
@@ -61,14 +61,14 @@ pub(super) struct Round<'a> {
     pub(super) in_use: InUse<'a>,
     /// No answer has been adopted for long: the exceptional rules apply.
     pub patience_over: bool,
-    /// Counts of rejected views, by [`Reason::NAMES`].
-    pub refused: &'a mut [u64; Reason::LABELS],
+    /// Counts of rejected views, by [`RejectReason::NAMES`].
+    pub refused: &'a mut [u64; RejectReason::LABELS],
 }
 
 /// The evidence of one round: answers, and the addresses of seeds.
 #[derive(Default)]
 struct Evidence {
-    answers: Vec<(Found, Verdict)>,
+    answers: Vec<(Found, ViewVerdict)>,
     /// The addresses of each seed.
     seeds: HashMap<String, Vec<SocketAddr>>,
     /// Addresses that gave no answer.
@@ -92,7 +92,7 @@ impl Evidence {
     fn is_enough(&self) -> bool {
         let doubtful = |doubt: fn(&Doubt) -> bool| {
             let verdicts = self.answers.iter().map(|(_, verdict)| verdict);
-            verdicts.filter(|v| matches!(v, Verdict::NeedWitness(d) if doubt(d))).count()
+            verdicts.filter(|v| matches!(v, ViewVerdict::NeedWitness(d) if doubt(d))).count()
         };
         doubtful(|doubt| !matches!(doubt, Doubt::FewKnown { .. })) >= ENOUGH_WITNESSES
             || doubtful(|_| true) >= MAX_UNCONFIRMED
@@ -142,24 +142,24 @@ impl Round<'_> {
                     evidence.errors.push(error.to_string());
                 }
                 Step::Asked(socket, Ok((conn, answer))) => {
-                    let (rule, epoch) = (Rule::Continued, answer.info.epoch);
+                    let (rule, epoch) = (AdoptionRule::Continued, answer.info.epoch);
                     let found = Found { socket, conn, answer, rule, epoch };
-                    let verdict = if first { Verdict::Adopt } else { self.judge(&found) };
+                    let verdict = if first { ViewVerdict::Adopt } else { self.judge(&found) };
                     evidence.answers.push((found, verdict));
                     match verdict {
                         _ if first => {}
-                        Verdict::Adopt => {
+                        ViewVerdict::Adopt => {
                             let last = evidence.answers.len() - 1;
-                            return self.taken(evidence, last, Rule::Continued);
+                            return self.taken(evidence, last, AdoptionRule::Continued);
                         }
-                        Verdict::Reject(Reason::Foreign | Reason::NoSlots)
+                        ViewVerdict::Reject(RejectReason::Foreign | RejectReason::NoSlots)
                             if self.patience_over =>
                         {
                             self.ask_others(&evidence, &mut queue);
                         }
                         _ => {
                             if let Some(i) = self.confirmed(&evidence) {
-                                return self.taken(evidence, i, Rule::Continued);
+                                return self.taken(evidence, i, AdoptionRule::Continued);
                             }
                         }
                     }
@@ -174,10 +174,10 @@ impl Round<'_> {
         if first { self.first(evidence) } else { self.decide(evidence, seeds) }
     }
 
-    fn judge(&self, found: &Found) -> Verdict {
+    fn judge(&self, found: &Found) -> ViewVerdict {
         let Found { socket, answer, .. } = found;
         let verdict = trust::judge(&self.in_use, &answer.as_view());
-        if verdict != Verdict::Adopt {
+        if verdict != ViewVerdict::Adopt {
             debug!(%socket, info = ?answer.info, ?verdict, "not a view to be used as it is");
         }
         verdict
@@ -213,16 +213,16 @@ impl Round<'_> {
         let Evidence { answers, mut errors, .. } = evidence;
         for (found, verdict) in answers {
             let (label, why) = match verdict {
-                Verdict::Reject(reason) => (reason.label(), reason.to_string()),
-                Verdict::NeedWitness(doubt) => {
-                    (Reason::LABELS - 1, format!("{doubt}, which no other node confirms"))
+                ViewVerdict::Reject(reason) => (reason.label(), reason.to_string()),
+                ViewVerdict::NeedWitness(doubt) => {
+                    (RejectReason::LABELS - 1, format!("{doubt}, which no other node confirms"))
                 }
-                Verdict::Adopt => continue,
+                ViewVerdict::Adopt => continue,
             };
             count(self.refused, label);
             errors.push(format!("{}: its view {why}", found.socket));
             // The connection is kept, except to another cluster.
-            if verdict != Verdict::Reject(Reason::Foreign) {
+            if verdict != ViewVerdict::Reject(RejectReason::Foreign) {
                 self.connections.insert(found.socket, found.conn);
             }
         }
@@ -233,10 +233,10 @@ impl Round<'_> {
     fn first(self, evidence: Evidence) -> Result<Found, NoTopology> {
         let chosen = trust::first(&evidence.views());
         match chosen {
-            Ok(Some(i)) => self.taken(evidence, i, Rule::Continued),
+            Ok(Some(i)) => self.taken(evidence, i, AdoptionRule::Continued),
             Ok(None) => Err(NoTopology::asked(evidence.errors)),
             Err(trust::Disagreement(a, b)) => {
-                count(self.refused, Reason::Foreign.label());
+                count(self.refused, RejectReason::Foreign.label());
                 let name = |i: usize| {
                     let found = evidence.answers.get(i).map(|(found, _)| found);
                     found.map_or_else(String::new, |found| {
@@ -249,7 +249,12 @@ impl Round<'_> {
     }
 
     /// Adopts the answer at `index`, and counts those that were rejected.
-    fn taken(self, evidence: Evidence, index: usize, rule: Rule) -> Result<Found, NoTopology> {
+    fn taken(
+        self,
+        evidence: Evidence,
+        index: usize,
+        rule: AdoptionRule,
+    ) -> Result<Found, NoTopology> {
         let mut taken = None;
         let epoch = trust::confirmed_epoch(&evidence.views(), index);
         for (i, (found, verdict)) in evidence.answers.into_iter().enumerate() {
@@ -257,10 +262,10 @@ impl Round<'_> {
                 taken = Some(Found { rule, epoch, ..found });
                 continue;
             }
-            if let Verdict::Reject(reason) = verdict {
+            if let ViewVerdict::Reject(reason) = verdict {
                 count(self.refused, reason.label());
             }
-            if verdict != Verdict::Reject(Reason::Foreign) {
+            if verdict != ViewVerdict::Reject(RejectReason::Foreign) {
                 self.connections.insert(found.socket, found.conn);
             }
         }
@@ -295,7 +300,7 @@ impl Round<'_> {
     }
 }
 
-fn count(refused: &mut [u64; Reason::LABELS], label: usize) {
+fn count(refused: &mut [u64; RejectReason::LABELS], label: usize) {
     if let Some(count) = refused.get_mut(label) {
         *count += 1;
     }
@@ -309,7 +314,7 @@ fn covers_all(
     tried: &HashSet<SocketAddr>,
     seeds: usize,
 ) -> bool {
-    let whole = |found: &&(Found, Verdict)| {
+    let whole = |found: &&(Found, ViewVerdict)| {
         let answer = &found.0.answer;
         answer.info.state_ok && answer.snapshot.covered()
     };

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::cluster::{Health, NodeAddr, Snapshot, trust::Reason};
+use crate::cluster::{Health, NodeAddr, Snapshot, trust::RejectReason};
 use crate::command::CommandTable;
 use crate::lines::Lines;
 use crate::metrics::{ProxyHeaderOutcome, ReloadStats};
@@ -62,9 +62,9 @@ pub struct TopologyStatus {
     pub changes: u64,
     /// The nodes' `cluster-node-timeout`; `None` while unknown.
     pub node_timeout: Option<Duration>,
-    /// Views that were rejected, by [`Reason::NAMES`].
-    pub views_refused: [u64; Reason::LABELS],
-    /// Views that were adopted by an exceptional rule, by [`crate::cluster::trust::Rule`].
+    /// Views that were rejected, by [`RejectReason::NAMES`].
+    pub views_refused: [u64; RejectReason::LABELS],
+    /// Views that were adopted by an exceptional rule, by [`crate::cluster::trust::AdoptionRule`].
     pub exceptions: [u64; 3],
     /// Why the last refresh has failed; `None` if it succeeded.
     pub error: Option<String>,
@@ -93,7 +93,7 @@ impl Status {
                 refreshes_failed: 0,
                 changes: 0,
                 node_timeout: None,
-                views_refused: [0; Reason::LABELS],
+                views_refused: [0; RejectReason::LABELS],
                 exceptions: [0; 3],
                 error: None,
                 reached: BTreeMap::new(),

@@ -15,7 +15,7 @@ use super::requests::Requests;
 use super::round::{Candidate, NoTopology, Round};
 use super::status::Status;
 use super::topology::Refresher;
-use crate::cluster::trust::{InUse, Reason};
+use crate::cluster::trust::{InUse, RejectReason};
 use crate::cluster::{NodeAddr, Snapshot};
 use crate::command::CommandTable;
 use crate::config::{Address, Config};
@@ -143,7 +143,7 @@ async fn ask_with(
         connections: &mut connections,
         in_use: InUse { snapshot, epoch },
         patience_over: false,
-        refused: &mut [0; Reason::LABELS],
+        refused: &mut [0; RejectReason::LABELS],
     };
     let found = round.ask(candidates).await?;
     Ok((found.socket, found.answer.info.epoch))

@@ -24,7 +24,7 @@ use super::requests::{Pending, Requests};
 use super::round::{Candidate, Found, Round};
 use super::status::{Status, Unreached};
 use crate::backoff::jittered;
-use crate::cluster::trust::{InUse, Reason, Rule, cluster_name};
+use crate::cluster::trust::{AdoptionRule, InUse, RejectReason, cluster_name};
 use crate::cluster::{Identity, Info, Node, NodeAddr, Snapshot, diff, listed, parse_node_timeout};
 use crate::command::CommandTable;
 use crate::config::Config;
@@ -204,7 +204,7 @@ impl Refresher {
     async fn refresh(&mut self, hint: Option<NodeAddr>, by_worker: bool) {
         self.config = self.pool.config();
         let candidates = self.candidates(hint.as_ref());
-        let mut refused = [0; Reason::LABELS];
+        let mut refused = [0; RejectReason::LABELS];
         let round = Round {
             config: &self.config,
             tls: self.pool.tls(),
@@ -274,7 +274,7 @@ impl Refresher {
         self.names.resolve(&mut snapshot, self.config.timeouts.connect).await;
         self.unconfirmed_since = None;
         self.tell_rule(rule, socket, &info, &snapshot);
-        self.epoch = if rule == Rule::Continued { self.epoch.max(epoch) } else { epoch };
+        self.epoch = if rule == AdoptionRule::Continued { self.epoch.max(epoch) } else { epoch };
         let changed = !snapshot.same_as(&self.current);
         self.tell_trouble(None);
         if changed {
@@ -312,16 +312,16 @@ impl Refresher {
     }
 
     /// Logs and counts a view that was adopted by an exceptional rule.
-    fn tell_rule(&self, rule: Rule, from: SocketAddr, info: &Info, snapshot: &Snapshot) {
+    fn tell_rule(&self, rule: AdoptionRule, from: SocketAddr, info: &Info, snapshot: &Snapshot) {
         let was = cluster_name(&self.current);
         match rule {
-            Rule::Continued => return,
-            Rule::Restored => warn!(
+            AdoptionRule::Continued => return,
+            AdoptionRule::Restored => warn!(
                 %from, epoch = info.epoch, known = self.epoch,
                 "most nodes agree on an older topology and none has a newer one: it is used from \
                  now on"
             ),
-            Rule::Replaced => warn!(
+            AdoptionRule::Replaced => warn!(
                 %from, was, is = cluster_name(snapshot),
                 "all nodes known so far are gone and all seeds name another cluster: it is used \
                  from now on"

@@ -18,7 +18,7 @@ use super::stats::{
     LoginOutcome, ProxyHeaderOutcome, RetryReason, TransactionKind,
 };
 use crate::channel::TopicKind;
-use crate::cluster::trust::{Reason, Rule};
+use crate::cluster::trust::{AdoptionRule, RejectReason};
 use crate::cluster::{Health, Role, Snapshot, Unfit};
 use crate::command::{Class, CommandId, CommandTable};
 use crate::errors::Code;
@@ -56,7 +56,7 @@ pub struct ControlStats {
     pub refreshes_ok: u64,
     pub refreshes_failed: u64,
     pub topology_changes: u64,
-    pub views_refused: [u64; Reason::LABELS],
+    pub views_refused: [u64; RejectReason::LABELS],
     pub topology_exceptions: [u64; 3],
     pub topology_age_seconds: Option<f64>,
     /// The nodes' `cluster-node-timeout`; `None` if unknown.
@@ -262,12 +262,13 @@ impl Exposition<'_> {
                 family.count(&["failed"], control.refreshes_failed);
             }
             n if n == names::VIEWS_REFUSED.name => {
-                for (reason, count) in Reason::NAMES.iter().zip(control.views_refused) {
+                for (reason, count) in RejectReason::NAMES.iter().zip(control.views_refused) {
                     family.count(&[reason], count);
                 }
             }
             n if n == names::EXCEPTIONS.name => {
-                let exceptional = Rule::NAMES.iter().zip(control.topology_exceptions).skip(1);
+                let exceptional =
+                    AdoptionRule::NAMES.iter().zip(control.topology_exceptions).skip(1);
                 for (rule, count) in exceptional {
                     family.count(&[rule], count);
                 }

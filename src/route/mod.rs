@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use crate::cluster::{SLOTS, Slot, slot_of};
 use crate::command::{
-    Class, CommandId, CommandSpec, CommandTable, Flags, KeyError, Rules, Verdict,
+    Class, CommandId, CommandSpec, CommandTable, Flags, KeyError, RuleVerdict, Rules,
     is_announced_address, key_positions,
 };
 use crate::errors::Failure;
@@ -120,9 +120,9 @@ impl Router {
     pub fn with_rules(table: Arc<CommandTable>, rules: Rules) -> Self {
         let routed = |spec: &CommandSpec| Routed {
             behaviour: match rules.verdict(spec) {
-                Verdict::Denied(_) => Behaviour::Refused(RefusalReason::Denied),
-                Verdict::Opened => behaviour_if_allowed(spec),
-                Verdict::Allowed | Verdict::Open => {
+                RuleVerdict::Denied(_) => Behaviour::Refused(RefusalReason::Denied),
+                RuleVerdict::Opened => behaviour_if_allowed(spec),
+                RuleVerdict::Allowed | RuleVerdict::Open => {
                     let blocks = spec.seen_blocking || rules.is_blocking(spec);
                     if_blocking(behaviour_of(spec), blocks)
                 }
@@ -162,7 +162,7 @@ impl Router {
             false => &*spec.name,
         };
         match self.rules.verdict(spec) {
-            Verdict::Denied(rule) if why == RefusalReason::Denied => Failure::DeniedByConfig {
+            RuleVerdict::Denied(rule) if why == RefusalReason::Denied => Failure::DeniedByConfig {
                 command: shown_name(name),
                 entry: format!(
                     ": its entry \"{}\" says so{}",
