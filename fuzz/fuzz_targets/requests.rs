@@ -9,7 +9,7 @@ use slotway::resp::{
 };
 
 /// Small, so that the limits are reached by small inputs.
-const LIMITS: RequestLimits = RequestLimits { bulk: 1 << 10, inline: 64, multibulk: 1 << 10, stranger: false };
+const LIMITS: RequestLimits = RequestLimits { bulk: 1 << 10, inline: 64, multibulk: 1 << 10, unauthenticated: false };
 
 type Frame = Vec<Vec<u8>>;
 

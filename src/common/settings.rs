@@ -92,7 +92,7 @@ impl Settings {
             bulk: config.limits.bulk as u64,
             inline: config.limits.inline,
             multibulk: config.limits.multibulk as u64,
-            stranger: false,
+            unauthenticated: false,
         };
         let micros = |d: std::time::Duration| d.as_micros() as u64;
         Settings {

@@ -20,7 +20,7 @@ pub struct RequestLimits {
     /// Maximum number of arguments (Redis: 2,147,483,647).
     pub multibulk: u64,
     /// The limits are for clients that have not authenticated, and the errors say so.
-    pub stranger: bool,
+    pub unauthenticated: bool,
 }
 
 impl Default for RequestLimits {
@@ -29,18 +29,18 @@ impl Default for RequestLimits {
             bulk: 512 << 20,
             inline: 64 << 10,
             multibulk: i32::MAX as u64,
-            stranger: false,
+            unauthenticated: false,
         }
     }
 }
 
 impl RequestLimits {
     /// The limits before authentication, as in Redis: enough for AUTH and HELLO.
-    pub fn of_stranger(self) -> Self {
+    pub fn before_login(self) -> Self {
         RequestLimits {
             bulk: self.bulk.min(16 << 10),
             multibulk: self.multibulk.min(10),
-            stranger: true,
+            unauthenticated: true,
             ..self
         }
     }
@@ -67,15 +67,15 @@ pub enum ProtocolError {
     #[error("Protocol error: the whole command is larger than 4 GiB")]
     BigRequest,
     #[error("Protocol error: unauthenticated multibulk length")]
-    StrangersMultibulk,
+    UnauthenticatedMultibulk,
     #[error("Protocol error: unauthenticated bulk length")]
-    StrangersBulk,
+    UnauthenticatedBulk,
 }
 
 impl ProtocolError {
     /// Whether the request would be allowed after authentication.
-    pub fn is_strangers(self) -> bool {
-        matches!(self, ProtocolError::StrangersMultibulk | ProtocolError::StrangersBulk)
+    pub fn is_unauthenticated(self) -> bool {
+        matches!(self, ProtocolError::UnauthenticatedMultibulk | ProtocolError::UnauthenticatedBulk)
     }
 }
 
@@ -191,9 +191,9 @@ fn scan_array<const COLLECT: bool>(
         };
         let count = count.ok_or(ProtocolError::MultibulkLength)?;
         if count > limits.multibulk.min(i32::MAX as u64) as i64 {
-            let of_stranger = limits.stranger && count <= i64::from(i32::MAX);
-            return Err(match of_stranger {
-                true => ProtocolError::StrangersMultibulk,
+            let before_login = limits.unauthenticated && count <= i64::from(i32::MAX);
+            return Err(match before_login {
+                true => ProtocolError::UnauthenticatedMultibulk,
                 false => ProtocolError::MultibulkLength,
             });
         }
@@ -221,8 +221,8 @@ fn scan_array<const COLLECT: bool>(
         }
         let size = size.filter(|&s| s >= 0).ok_or(ProtocolError::BulkLength)? as u64;
         if size > limits.bulk {
-            return Err(match limits.stranger {
-                true => ProtocolError::StrangersBulk,
+            return Err(match limits.unauthenticated {
+                true => ProtocolError::UnauthenticatedBulk,
                 false => ProtocolError::BulkLength,
             });
         }
@@ -479,7 +479,7 @@ mod tests {
     /// Feeds `input` in pieces cut at `cuts`; returns all frames, and the error at the end if any.
     fn frames(input: &[u8], cuts: &[usize]) -> (Vec<Vec<Vec<u8>>>, Option<ProtocolError>) {
         let limits =
-            RequestLimits { bulk: 1 << 20, inline: 64, multibulk: 1 << 20, stranger: false };
+            RequestLimits { bulk: 1 << 20, inline: 64, multibulk: 1 << 20, unauthenticated: false };
         let mut ends: Vec<usize> = cuts.iter().map(|c| c % (input.len() + 1)).collect();
         ends.push(input.len());
         ends.sort_unstable();

@@ -160,7 +160,7 @@ impl Worker {
             return Whole::Other(tail);
         }
         let limits = match client.session.must_log_in() {
-            true => self.core.settings.request.of_stranger(),
+            true => self.core.settings.request.before_login(),
             false => self.core.settings.request,
         };
         let mut ranges = std::mem::take(&mut self.core.spare.ranges);
@@ -229,7 +229,7 @@ impl Worker {
     fn process(&mut self, index: usize, buf: &[u8]) -> usize {
         let mut ranges = std::mem::take(&mut self.core.spare.ranges);
         let limits = self.core.settings.request;
-        let of_stranger = limits.of_stranger();
+        let before_login = limits.before_login();
         let mut pos = 0;
         while let Some(client) = self.clients.slab.get_mut(index) {
             if client.gone || client.paused != Paused::No {
@@ -240,7 +240,7 @@ impl Worker {
                 break;
             }
             self.core.turn.unread = rest.len();
-            let limits = if client.session.must_log_in() { &of_stranger } else { &limits };
+            let limits = if client.session.must_log_in() { &before_login } else { &limits };
             let (len, flow) = match scan_request(rest, limits, &mut client.progress, &mut ranges) {
                 Ok(Request::Array { len }) => {
                     let frame = rest.get(..len).unwrap_or_default();

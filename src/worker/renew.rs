@@ -40,6 +40,6 @@ fn larger(a: RequestLimits, b: RequestLimits) -> RequestLimits {
         bulk: a.bulk.max(b.bulk),
         inline: a.inline.max(b.inline),
         multibulk: a.multibulk.max(b.multibulk),
-        stranger: false,
+        unauthenticated: false,
     }
 }

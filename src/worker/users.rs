@@ -182,7 +182,7 @@ impl Worker {
     /// now; [`Flow::Pause`] while that is asked; `None`: it is refused.
     #[cold]
     pub(super) fn stranger_may_send(&mut self, index: usize, error: ProtocolError) -> Option<Flow> {
-        if !error.is_strangers() {
+        if !error.is_unauthenticated() {
             return None;
         }
         match self.stranger_in_cluster(index) {
