@@ -172,7 +172,7 @@ impl SendQueue {
 
     /// Memory of the queue in bytes, used or not. Shared bytes are accounted elsewhere; only the
     /// references to them count.
-    pub fn held(&self) -> usize {
+    pub fn memory(&self) -> usize {
         let entries = self.closed.capacity() * size_of::<Chunk>();
         let used = self.closed.len() * size_of::<Chunk>();
         self.closed_own + self.last.capacity() + with_copy(entries, used)

@@ -82,7 +82,7 @@ fn shared_bytes_are_held_once() {
         queue.push_shared(message.clone(), 3);
         queue.push(b"behind", &mut pool);
         assert_eq!((queue.len(), queue.items()), (112, 3));
-        assert_eq!(queue.held(), queue.capacity() + queue.closed.capacity() * size_of::<Chunk>());
+        assert_eq!(queue.memory(), queue.capacity() + queue.closed.capacity() * size_of::<Chunk>());
     }
     assert!(!message.is_unique());
     for (i, queue) in queues.iter_mut().enumerate() {
@@ -90,7 +90,7 @@ fn shared_bytes_are_held_once() {
         queue.write_to(&mut socket).unwrap();
         queue.release_sent(&mut pool);
         assert_eq!((queue.len(), queue.items()), (56, 3), "half of it is written");
-        assert_eq!(queue.held(), queue.capacity() + queue.closed.capacity() * size_of::<Chunk>());
+        assert_eq!(queue.memory(), queue.capacity() + queue.closed.capacity() * size_of::<Chunk>());
         if i == 0 {
             socket.room = 100;
             queue.write_to(&mut socket).unwrap();
@@ -100,7 +100,7 @@ fn shared_bytes_are_held_once() {
             queue.clear(&mut pool);
         }
         assert_eq!((queue.len(), queue.items()), (0, 0));
-        assert_eq!(queue.held(), queue.capacity() + queue.closed.capacity() * size_of::<Chunk>());
+        assert_eq!(queue.memory(), queue.capacity() + queue.closed.capacity() * size_of::<Chunk>());
     }
     assert!(message.is_unique());
     assert_eq!(&message[..], [b'm'; 100]);
@@ -172,7 +172,7 @@ proptest! {
             prop_assert_eq!(queue.len(), all.len() - released);
             prop_assert_eq!(queue.items(), items);
             let entries = queue.closed.capacity() * size_of::<Chunk>();
-            prop_assert_eq!(queue.held(), queue.capacity() + entries);
+            prop_assert_eq!(queue.memory(), queue.capacity() + entries);
             prop_assert_eq!(&socket.got[..], &all[..socket.got.len()]);
         }
         let rest = queue.take_frames(frames.iter().map(|f| f.0), &mut pool);
@@ -215,7 +215,7 @@ proptest! {
             prop_assert_eq!((queue.len(), queue.sent()), (all.len() - got, 0));
             prop_assert_eq!(queue.items(), ends.iter().filter(|end| **end > got).count());
             let entries = queue.closed.capacity() * size_of::<Chunk>();
-            prop_assert_eq!(queue.held(), queue.capacity() + entries);
+            prop_assert_eq!(queue.memory(), queue.capacity() + entries);
         }
     }
 }

@@ -111,9 +111,9 @@ impl Stream {
 
     /// Memory beside the value itself, bytes.
     #[inline]
-    pub fn held(&self) -> usize {
+    pub fn memory(&self) -> usize {
         match self {
-            Stream::Tls(s) => s.held(),
+            Stream::Tls(s) => s.memory(),
             _ => 0,
         }
     }

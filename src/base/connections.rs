@@ -180,7 +180,7 @@ impl Base<'_> {
     #[inline]
     pub(crate) fn account_upstream(&mut self, u: usize) {
         let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
-        let held = up.held();
+        let held = up.memory();
         reaccount(&mut self.core.memory.accounted, &mut up.accounted, held);
         let (busy, growing) = (!up.pending.is_empty(), up.tail.len() > CHUNK);
         if busy {

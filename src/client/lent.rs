@@ -48,7 +48,7 @@ impl Lent {
     }
 
     /// Memory in bytes.
-    pub fn held(&self) -> usize {
+    pub fn memory(&self) -> usize {
         let keys = |watch: &Watch| watch.key.len() + watch.keys.capacity() * 2 * size_of::<u64>();
         let keys: usize = self.watches.iter().map(keys).sum();
         self.errand.as_ref().map_or(0, |e| e.frame.capacity()) + keys

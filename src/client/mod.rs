@@ -194,16 +194,16 @@ impl Client {
     }
 
     /// Memory of the buffers, in bytes.
-    pub fn held(&self) -> usize {
+    pub fn memory(&self) -> usize {
         crate::buf::resident(&self.tail)
             + self.progress.arguments() * ARGUMENT
-            + self.stream.held()
+            + self.stream.memory()
             + self.endpoints.as_ref().map_or(0, |ends| size_of_val(&**ends))
-            + self.session.held()
-            + self.replies.as_ref().map_or(0, |r| r.held())
-            + self.multi.as_ref().map_or(0, |m| m.held())
-            + self.lent.as_ref().map_or(0, |l| l.held())
-            + self.subscriptions.as_ref().map_or(0, |s| s.held())
+            + self.session.memory()
+            + self.replies.as_ref().map_or(0, |r| r.memory())
+            + self.multi.as_ref().map_or(0, |m| m.memory())
+            + self.lent.as_ref().map_or(0, |l| l.memory())
+            + self.subscriptions.as_ref().map_or(0, |s| s.memory())
     }
 
     /// Number of bytes of replies and pushes that the client has not taken, or that wait for

@@ -120,7 +120,7 @@ impl Multi {
     }
 
     /// Memory in bytes.
-    pub fn held(&self) -> usize {
+    pub fn memory(&self) -> usize {
         crate::buf::resident(&self.frames)
             + crate::buf::with_copy(
                 self.queue.capacity() * size_of::<Queued>(),

@@ -118,8 +118,8 @@ impl Replies {
     }
 
     /// Memory in bytes. The shared bytes of pushes are accounted elsewhere.
-    pub fn held(&self) -> usize {
-        self.out.held()
+    pub fn memory(&self) -> usize {
+        self.out.memory()
             + self.behind.capacity() * size_of::<(Bytes, u32)>()
             + with_copy(self.stash.capacity(), self.stash.len())
             + self.own

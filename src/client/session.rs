@@ -132,7 +132,7 @@ impl Session {
     }
 
     /// Memory of the boxed parts, in bytes.
-    pub fn held(&self) -> usize {
+    pub fn memory(&self) -> usize {
         let library = |l: &Library| l.name.capacity() + l.version.capacity();
         let account = self.account.as_ref();
         account.map_or(0, |account| size_of_val(&**account) + account.asked())

@@ -42,7 +42,7 @@ impl Subscriptions {
     }
 
     /// Memory in bytes.
-    pub fn held(&self) -> usize {
+    pub fn memory(&self) -> usize {
         let topics = self.topics.capacity() * (size_of::<(u32, u32)>() + 1);
         size_of::<Self>() + topics + self.names
     }

@@ -169,7 +169,7 @@ impl Clients {
         // A closed one is on no account any more.
         if let Some(client) = self.slab.get_mut(index).filter(|client| !client.gone) {
             let at_hand = if core.turn.at_hand.0 == index { core.turn.at_hand.1 } else { 0 };
-            let held = client.held() + at_hand;
+            let held = client.memory() + at_hand;
             reaccount(&mut core.memory.accounted, &mut client.accounted, held);
         }
     }

@@ -55,7 +55,7 @@ impl Clients {
         let upstreams = std::mem::take(&mut core.turn.dirty_upstreams);
         for &u in upstreams.iter().filter(|u| **u != core.turn.reading) {
             if let Some(up) = nodes.upstreams.get_mut(u) {
-                let held = up.held();
+                let held = up.memory();
                 reaccount(&mut core.memory.accounted, &mut up.accounted, held);
             }
         }

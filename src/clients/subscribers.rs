@@ -134,7 +134,7 @@ pub(crate) struct Wait {
 
 impl Wait {
     /// Bytes that it occupies while it waits.
-    pub(crate) fn held(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         self.reply.capacity() + self.new.len() * BYTES_PER_TOPIC
     }
 }

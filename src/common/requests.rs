@@ -106,7 +106,7 @@ impl Core {
     }
 
     pub(crate) fn spare_multi(&mut self, mut multi: Box<Multi>) {
-        if self.spare.multis.len() < 64 && multi.held() <= CHUNK {
+        if self.spare.multis.len() < 64 && multi.memory() <= CHUNK {
             let frames = std::mem::take(&mut multi.frames);
             *multi = Multi::reusing(frames, std::mem::take(&mut multi.queue));
             self.spare.multis.push(multi);

@@ -489,7 +489,7 @@ impl Emulation {
     }
 
     /// Bytes held, request included.
-    pub fn held(&self) -> usize {
+    pub fn memory(&self) -> usize {
         self.held + self.request
     }
 

@@ -181,7 +181,7 @@ impl Nodes {
         core.spare.multis = Vec::new();
         for (_, up) in self.upstreams.iter_mut().filter(|(_, up)| up.pending.is_empty()) {
             up.pending.shrink_to_fit();
-            let held = up.held();
+            let held = up.memory();
             reaccount(&mut core.memory.accounted, &mut up.accounted, held);
         }
     }

@@ -78,11 +78,11 @@ impl Parts {
     }
 
     /// Memory of the replies so far, in bytes.
-    pub fn held(&self) -> usize {
+    pub fn memory(&self) -> usize {
         match self {
-            Parts::Merged(gather) => gather.held(),
-            Parts::Transaction(exec) => exec.held(),
-            Parts::Emulated(emulation, _) => emulation.held(),
+            Parts::Merged(gather) => gather.memory(),
+            Parts::Transaction(exec) => exec.memory(),
+            Parts::Emulated(emulation, _) => emulation.memory(),
         }
     }
 
@@ -274,9 +274,9 @@ mod tests {
     fn replies_occupy_memory() {
         let reply = [b"*1\r\n$1000\r\n".as_slice(), &[b'x'; 1000], b"\r\n"].concat();
         for mut parts in [merged(Merge::Concat, 1), transaction(), emulated()] {
-            let before = parts.held();
+            let before = parts.memory();
             parts.add(0, &reply, &Node);
-            assert!(parts.held() >= before + reply.len(), "{parts:?}");
+            assert!(parts.memory() >= before + reply.len(), "{parts:?}");
         }
     }
 }

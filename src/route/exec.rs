@@ -141,7 +141,7 @@ impl ExecGather {
     }
 
     /// Bytes held.
-    pub fn held(&self) -> usize {
+    pub fn memory(&self) -> usize {
         self.held + self.places.len() * size_of::<Answer>()
     }
 

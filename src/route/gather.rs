@@ -208,7 +208,7 @@ impl Gather {
     }
 
     /// Bytes held.
-    pub fn held(&self) -> usize {
+    pub fn memory(&self) -> usize {
         const SPAN: usize = size_of::<(usize, usize)>();
         with_copy(self.bytes.capacity(), self.bytes.len())
             + self.large_bytes

@@ -164,7 +164,7 @@ impl Topics {
     /// A number for a command that waits.
     pub fn wait(&mut self, wait: Wait) -> u64 {
         self.next_wait += 1;
-        self.held += wait.held();
+        self.held += wait.memory();
         self.waits.insert(self.next_wait, wait);
         self.next_wait
     }
@@ -172,7 +172,7 @@ impl Topics {
     /// It waits no more.
     pub(crate) fn end_wait(&mut self, id: u64) -> Option<Wait> {
         let wait = self.waits.remove(&id)?;
-        self.held = self.held.saturating_sub(wait.held());
+        self.held = self.held.saturating_sub(wait.memory());
         Some(wait)
     }
 

@@ -93,7 +93,7 @@ impl TlsStream {
     }
 
     /// Approximate memory, bytes.
-    pub fn held(&self) -> usize {
+    pub fn memory(&self) -> usize {
         HELD + self.rest.capacity() + if self.conn.wants_write() { AHEAD } else { 0 }
     }
 

@@ -244,9 +244,9 @@ impl Upstream {
     }
 
     /// Memory of the buffers, in bytes.
-    pub fn held(&self) -> usize {
-        let stream = self.stream.as_ref().map_or(0, Stream::held);
-        stream + self.queue.held() + self.tail.capacity() + self.pending.held()
+    pub fn memory(&self) -> usize {
+        let stream = self.stream.as_ref().map_or(0, Stream::memory);
+        stream + self.queue.memory() + self.tail.capacity() + self.pending.memory()
     }
 
     /// Takes the stream of a connection attempt that was started.

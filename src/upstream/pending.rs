@@ -126,7 +126,7 @@ impl PendingQueue {
 
     /// Memory in bytes, including the copy while it grows.
     #[inline]
-    pub fn held(&self) -> usize {
+    pub fn memory(&self) -> usize {
         const EACH: usize = size_of::<Pending>();
         with_copy(self.commands.capacity() * EACH, self.commands.len() * EACH)
     }

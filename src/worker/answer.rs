@@ -104,7 +104,7 @@ impl Worker {
             Some(failure) => gathering.parts.fail(first, || by.name(), failure),
             None => gathering.parts.add(first, frame, &by),
         };
-        let held = gathering.parts.held();
+        let held = gathering.parts.memory();
         reaccount(&mut self.core.memory.accounted, &mut gathering.accounted, held);
         if last && !self.scan_goes_on(gather as usize) {
             self.finish_gathering(gather as usize);

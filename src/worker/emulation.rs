@@ -127,7 +127,7 @@ impl Worker {
         let only_read = emulation.only_reads();
         let next = emulation.advance(now);
         let begins_to_write = only_read && !emulation.only_reads();
-        let held = emulation.held();
+        let held = emulation.memory();
         reaccount(&mut self.core.memory.accounted, &mut gathering.accounted, held);
         let ticket = emulation_ticket(gathering);
         match next {

@@ -71,7 +71,7 @@ impl Worker {
         );
         let all = self.clients.slab.iter().filter(|(_, c)| !c.gone);
         // Messages to subscribers are held once, and each of them keeps them.
-        let weight = |c: &Client| c.held().max(c.output());
+        let weight = |c: &Client| c.memory().max(c.output());
         let mut largest: Vec<(usize, usize)> =
             all.map(|(i, c)| (weight(c), i)).filter(|(weight, _)| *weight > LITTLE).collect();
         largest.sort_unstable();
