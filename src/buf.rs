@@ -10,9 +10,9 @@ use bytes::Bytes;
 pub const CHUNK: usize = 64 << 10;
 /// Maximum number of slices in one vectored write. With slices of 60 bytes a slice costs 35 ns in a
 /// write of 64, 22 ns in one of 256, 18 ns in one of 1024.
-const SLICES: usize = 256;
+const MAX_SLICES: usize = 256;
 /// Maximum number of slices for short queues: a smaller array to fill in.
-const FEW: usize = 8;
+const FEW_SLICES: usize = 8;
 
 /// Bytes after which a socket is not written to again in the same turn of the event loop.
 pub const WRITE_LIMIT: usize = 512 << 10;
@@ -22,9 +22,9 @@ pub const WRITE_LIMIT: usize = 512 << 10;
 /// while the old one still exists; reserving at once would let an announcement of a few bytes take
 /// hundreds of megabytes of address space.
 pub fn reserve_announced(buffer: &mut Vec<u8>, need: usize) {
-    const MUCH: usize = 1 << 20;
-    const PART: usize = 16;
-    if need > buffer.capacity() && need >= MUCH && buffer.len() >= need / PART {
+    const MIN_RESERVED: usize = 1 << 20;
+    const MIN_ARRIVED_PART: usize = 16;
+    if need > buffer.capacity() && need >= MIN_RESERVED && buffer.len() >= need / MIN_ARRIVED_PART {
         buffer.reserve_exact(need + 2 * CHUNK - buffer.len());
     }
 }
@@ -408,8 +408,8 @@ impl SendQueue {
             }
             let wrote = match self.closed.len() - at {
                 0 => socket.write(self.last.get(offset..).unwrap_or_default()),
-                1..FEW => self.write_some::<FEW>(at, offset, socket),
-                _ => self.write_some::<SLICES>(at, offset, socket),
+                1..FEW_SLICES => self.write_some::<FEW_SLICES>(at, offset, socket),
+                _ => self.write_some::<MAX_SLICES>(at, offset, socket),
             };
             match wrote {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

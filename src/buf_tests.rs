@@ -110,13 +110,13 @@ fn shared_bytes_are_held_once() {
 fn many_small_shared_chunks_are_few_writes() {
     let (mut pool, mut queue) = (Pool::default(), SendQueue::default());
     let message = Bytes::from_static(b"a small message");
-    for _ in 0..10 * SLICES {
+    for _ in 0..10 * MAX_SLICES {
         queue.push_shared(message.clone(), 1);
     }
     let mut socket = Socket::with(usize::MAX);
     queue.write_to(&mut socket).unwrap();
     assert_eq!(socket.calls, 10);
-    assert_eq!(socket.got, message.repeat(10 * SLICES));
+    assert_eq!(socket.got, message.repeat(10 * MAX_SLICES));
     queue.release_sent(&mut pool);
     assert!(queue.is_empty() && queue.closed.capacity() <= SendQueue::KEEP_ENTRIES);
 }

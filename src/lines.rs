@@ -4,15 +4,15 @@
 use std::time::{Duration, Instant};
 
 /// Default for the maximum number of lines of one kind per [`PERIOD`].
-const MOST: u32 = 10;
+const DEFAULT_MAX: u32 = 10;
 /// The period of the limit.
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// The rate limit of one kind of line. See [`sparsely!`](crate::sparsely).
 #[derive(Debug)]
-pub struct Lines {
+pub struct LogLimit {
     /// Maximum number of lines per [`PERIOD`].
-    most: u32,
+    max: u32,
     since: Option<Instant>,
     /// Lines written in the period.
     written: u32,
@@ -20,16 +20,16 @@ pub struct Lines {
     left_out: u64,
 }
 
-impl Default for Lines {
+impl Default for LogLimit {
     fn default() -> Self {
-        Lines::with(MOST)
+        LogLimit::with(DEFAULT_MAX)
     }
 }
 
-impl Lines {
-    /// A limit of `most` lines per ten seconds.
-    pub fn with(most: u32) -> Self {
-        Lines { most, since: None, written: 0, left_out: 0 }
+impl LogLimit {
+    /// A limit of `max` lines per ten seconds.
+    pub fn with(max: u32) -> Self {
+        LogLimit { max, since: None, written: 0, left_out: 0 }
     }
 
     /// Whether a line may be written now. `None`: it is left out. `Some`: it is written, with the
@@ -43,7 +43,7 @@ impl Lines {
             self.since = Some(now);
             self.written = 0;
         }
-        if self.written >= self.most {
+        if self.written >= self.max {
             self.left_out += 1;
             return None;
         }
@@ -54,7 +54,7 @@ impl Lines {
 }
 
 /// `sparsely!(lines, warn, …)`: `tracing::warn!(…)` with the field `left_out`, unless the limit
-/// [`Lines`] is reached.
+/// [`LogLimit`] is reached.
 #[macro_export]
 macro_rules! sparsely {
     ($lines:expr, $level:ident, $($what:tt)+) => {
@@ -70,9 +70,9 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_counted() {
-        let (mut lines, now) = (Lines::default(), Instant::now());
+        let (mut lines, now) = (LogLimit::default(), Instant::now());
         let written = (0..100).filter(|_| lines.allow_at(now) == Some(None)).count();
-        assert_eq!(written, MOST as usize);
+        assert_eq!(written, DEFAULT_MAX as usize);
         assert_eq!(lines.allow_at(now + PERIOD / 2), None);
         assert_eq!(lines.allow_at(now + PERIOD), Some(Some(91)));
         assert_eq!(lines.allow_at(now + PERIOD), Some(None));

@@ -24,7 +24,7 @@ use crate::common::effect::Effect;
 use crate::common::settings::Settings;
 use crate::common::shared::Shared;
 use crate::dest::ClientId;
-use crate::lines::Lines;
+use crate::lines::LogLimit;
 use crate::meter::Meter;
 use crate::metrics::WorkerStats;
 use crate::resp::ArgRange;
@@ -40,14 +40,14 @@ use crate::route::{Gather, Router};
 /// How often was logged what clients and nodes can cause without end.
 #[derive(Debug, Default)]
 pub(crate) struct LogLines {
-    pub(crate) memory: Lines,
-    pub(crate) closed: Lines,
-    pub(crate) protocol: Lines,
-    pub(crate) lost: Lines,
-    pub(crate) pushes: Lines,
-    pub(crate) subscribers: Lines,
-    pub(crate) logins: Lines,
-    pub(crate) scripts: Lines,
+    pub(crate) memory: LogLimit,
+    pub(crate) closed: LogLimit,
+    pub(crate) protocol: LogLimit,
+    pub(crate) lost: LogLimit,
+    pub(crate) pushes: LogLimit,
+    pub(crate) subscribers: LogLimit,
+    pub(crate) logins: LogLimit,
+    pub(crate) scripts: LogLimit,
 }
 
 /// Which socket an event is for.

@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use crate::config::Tracing;
-use crate::lines::Lines;
+use crate::lines::LogLimit;
 use crate::observe::{Endpoint, SpanCounts, Trace, otlp};
 use crate::sparsely;
 
@@ -57,7 +57,7 @@ impl Exporter {
     /// Exports traces until the queue is closed.
     pub async fn run(self: Arc<Self>) {
         let mut queue = self.queue.lock().await;
-        let mut lines = Lines::default();
+        let mut lines = LogLimit::default();
         while let Some(first) = queue.recv().await {
             let mut batch = vec![first];
             let due = Instant::now() + INTERVAL;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::{Health, NodeAddr, Snapshot, trust::RejectReason};
 use crate::command::CommandTable;
-use crate::lines::Lines;
+use crate::lines::LogLimit;
 use crate::metrics::{ProxyHeaderOutcome, ReloadStats};
 
 /// Why a primary is not reachable.
@@ -39,7 +39,7 @@ pub struct Status {
     /// Reloads of the configuration.
     pub reloads: ReloadStats,
     /// Limits log lines about connections without a PROXY protocol header.
-    header_lines: Mutex<Lines>,
+    header_lines: Mutex<LogLimit>,
     topology: Mutex<TopologyStatus>,
 }
 
@@ -107,7 +107,7 @@ impl Status {
     }
 
     /// Logs a line about a connection without a PROXY protocol header, if the limit allows.
-    pub fn header_lines(&self, write: impl FnOnce(&mut Lines)) {
+    pub fn header_lines(&self, write: impl FnOnce(&mut LogLimit)) {
         write(&mut self.header_lines.lock().unwrap_or_else(PoisonError::into_inner));
     }
 

@@ -28,7 +28,7 @@ use crate::cluster::trust::{AdoptionRule, InUse, RejectReason, cluster_name};
 use crate::cluster::{Identity, Info, Node, NodeAddr, Snapshot, diff, listed, parse_node_timeout};
 use crate::command::CommandTable;
 use crate::config::Config;
-use crate::lines::Lines;
+use crate::lines::LogLimit;
 use crate::sparsely;
 use crate::tls::Tls;
 
@@ -78,16 +78,16 @@ pub struct Refresher {
 
 /// Limits of log lines that nodes can cause without end.
 struct LogLines {
-    changes: Lines,
-    uncovered: Lines,
-    failed: Lines,
+    changes: LogLimit,
+    uncovered: LogLimit,
+    failed: LogLimit,
 }
 
 impl Default for LogLines {
     fn default() -> Self {
         // A failover of a large cluster makes some hundred changes at once.
-        let changes = Lines::with(200);
-        LogLines { changes, uncovered: Lines::default(), failed: Lines::default() }
+        let changes = LogLimit::with(200);
+        LogLines { changes, uncovered: LogLimit::default(), failed: LogLimit::default() }
     }
 }
 

@@ -28,7 +28,7 @@ use crate::buf::Pool;
 use crate::cluster::Snapshot;
 use crate::config::Config;
 use crate::hash::IntMap;
-use crate::lines::Lines;
+use crate::lines::LogLimit;
 use crate::mailbox::{Batch, HubHandle, ToHub};
 use crate::mailbox::{ToControl, ToWorker, WorkerHandle, WrongNode};
 use crate::pubsub::book::{Action, Book, Pace, Run};
@@ -167,7 +167,7 @@ struct HubSession<'a> {
     /// Nodes are not read: a worker exceeds [`MAX_IN_TRANSIT`].
     held_back: bool,
     /// Limits the log lines about lost connections.
-    lines: Lines,
+    lines: LogLimit,
     // Kept for their capacity.
     scratch: Vec<u8>,
     line: Vec<u8>,
@@ -188,7 +188,7 @@ impl<'a> HubSession<'a> {
             now: 0,
             stopped: false,
             held_back: false,
-            lines: Lines::default(),
+            lines: LogLimit::default(),
             scratch: vec![0; READ_SIZE],
             line: Vec::new(),
             run: Run::default(),

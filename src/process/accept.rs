@@ -37,7 +37,7 @@ use crate::control::Pool;
 use crate::control::Status;
 use crate::descriptors::{SpareDescriptors, is_exhausted};
 use crate::errors::Failure;
-use crate::lines::Lines;
+use crate::lines::LogLimit;
 use crate::mailbox::{Arrival, Downstream};
 use crate::metrics::ProxyHeaderOutcome;
 use crate::sparsely;
@@ -376,8 +376,8 @@ struct AcceptState {
     spare: SpareDescriptors,
     /// Connections whose PROXY protocol header is being read.
     arriving: JoinSet<()>,
-    refusals: Lines,
-    errors: Lines,
+    refusals: LogLimit,
+    errors: LogLimit,
 }
 
 impl Acceptor {
@@ -420,7 +420,7 @@ impl Acceptor {
         }
     }
 
-    fn cannot_accept(&self, listener: &Listener, error: &io::Error, lines: &mut Lines) {
+    fn cannot_accept(&self, listener: &Listener, error: &io::Error, lines: &mut LogLimit) {
         self.status.accept_errors.fetch_add(1, Relaxed);
         let (listen, clients) = (&listener.bound, self.pool.clients());
         if is_exhausted(error) {
@@ -523,7 +523,7 @@ impl Acceptor {
                         Some(_) => ProxyHeaderOutcome::Ok,
                         None => ProxyHeaderOutcome::Local,
                     });
-                    return acceptor.serve(client, &mut Lines::default());
+                    return acceptor.serve(client, &mut LogLimit::default());
                 }
                 Ok(Err(why)) => why,
                 Err(_) => HeaderRefusal::Cut,
@@ -545,13 +545,13 @@ impl Acceptor {
         }
     }
 
-    fn serve(&self, client: Arrival, refusals: &mut Lines) {
+    fn serve(&self, client: Arrival, refusals: &mut LogLimit) {
         if let Err(client) = self.pool.hand_over(client) {
             self.refuse(&client.socket, &Failure::NoWorker, refusals);
         }
     }
 
-    fn refuse(&self, client: &Downstream, why: &Failure, refusals: &mut Lines) {
+    fn refuse(&self, client: &Downstream, why: &Failure, refusals: &mut LogLimit) {
         self.status.clients_rejected.fetch_add(1, Relaxed);
         let limit = self.pool.budget().clients;
         sparsely!(refusals, warn, limit, answer = %why, "a client is refused");

@@ -3,7 +3,7 @@
 use memchr::memchr;
 
 /// Maximum length of a line that holds a length, including type byte and line end, in bytes.
-const LENGTH_LINE: usize = 32;
+const MAX_LENGTH_LINE: usize = 32;
 
 /// Errors of a server's bytes that are not RESP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -123,7 +123,7 @@ fn length(buf: &[u8], pos: usize) -> Result<Option<(i64, usize)>, ReplyError> {
     let mut value: i64 = 0;
     let mut negative = false;
     let line = buf.get(pos + 1..).unwrap_or_default();
-    for (i, &byte) in line.iter().enumerate().take(LENGTH_LINE) {
+    for (i, &byte) in line.iter().enumerate().take(MAX_LENGTH_LINE) {
         match byte {
             b'0'..=b'9' => {
                 value = value
@@ -142,7 +142,7 @@ fn length(buf: &[u8], pos: usize) -> Result<Option<(i64, usize)>, ReplyError> {
             _ => return Err(ReplyError::BadLength),
         }
     }
-    if line.len() >= LENGTH_LINE { Err(ReplyError::BadLength) } else { Ok(None) }
+    if line.len() >= MAX_LENGTH_LINE { Err(ReplyError::BadLength) } else { Ok(None) }
 }
 
 /// The elements of a complete array, set or push, or the alternating keys and values of a map, each

@@ -196,8 +196,8 @@ fn header<'a>(bytes: &'a [u8], pos: &mut usize) -> Result<(u8, &'a [u8]), TreeEr
 
 /// Reads a number as the scan for a reply's end does: no plus sign, bounded length.
 fn int(text: &[u8]) -> Option<i64> {
-    const LONGEST: usize = 24;
-    if text.first() == Some(&b'+') || text.len() > LONGEST {
+    const MAX_NUMBER: usize = 24;
+    if text.first() == Some(&b'+') || text.len() > MAX_NUMBER {
         return None;
     }
     std::str::from_utf8(text).ok()?.parse().ok()
