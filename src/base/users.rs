@@ -157,7 +157,7 @@ impl Base<'_> {
         }
         let user = self.access.users.user_without_login().cloned();
         client.session.account = Some(Box::new(Account::without_login(user)));
-        client.session.ruled();
+        client.session.restrict();
         self.clients.await_login(index, self.core);
     }
 
@@ -194,7 +194,7 @@ impl Base<'_> {
         self.leave_account(index);
         if let Some(client) = self.clients.slab.get_mut(index) {
             client.session.account.get_or_insert_default().user = Some(user);
-            client.session.ruled();
+            client.session.restrict();
         }
     }
 
@@ -249,7 +249,7 @@ impl Base<'_> {
         account.user = Some(Arc::clone(&new));
         if changed && let Some(multi) = &mut client.multi {
             // What was queued was looked at by the rules before.
-            multi.break_off();
+            multi.discard();
         }
         // As Redis does with who listens to what it may not hear any more.
         !changed || self.subscribers.may_hear_all(index, &new, self.clients)

@@ -19,7 +19,7 @@ pub struct Lent {
     /// Connections in MONITOR mode.
     pub heard: Vec<usize>,
     /// A timer is set to find primaries that are not monitored yet.
-    pub listens_again: bool,
+    pub monitor_timer_set: bool,
 }
 
 /// Watched keys of one slot.

@@ -125,7 +125,7 @@ pub struct Client {
     /// In the worker's list of sockets with more to read.
     pub again: bool,
     /// To be disconnected for this reason once nothing is outstanding.
-    pub leaves_for: Option<DisconnectReason>,
+    pub leave_when_idle: Option<DisconnectReason>,
     /// Closed; the index becomes free at the end of the turn.
     pub gone: bool,
     /// When it last sent something.
@@ -161,7 +161,7 @@ impl Client {
             blocked: false,
             watching: false,
             again: false,
-            leaves_for: None,
+            leave_when_idle: None,
             gone: false,
             active: now,
             created: now,

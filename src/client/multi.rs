@@ -107,7 +107,7 @@ impl Multi {
     }
 
     /// Drops the queued commands; EXEC will be refused.
-    pub fn break_off(&mut self) {
+    pub fn discard(&mut self) {
         self.broken = true;
         self.frames = Vec::new();
         self.queue = Vec::new();

@@ -62,7 +62,7 @@ pub mod mode {
     /// `read_from` of the configuration: reads may go elsewhere than to primaries.
     pub const READ_FROM: u8 = 32;
     /// There are users: its permissions are checked. Survives RESET.
-    pub const RULED: u8 = 64;
+    pub const RESTRICTED: u8 = 64;
     /// CLIENT PAUSE: commands may have to wait. A state of the proxy, so it survives RESET.
     pub const SUSPENDED: u8 = 128;
 }
@@ -104,9 +104,9 @@ impl Session {
     }
 
     /// Turns on permission checks.
-    pub fn ruled(&mut self) {
-        self.first_modes |= mode::RULED;
-        self.modes |= mode::RULED;
+    pub fn restrict(&mut self) {
+        self.first_modes |= mode::RESTRICTED;
+        self.modes |= mode::RESTRICTED;
     }
 
     /// READWRITE: sends reads to primaries.
@@ -122,7 +122,7 @@ impl Session {
     /// Whether the client has to authenticate before other commands, as far as the session knows.
     #[inline]
     pub fn must_log_in(&self) -> bool {
-        self.modes & mode::RULED != 0
+        self.modes & mode::RESTRICTED != 0
             && self.account.as_ref().is_some_and(|a| !a.is_authenticated())
     }
 

@@ -56,7 +56,7 @@ impl Clients {
             && client.generation == generation
         {
             client.end_at(seq);
-            client.leaves_for = Some(DisconnectReason::OutcomeUnknown);
+            client.leave_when_idle = Some(DisconnectReason::OutcomeUnknown);
             self.stop_reading(index as usize, core);
         }
     }

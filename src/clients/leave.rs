@@ -62,7 +62,7 @@ impl Clients {
             return self.close(index, core);
         }
         client.paused = Paused::Leaving;
-        let (reason, generation) = (client.leaves_for, client.generation);
+        let (reason, generation) = (client.leave_when_idle, client.generation);
         if let Some(reason) = reason {
             core.stats.disconnected[reason as usize] += 1;
         }
@@ -151,7 +151,7 @@ impl Clients {
     /// Lets as many clients go that `keep` are left: those that are idle longest, and those in the
     /// middle of something last.
     pub(crate) fn shed(&mut self, keep: usize, core: &mut Core) {
-        let stays = |c: &Client| !c.gone && c.leaves_for.is_none() && !c.paused.is_final();
+        let stays = |c: &Client| !c.gone && c.leave_when_idle.is_none() && !c.paused.is_final();
         let staying = self.slab.iter().filter(|(_, c)| stays(c));
         let mut staying: Vec<(bool, u64, usize)> =
             staying.map(|(index, c)| (is_engaged(c), c.active, index)).collect();
@@ -162,7 +162,7 @@ impl Clients {
         staying.sort_unstable();
         for &(_, _, index) in staying.iter().take(excess) {
             if let Some(client) = self.slab.get_mut(index) {
-                client.leaves_for = Some(DisconnectReason::Descriptors);
+                client.leave_when_idle = Some(DisconnectReason::Descriptors);
             }
         }
         tracing::warn!(

@@ -186,7 +186,7 @@ impl Clients {
         let exec = *spec.name == *"exec";
         let multi = self.slab.get_mut(index).and_then(|c| c.multi.as_mut());
         if let Some(multi) = multi {
-            multi.break_off();
+            multi.discard();
             if exec {
                 self.drop_transaction(index, nodes, core);
                 let cause = failure.to_string();

@@ -46,7 +46,7 @@ impl Clients {
 
     /// That moment has come.
     pub(crate) fn listen_again(&mut self, client: ClientId, nodes: &mut Nodes, core: &mut Core) {
-        self.lent_of(client, |lent| lent.listens_again = false);
+        self.lent_of(client, |lent| lent.monitor_timer_set = false);
         let current = |c: &crate::client::Client| c.generation == client.generation;
         if self.slab.get(client.at()).is_some_and(current) {
             self.monitor_others(client.at(), nodes, core);
@@ -56,7 +56,7 @@ impl Clients {
     /// Looks a moment later for primaries that the client does not hear; one timer for all.
     pub(crate) fn monitor_later(&mut self, client: ClientId, core: &mut Core) {
         let mut first = false;
-        self.lent_of(client, |lent| first = !std::mem::replace(&mut lent.listens_again, true));
+        self.lent_of(client, |lent| first = !std::mem::replace(&mut lent.monitor_timer_set, true));
         if first {
             let job = Job::Listen(client);
             core.clock.timers.push(Timer { due: core.now + NO_PRIMARY_PAUSE, job });

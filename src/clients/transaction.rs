@@ -37,7 +37,7 @@ impl Clients {
             return;
         };
         if over {
-            multi.break_off();
+            multi.discard();
             core.stats.limits_hit[LimitHit::Memory as usize] += 1;
             let failure = buffers_full(&core.settings);
             return self.answer_own_error(index, command, &failure, core);

@@ -38,7 +38,7 @@ impl Unfit {
     }
 
     /// Whether the only fault is the loss of the primary, so that its data is the latest.
-    pub fn is_for_want_of_a_primary(self) -> bool {
+    pub fn is_only_lost_primary(self) -> bool {
         matches!(self, Unfit::LinkDown | Unfit::Silent)
     }
 }

@@ -205,7 +205,7 @@ fn keyword(args: &Args, word: &str, from: i32) -> Option<i64> {
 
 /// Position of an argument that should be a number of keys and is not a number by the strict rules
 /// that the server applies on execution. When it looks for keys it reads `1.5` and ` 1` as 1.
-pub fn no_number_of_keys(spec: &CommandSpec, args: &Args) -> Option<usize> {
+pub fn invalid_key_count(spec: &CommandSpec, args: &Args) -> Option<usize> {
     let KeySpec::Specs(parts) = &spec.keys else { return None };
     let numbers = parts.iter().filter_map(|part| match (&part.begin, &part.find) {
         (Begin::Index(begin), Find::Keynum { index, .. }) => {

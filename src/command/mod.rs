@@ -23,7 +23,7 @@ mod tests;
 
 pub use class::Class;
 pub use flags::Flags;
-pub use keys::{KeyError, key_accesses, key_positions, no_number_of_keys};
+pub use keys::{KeyError, invalid_key_count, key_accesses, key_positions};
 pub use parse::TableError;
 pub use rules::{Rule, RuleVerdict, Rules};
 pub use secrets::{REDACTED, is_announced_address, is_secret_argument, is_secret_setting};

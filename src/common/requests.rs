@@ -7,7 +7,7 @@ use crate::emulate;
 use crate::metrics::EmulatedOutcome;
 
 use crate::cluster::{hash_tag, slot_of};
-use crate::command::{CommandId, key_positions, no_number_of_keys};
+use crate::command::{CommandId, invalid_key_count, key_positions};
 use crate::errors::{CrossSlotRemedy, Failure, Key};
 use crate::resp::{ArgRange, Args, Request, RequestProgress, scan_request, write};
 
@@ -20,7 +20,7 @@ impl Core {
     #[cold]
     pub(crate) fn without_number(&self, command: CommandId, args: &Args) -> Option<Vec<u8>> {
         let spec = self.router.table().get(command);
-        let at = no_number_of_keys(spec, args).filter(|_| emulate::entry(&spec.name).is_some())?;
+        let at = invalid_key_count(spec, args).filter(|_| emulate::entry(&spec.name).is_some())?;
         let mut args: Vec<&[u8]> = args.iter().collect();
         *args.get_mut(at)? = b"none";
         let mut frame = Vec::new();

@@ -100,8 +100,8 @@ impl Nodes {
         core.run_gate(slot, class);
         let Some(owner) = self.placement.slots.owner(slot).filter(|_| answered) else { return };
         let (placement, now) = (&mut self.placement, core.now);
-        let hurry = |other, class| placement.slots.holds.hurry(other, class, now, true);
-        for (other, class) in placement.retries.take_refused(owner, slot, hurry) {
+        let probe_now = |other, class| placement.slots.holds.probe_now(other, class, now, true);
+        for (other, class) in placement.retries.take_refused(owner, slot, probe_now) {
             core.run_gate(other, class);
         }
     }

@@ -79,7 +79,7 @@ impl Nodes {
         }
         let module = first.before == 0 && core.router.may_block_others(first.command);
         if core.router.may_run_script(first.command) {
-            up.hold_back();
+            up.stop_writing();
             up.next_block_check = core.now + BUSY_AGAIN;
         } else if !module || up.pending.len() == 1 {
             return;

@@ -317,7 +317,7 @@ impl<T: HoldMeta> Holds<T> {
 
     /// Makes the next probe due now, because something may have ended the refusals. `paid`: without
     /// taking from the budget. `false`: the gate is open.
-    pub fn hurry(&mut self, slot: u16, class: GateClass, now: u64, paid: bool) -> bool {
+    pub fn probe_now(&mut self, slot: u16, class: GateClass, now: u64, paid: bool) -> bool {
         match self.gate(slot, class) {
             Some(gate) if gate.closed => {
                 (gate.not_before, gate.failures) = (now, 0);

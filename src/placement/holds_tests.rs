@@ -318,10 +318,10 @@ fn a_gate_is_armed_once() {
 #[test]
 fn a_gate_that_is_open_is_not_hurried() {
     let mut h = waiting(&[]);
-    assert!(!h.hurry(7, GateClass::Write, 5, true));
+    assert!(!h.probe_now(7, GateClass::Write, 5, true));
     h.close(7, GateClass::Write, 5, |_| 1_000);
-    assert!(h.hurry(7, GateClass::Write, 6, false));
-    assert!(!h.hurry(7, GateClass::Read, 6, true), "that of another class");
+    assert!(h.probe_now(7, GateClass::Write, 6, false));
+    assert!(!h.probe_now(7, GateClass::Read, 6, true), "that of another class");
 }
 
 /// Closes the gate at 0 until 1,000, with a client that waits with a blocking command.
@@ -351,7 +351,7 @@ fn a_gate_without_a_queue_opens_when_nothing_is_awaited() {
     // The waiting client is gone. After the pause the gate stays closed, as it was refused once.
     assert_eq!(h.gate_next(7, GateClass::Write, 1_000, |_| false), GateNext::Nothing);
     assert!(h.closed_since(7, GateClass::Write).is_some());
-    h.hurry(7, GateClass::Write, 1_000, false);
+    h.probe_now(7, GateClass::Write, 1_000, false);
     assert_eq!(h.gate_next(7, GateClass::Write, 1_000, |_| false), GateNext::Nothing);
     assert_eq!(h.closed_since(7, GateClass::Write), None);
 }
@@ -361,7 +361,7 @@ fn a_gate_with_a_probe_under_way_stays_closed() {
     let mut h = waiting(&[1]);
     h.close(7, GateClass::Write, 0, |_| 1_000);
     h.wait_at_gate(7, GateClass::Write, A);
-    h.hurry(7, GateClass::Write, 1, false);
+    h.probe_now(7, GateClass::Write, 1, false);
     assert!(h.admit(7, GateClass::Write, 1, 50).is_some());
     assert_eq!(h.gate_next(7, GateClass::Write, 1, |_| false), GateNext::Nothing);
     assert!(h.closed_since(7, GateClass::Write).is_some());

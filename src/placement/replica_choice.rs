@@ -107,7 +107,7 @@ impl ReadCandidates {
                         all.near.push(node);
                     }
                 }
-                Some(unfit) if unfit.is_for_want_of_a_primary() => all.orphans.push(node),
+                Some(unfit) if unfit.is_only_lost_primary() => all.orphans.push(node),
                 Some(_) => {}
             }
         }

@@ -127,7 +127,7 @@ impl<T: HoldMeta> SlotTable<T> {
             if self.holds.contains(slot) {
                 let paid = is_news(slot);
                 for class in GateClass::ALL {
-                    self.holds.hurry(slot, class, now, paid);
+                    self.holds.probe_now(slot, class, now, paid);
                 }
             }
         }

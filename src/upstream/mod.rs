@@ -377,7 +377,7 @@ impl Upstream {
     }
 
     /// Stops writing further commands until the node has sent something.
-    pub fn hold_back(&mut self) {
+    pub fn stop_writing(&mut self) {
         let begun = self.begun().max(1);
         if self.window == 0 || self.window > begun {
             self.window = begun;

@@ -137,7 +137,7 @@ fn what_need_not_wait_for_a_script_can_be_taken_elsewhere() {
         pending(4, 8, 0, 5),
     ];
     let mut up = upstream(&mut pool, &all, 20);
-    up.hold_back();
+    up.stop_writing();
     assert_eq!(up.window, 4);
     let of = clients(&all);
     let (taken, staying) = up.take_movable(&mut pool, &of, |p| p.has(flag::READ_ONLY));

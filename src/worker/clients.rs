@@ -12,7 +12,7 @@ impl Worker {
     pub(super) fn dispatch_with_modes(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
         let Some(client) = self.clients.slab.get_mut(index) else { return Flow::Stop };
         let modes = client.session.modes;
-        if modes == mode::RULED {
+        if modes == mode::RESTRICTED {
             // Nothing else is special about it.
             return match self.check_user(index, args) {
                 Some(flow) => flow,

@@ -34,7 +34,7 @@ impl Worker {
     pub(super) fn dispatch_in_mode(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
         let Some(client) = self.clients.slab.get(index) else { return Flow::Stop };
         let modes = client.session.modes;
-        if modes & mode::RULED != 0
+        if modes & mode::RESTRICTED != 0
             && let Some(flow) = self.check_user(index, args)
         {
             return flow;

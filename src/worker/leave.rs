@@ -71,18 +71,18 @@ impl Worker {
         if let Some(max_age) = self.core.settings.max_age {
             for (_, client) in &mut self.clients.slab {
                 let age = self.core.now.saturating_sub(client.created);
-                if client.leaves_for.is_none() && age >= age_limit(client, max_age) {
-                    client.leaves_for = Some(DisconnectReason::MaxAge);
+                if client.leave_when_idle.is_none() && age >= age_limit(client, max_age) {
+                    client.leave_when_idle = Some(DisconnectReason::MaxAge);
                 }
             }
         } else {
             // It has been turned off.
             let aged = Some(DisconnectReason::MaxAge);
             let all = self.clients.slab.iter_mut().map(|(_, c)| c);
-            all.filter(|c| c.leaves_for == aged).for_each(|c| c.leaves_for = None);
+            all.filter(|c| c.leave_when_idle == aged).for_each(|c| c.leave_when_idle = None);
         }
         let silent_since = self.core.now.saturating_sub(SILENT);
-        let leaves = |c: &Client| c.leaves_for.is_some() && !c.gone && !c.paused.is_final();
+        let leaves = |c: &Client| c.leave_when_idle.is_some() && !c.gone && !c.paused.is_final();
         let all: Vec<(usize, bool)> = (self.clients.slab.iter())
             .filter(|(_, c)| leaves(c))
             .map(|(i, c)| (i, c.active <= silent_since && is_at_rest(c)))
@@ -96,7 +96,7 @@ impl Worker {
                 continue;
             };
             let generation = client.generation;
-            if let Some(reason) = client.leaves_for {
+            if let Some(reason) = client.leave_when_idle {
                 self.core.stats.disconnected[reason as usize] += 1;
             }
             self.clients.stop_reading(index, &mut self.core);

@@ -97,7 +97,7 @@ impl Worker {
             Err(failure) => {
                 if let Some(multi) = self.clients.slab.get_mut(index).and_then(|c| c.multi.as_mut())
                 {
-                    multi.break_off();
+                    multi.discard();
                 }
                 self.clients.answer_own_error(index, command, &failure, &mut self.core);
             }

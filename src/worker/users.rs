@@ -1,7 +1,7 @@
 //! Users: logging in, and what they may not do.
 //!
 //! A client has an account where there are users, and its session the mode
-//! [`mode::RULED`]: each of its commands is looked at here before it is carried out. What has to be
+//! [`mode::RESTRICTED`]: each of its commands is looked at here before it is carried out. What has to be
 //! asked of a node (a login of the cluster's, what such a user may do that no node sees) pauses the
 //! client with the command in its buffer; the command is read once more when the answer is here.
 
@@ -20,7 +20,7 @@ use crate::users::{CheckResult, CommandTag, Credentials, OWN_REALM, UserCheck};
 const STRANGERS_INTERVAL: u64 = 1_000_000;
 
 impl Worker {
-    /// One command of a client in [`mode::RULED`]. `None`: it may be carried out.
+    /// One command of a client in [`mode::RESTRICTED`]. `None`: it may be carried out.
     #[inline]
     pub(super) fn check_user(&mut self, index: usize, args: &Args) -> Option<Flow> {
         let client = self.clients.slab.get(index)?;

@@ -30,7 +30,7 @@ impl Worker {
         {
             return self.clients.account_client(index, &mut self.core);
         }
-        let last = (client.leaves_for.is_some() && leave::may_leave(client))
+        let last = (client.leave_when_idle.is_some() && leave::may_leave(client))
             || self.clients.stop.drain.is_some_and(|drain| drain.is_last(client));
         if last {
             client.stream.hold_back(true);
