@@ -6,14 +6,16 @@
 //! not in it.
 
 mod code;
+mod identify;
 mod reference;
 mod table;
 mod unanswered;
 
 pub use code::Code;
+pub use identify::{Identified, identify};
 pub use reference::reference;
-pub use table::Failure;
 pub use table::fields::{Cause, CrossSlotRemedy, ForSlot, Key, Last, StopCause};
+pub use table::{Failure, FailureId};
 pub use unanswered::Unanswered;
 
 use crate::resp::write;

@@ -34,7 +34,7 @@ fn behind_code(text: &str) -> &str {
     text.split_once(' ').map_or("", |(_, rest)| rest)
 }
 
-/// Declares [`Failure`], and the table that its codes, its texts and the reference page come from.
+/// Declares [`Failure`], [`FailureId`] and the table from which code, text and reference page come.
 ///
 /// A text may end in a promise, written after `+`: what it says of the command's execution.
 /// `as_redis` has the errors that a Redis server gives in the same situation, in the same words; the
@@ -59,6 +59,13 @@ macro_rules! failures {
             Verbatim(Box<[u8]>),
             $($(#[$redis_doc])* $redis $({ $(#[allow(missing_docs)] $redis_field: $redis_type),+ })?,)*
             $($($($(#[$doc])* $name $({ $(#[allow(missing_docs)] $field: $type),+ })?,)+)+)+
+        }
+
+        /// The name of an error in the table.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum FailureId {
+            $($(#[$redis_doc])* $redis,)*
+            $($($($(#[$doc])* $name,)+)+)+
         }
 
         #[allow(unused_variables)] // most texts and codes leave out some fields
@@ -112,7 +119,19 @@ macro_rules! failures {
             }),+]
         }
 
-        /// The errors in Redis's words, as code and template.
+        /// All errors of the table: name, code and template.
+        pub(super) fn templates() -> Vec<(FailureId, Option<Code>, &'static str)> {
+            vec![
+                $((FailureId::$redis, documented_code!($redis_code), $redis_text),)*
+                $($($((
+                    FailureId::$name,
+                    documented_code!($code),
+                    concat!($text $(, $promise $(, $tail)?)?),
+                ),)+)+)+
+            ]
+        }
+
+        /// The errors in Redis's words.
         pub(super) fn as_redis() -> Vec<(Option<Code>, &'static str)> {
             vec![$((documented_code!($redis_code), $redis_text)),*]
         }
