@@ -12,6 +12,7 @@
 
 mod common;
 
+use common::errors::is_outcome_unknown;
 use common::{Proxy, Setting};
 use slotway::cluster::{Slot, slot_of};
 use slotway::sandbox::{Cluster, Conn, Node, Reply};
@@ -27,8 +28,6 @@ use std::time::{Duration, Instant, SystemTime};
 /// may take longer than 10 s.
 const COMMAND: Duration = Duration::from_secs(30);
 const SLACK: Duration = Duration::from_secs(3);
-/// The one error that a write may be answered with.
-const UNKNOWN: &str = "may or may not have been executed";
 
 /// Clients of each kind; each counter, queue and log has a slot of its own, which moves.
 const COUNTERS: usize = 3;
@@ -541,9 +540,10 @@ impl Count {
     }
 }
 
+/// The one error that a write may be answered with.
 #[track_caller]
 fn assert_unknown(name: &str, reply: &Reply) {
-    assert!(reply.error().is_some_and(|e| e.contains(UNKNOWN)), "{name}: {reply:?}");
+    assert!(reply.error().is_some_and(is_outcome_unknown), "{name}: {reply:?}");
 }
 
 fn as_number(reply: &Reply) -> Option<i64> {

@@ -3,7 +3,8 @@
 
 mod common;
 
-use common::transactions::{UNKNOWN, cas, each_primary, other_primary};
+use common::errors::is_outcome_unknown;
+use common::transactions::{cas, each_primary, other_primary};
 use common::{Proxy, Setting, shared};
 use slotway::cluster::slot_of;
 use slotway::sandbox::{Conn, Reply};
@@ -130,7 +131,7 @@ fn connections_killed_while_transactions_run() {
         }
     });
     for error in &seen.errors {
-        assert!(error.contains(UNKNOWN), "{error}");
+        assert!(is_outcome_unknown(error), "{error}");
     }
     seen.assert_consistent(proxy.listen, true);
 }
@@ -148,7 +149,7 @@ fn a_primary_is_killed_while_transactions_run() {
         load.more(200);
     });
     for error in &seen.errors {
-        assert!(error.contains(UNKNOWN), "{error}");
+        assert!(is_outcome_unknown(error), "{error}");
     }
     // What the dead primary had not told its replica yet is lost, but wholly.
     seen.assert_consistent(proxy.listen, false);
@@ -238,7 +239,7 @@ fn transact(addr: SocketAddr, writer: usize, stop: &AtomicBool, done: &AtomicUsi
             }
             Ok(None) => {}
             Err(error) => {
-                seen.unknown[tag] += usize::from(error.contains(UNKNOWN));
+                seen.unknown[tag] += usize::from(is_outcome_unknown(&error));
                 seen.errors.push(error);
                 // A transaction that was begun is over.
                 let _ = conn.command(&["DISCARD"]).expect("a reply");

@@ -1,5 +1,6 @@
 //! Clients that write numbered values while a test disturbs the cluster, and what they saw.
 
+use super::errors::is_outcome_unknown;
 use slotway::cluster::{Slot, slot_of};
 use slotway::sandbox::{Conn, Reply};
 use std::net::SocketAddr;
@@ -153,7 +154,7 @@ impl Seen {
     pub fn assert_only_unknown_outcomes(&self) {
         assert_eq!(self.read_errors, [""; 0], "reads");
         for error in &self.write_errors {
-            assert!(error.contains("may or may not have been executed"), "{error}");
+            assert!(is_outcome_unknown(error), "{error}");
         }
     }
 

@@ -4,6 +4,7 @@
 //! costs seconds. Tests that break something start their own: [`cluster`] and [`Proxy::start`].
 #![allow(dead_code)] // each test binary uses its part of this
 
+pub mod errors;
 pub mod load;
 pub mod pubsub;
 pub mod session;

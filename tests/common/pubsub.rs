@@ -5,6 +5,7 @@
 //! twice, out of order) is found by [`Stage::assert_sound`], what was acknowledged and never heard
 //! by [`Stage::missing`]; whether that may be is the test's to say.
 
+use super::errors::is_outcome_unknown;
 use super::{PATIENCE, eventually_ok};
 use slotway::sandbox::{Conn, Reply};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -16,8 +17,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Every error of a PUBLISH says this: it was sent, and its connection lost.
-const UNKNOWN: &str = "may or may not have been executed";
 /// Messages per stream and turn of its publisher, sent at once.
 const BATCH: u64 = 2;
 /// What SET says of itself: at the channel of the event, and at the channel of the key.
@@ -303,14 +302,17 @@ fn note(topics: &[Topic], items: &[Reply], book: &mut Book) -> Result<(), String
 /// What was acknowledged and not heard, by topic and stream. All subscribers of a topic agree.
 pub type Missing = BTreeMap<Topic, BTreeMap<String, BTreeSet<u64>>>;
 
+/// A command of a publisher, and the error that it got.
+type Refused = ([String; 3], Reply);
+
 /// Publishers and subscribers at one address.
 pub struct Stage {
     addr: SocketAddr,
     streams: Vec<Arc<Stream>>,
     pub subscribers: Vec<Subscriber>,
     publishers: Vec<JoinHandle<()>>,
-    /// What the publishers were answered, other than a number or OK.
-    errors: Arc<Mutex<Vec<String>>>,
+    /// What the publishers were answered, other than a number or OK, with the commands.
+    errors: Arc<Mutex<Vec<Refused>>>,
     /// Why a publisher has ended.
     failure: Arc<Mutex<Option<String>>>,
     stop: Arc<AtomicBool>,
@@ -501,8 +503,11 @@ impl Stage {
             publisher.join().expect("a publisher");
         }
         self.assert_sound();
+        // It was sent, and its connection lost.
         for error in lock(&self.errors).iter() {
-            assert!(error.contains(UNKNOWN), "a publisher was answered: {error}");
+            let (command, reply) = error;
+            let unknown = reply.error().is_some_and(is_outcome_unknown);
+            assert!(unknown, "a publisher was answered: {command:?}: {reply:?}");
         }
         for mut subscriber in self.subscribers.drain(..) {
             subscriber.sender.send(&["QUIT"]).expect("to send QUIT");
@@ -565,7 +570,7 @@ fn publish(
     pause: Duration,
     streams: &[Arc<Stream>],
     stop: &AtomicBool,
-    errors: &Mutex<Vec<String>>,
+    errors: &Mutex<Vec<Refused>>,
 ) -> std::io::Result<()> {
     let mut conn = Conn::tcp(addr)?;
     // Some wait for a failover.
@@ -591,7 +596,7 @@ fn publish(
                 Reply::Int(_) if stream.source != Source::Set => Answer::Acknowledged,
                 reply if stream.source == Source::Set && reply.is_ok() => Answer::Acknowledged,
                 other => {
-                    lock(errors).push(format!("{:?}: {other:?}", stream.command(number)));
+                    lock(errors).push((stream.command(number), other));
                     Answer::Unknown
                 }
             };

@@ -2,9 +2,6 @@
 
 use slotway::sandbox::{Cluster, Conn, Node, Reply};
 
-/// Every error says this whose command may have been executed.
-pub const UNKNOWN: &str = "may or may not have been executed";
-
 /// Counts up in both keys unless somebody else does: WATCH, GET, MULTI, SET, INCR, EXEC.
 pub fn cas(conn: &mut Conn, a: &str, b: &str) -> Result<Option<()>, String> {
     let reply = conn.command(&["WATCH", a]).expect("WATCH");

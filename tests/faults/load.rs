@@ -5,7 +5,7 @@
 //! afterwards whether it is there, there twice, there although refused, or behind a later one.
 //! Everybody reads, and no read may see less than what was acknowledged before it was sent.
 
-use crate::common;
+use crate::common::{self, errors::is_outcome_unknown};
 use slotway::sandbox::{Conn, Reply};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -27,8 +27,6 @@ const KEYS: usize = 8;
 const BURST: usize = 2;
 /// Between two commands, or bursts: the load is to be there, not to be heavy.
 const PACE: Duration = Duration::from_millis(4);
-/// Every error says this whose command may have been executed.
-pub const UNKNOWN: &str = "may or may not have been executed";
 /// A command sent this long after the moment of a loss was not in flight at that moment. It is the
 /// time in which slotway is told of the loss by its sockets.
 const MOMENT: Duration = Duration::from_millis(20);
@@ -416,7 +414,7 @@ impl<'a> Client<'a> {
             }
             (_, Ok(Reply::Error(text))) => {
                 self.error(command, behind, text, since);
-                if text.contains(UNKNOWN) { End::Unknown } else { End::Refused }
+                if is_outcome_unknown(text) { End::Unknown } else { End::Refused }
             }
             (_, Err(e)) => {
                 let text = match e.kind() {

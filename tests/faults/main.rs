@@ -16,7 +16,8 @@ mod soak;
 
 use acts::{Allowed, FAULTS, Fault, Stage};
 use common::Proxy;
-use load::{Seen, UNKNOWN};
+use common::errors::{DEADLINES, involves, is_outcome_unknown};
+use load::Seen;
 use slotway::sandbox::{Cluster, ClusterOptions};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -160,16 +161,16 @@ fn judge(fault: &Fault, seen: &Seen, own: Option<Duration>) -> Vec<Broken> {
     let mut late = 0;
     let mut avoidable: BTreeMap<(&str, String), u64> = BTreeMap::new();
     for ((kind, text), errors) in &seen.errors {
-        let unknown = *kind == "write" && text.contains(UNKNOWN);
+        let unknown = *kind == "write" && is_outcome_unknown(text);
         let excused = match fault.allowed {
-            _ if deadline && text.contains("timeouts.command") => errors.count,
+            _ if deadline && involves(text, &DEADLINES) => errors.count,
             Allowed::Nothing => 0,
             Allowed::InFlight if unknown => {
                 late += errors.outside;
                 errors.count
             }
             Allowed::Unknown if unknown => errors.count,
-            Allowed::InFlight | Allowed::Unknown if text.contains(UNKNOWN) => errors.before_write,
+            Allowed::InFlight | Allowed::Unknown if is_outcome_unknown(text) => errors.before_write,
             Allowed::Closed if text.starts_with("connection ") => errors.count,
             _ => 0,
         };

@@ -3,7 +3,8 @@
 
 use crate::Row;
 use crate::acts::FAULTS;
-use crate::load::UNKNOWN;
+use crate::common::errors::{DEADLINES, involves, is_outcome_unknown};
+use slotway::errors::FailureId;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -76,11 +77,11 @@ fn line(row: &Row) -> String {
 
 /// An error in a few words.
 pub fn brief(text: &str) -> String {
-    let unknown = if text.contains(UNKNOWN) { ", outcome unknown" } else { "" };
-    if text.contains("lost its connection") {
+    let unknown = if is_outcome_unknown(text) { ", outcome unknown" } else { "" };
+    if involves(text, &[FailureId::ConnectionLost]) {
         return format!("connection lost{unknown}");
     }
-    if text.contains("timeouts.command") {
+    if involves(text, &DEADLINES) {
         return format!("deadline{unknown}");
     }
     text.chars().take(100).collect::<String>().replace('|', "/")
