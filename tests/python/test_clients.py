@@ -7,6 +7,7 @@ import pytest
 import redis
 from redis.cache import CacheConfig
 
+import error_table
 from servers import Wire, encode
 
 
@@ -91,7 +92,7 @@ async def test_what_is_off_or_without_effect(r, server):
 def test_client_side_caching_is_refused_in_words(server):
     host, port = server.addr
     with redis.Redis(host=host, port=port, protocol=3, cache_config=CacheConfig()) as caching:
-        with pytest.raises(redis.ResponseError, match="switch client-side caching off in the client"):
+        with pytest.raises(redis.ResponseError, match=error_table.statement("TrackingNotSupported")):
             caching.get("key")
 
 

@@ -56,12 +56,10 @@ async def test_what_cannot_be_split_is_refused(r, key, tagged, server):
     assert await r.msetnx({tagged("a"): 1, tagged("b"): 2}) in (True, 1)
     if not server.is_slotway:
         return
-    with pytest.raises(redis.ResponseError) as refused:
+    with pytest.raises(redis.exceptions.ClusterCrossSlotError):
         await r.msetnx({key(f"k{i}"): i for i in range(10)})
-    assert "slot" in str(refused.value)
-    with pytest.raises(redis.ResponseError) as refused:
+    with pytest.raises(redis.exceptions.ClusterCrossSlotError):
         await r.sunion([key(f"k{i}") for i in range(10)])
-    assert "slot" in str(refused.value)
     assert await r.exists(key("k0")) == 0
 
 

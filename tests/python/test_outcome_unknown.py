@@ -11,10 +11,17 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+import error_table
 from servers import Cluster, Slotway, Wire, encode, until
 
-LOST = rb"-OUTCOMEUNKNOWN slotway lost its connection to \S+ \(.*?\) after the command was sent: it may or may not have been executed\r\n"
-PART = rb"-OUTCOMEUNKNOWN 1 of 2 parts failed: \S+ OUTCOMEUNKNOWN slotway lost .*\r\n"
+LOST = error_table.frame("ConnectionLost")
+PART = error_table.frame(
+    "PartsFailed",
+    code="OUTCOMEUNKNOWN",
+    failed="1",
+    parts="2",
+    which=r": \S+ " + error_table.pattern("ConnectionLost") + ".*",
+)
 SCRIPT = "EVAL return-INCR 1 KEY"
 WORDS = {"return-INCR": "return redis.call('INCR', KEYS[1])"}
 

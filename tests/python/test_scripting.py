@@ -75,6 +75,5 @@ async def test_functions_at_every_node(r, key):
 async def test_keys_of_several_slots_are_refused(r, key, server):
     if not server.is_slotway:
         pytest.skip("a standalone server has no slots")
-    with pytest.raises(redis.ResponseError) as refused:
+    with pytest.raises(redis.exceptions.ClusterCrossSlotError):
         await r.eval("return 1", 10, *[key(f"k{i}") for i in range(10)])
-    assert "slot" in str(refused.value)
