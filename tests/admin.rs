@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use slotway::config::{Address, Config, Listen, Secret, Workers};
+use slotway::errors::Failure;
 use slotway::process::{BoundAddrs, RunError, run_until};
 use tempfile::TempDir;
 
@@ -391,8 +392,9 @@ fn clients_beyond_the_limit_are_told_so_and_counted() {
 
     let kept = (slotway.client(), UnixStream::connect(&path).unwrap(), slotway.client());
     wait(|| slotway.metric("slotway_clients_accepted_total"), |&n| n == 3.0);
-    let refusal = "-ERR max number of clients reached: limits.clients = 3; close connections, or \
-                   raise it\r\n";
+    let mut refusal = Vec::new();
+    Failure::TooManyClients { limit: 3 }.write(&mut refusal);
+    let refusal = String::from_utf8(refusal).unwrap();
     assert_eq!(read_all(slotway.client()), refusal);
     assert_eq!(read_all(UnixStream::connect(&path).unwrap()), refusal);
     assert_eq!(slotway.metric("slotway_clients_rejected_total"), 2.0);

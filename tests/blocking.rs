@@ -5,8 +5,10 @@
 
 mod common;
 
+use common::errors::{DEADLINES, identified, involves, is_outcome_unknown, says};
 use common::{Proxy, Setting};
 use slotway::cluster::{Slot, slot_of};
+use slotway::errors::{Failure, FailureId, Unanswered};
 use slotway::sandbox::{Cluster, ClusterOptions, Conn, Node, Reply, Standalone, StandaloneOptions};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -257,8 +259,9 @@ fn the_limit_of_dedicated_connections() {
     let mut other = proxy.connect();
     for command in [&["BLPOP", "limit:x", "0"][..], &["WATCH", "k"], &["WAIT", "0", "0"]] {
         let reply = other.command(command).expect("a reply");
-        let text = reply.error().unwrap_or_else(|| panic!("{command:?}: {reply:?}"));
-        assert!(text.contains("limits.dedicated") && text.contains('3'), "{text}");
+        let error = identified(&reply);
+        assert_eq!(error.id, FailureId::TooManyDedicated, "{command:?}: {reply:?}");
+        assert_eq!(error.field("limit"), Some("3"), "{command:?}: {reply:?}");
         assert!(other.command(&["SET", "limit:ok", "v"]).expect("SET").is_ok());
     }
     assert!(proxy.metric("slotway_limits_hit_total", "limit=\"dedicated\"") >= 3.0);
@@ -280,7 +283,8 @@ fn a_refused_monitor_hears_nothing() {
     let (mut conn, mut other) = (proxy.connect(), proxy.connect());
     for _ in 0..3 {
         let refused = conn.command(&["MONITOR"]).expect("MONITOR");
-        assert!(refused.error().is_some_and(|e| e.contains("limits.dedicated")), "{refused:?}");
+        let text = refused.error().unwrap_or_default();
+        assert!(involves(text, &[FailureId::TooManyDedicated]), "{refused:?}");
         for node in cluster.primaries().expect("primaries") {
             let key = key_on(&node, "monitored");
             assert!(other.command(&["SET", &key, "v"]).expect("SET").is_ok());
@@ -437,8 +441,8 @@ fn a_lost_command_that_is_not_sent_again_is_not_said_to_have_done_nothing() {
     for (name, (conn, _)) in &mut all {
         let reply = conn.receive().unwrap_or_else(|e| panic!("{name}: {e}"));
         let error = reply.error().unwrap_or_else(|| panic!("{name}: {reply:?}"));
-        assert!(error.starts_with("OUTCOMEUNKNOWN "), "{name}: {error}");
-        assert!(!error.contains("was not executed"), "{name}: {error}");
+        assert!(is_outcome_unknown(error), "{name}: {error}");
+        assert!(!error.contains(&Unanswered::NotExecuted.to_string()), "{name}: {error}");
     }
     let reply = reader.receive().expect("a reply");
     assert!(reply.error().expect("an error").starts_with("CLUSTERDOWN "), "{reply:?}");
@@ -471,9 +475,11 @@ fn a_lost_command_that_limits_dedicated_refuses_is_not_said_to_have_done_nothing
     });
     cluster.restart(&primary).expect("a restart");
     let reply = conn.receive().expect("a reply");
-    let error = reply.error().unwrap_or_else(|| panic!("{reply:?}"));
-    assert!(error.starts_with("OUTCOMEUNKNOWN "), "{error}");
-    assert!(error.contains("limits.dedicated = 1") && !error.contains("try again"), "{error}");
+    let error = identified(&reply);
+    assert_eq!(error.id, FailureId::NotSentAgain, "{reply:?}");
+    // Without its promise that trying again is safe.
+    let full = Failure::TooManyDedicated { limit: 1 }.statement();
+    assert_eq!(error.field("cause"), Some(&*full), "{reply:?}");
 }
 
 /// The nodes that answer have been asked, and their lists are thrown away.
@@ -489,8 +495,8 @@ fn keys_that_one_node_does_not_answer_are_not_said_to_be_not_executed() {
     let reply = conn.command(&["KEYS", "*"]);
     cluster.resume(&frozen).expect("SIGCONT");
     let reply = reply.expect("a reply");
-    let error = reply.error().unwrap_or_else(|| panic!("{reply:?}"));
-    assert!(error.contains("the command was not answered"), "{error}");
+    let error = identified(&reply);
+    assert!(DEADLINES.contains(&error.id) && says(&error, Unanswered::Harmless), "{reply:?}");
 }
 
 /// It closes no connection, and says nothing.

@@ -2,9 +2,11 @@
 
 mod common;
 
+use common::errors::{assert_cross_slot, identified};
 use common::transactions::each_primary;
 use common::{Proxy, Setting, shared};
 use slotway::cluster::slot_of;
+use slotway::errors::{CrossSlotRemedy, FailureId};
 use slotway::sandbox::{Cluster, Node, Reply};
 use std::collections::HashSet;
 use std::thread;
@@ -19,12 +21,7 @@ fn several_slots_are_rejected_with_the_keys_the_slots_and_the_setting() {
     let queued = conn.command(&["SET", "cross:one", "v"]).expect("SET");
     assert_eq!(queued, Reply::Simple("QUEUED".into()));
     let reply = conn.command(&["SET", "cross:two", "v"]).expect("SET");
-    let text = reply.error().unwrap_or_else(|| panic!("{reply:?}"));
-    let slots = ["cross:one", "cross:two"].map(|key| slot_of(key.as_bytes()).0.to_string());
-    assert!(text.starts_with("CROSSSLOT "), "{text}");
-    for part in ["cross:one", "cross:two", &slots[0], &slots[1], "transactions.cross_slot"] {
-        assert!(text.contains(part), "{part} is not in: {text}");
-    }
+    assert_cross_slot(&reply, ["cross:one", "cross:two"], &CrossSlotRemedy::Transaction);
     let exec = conn.command(&["EXEC"]).expect("EXEC");
     let aborted = "EXECABORT Transaction discarded because of previous errors.";
     assert_eq!(exec, Reply::Error(aborted.into()));
@@ -40,8 +37,9 @@ fn a_command_over_several_slots_is_rejected_as_well() {
         [vec!["MGET", "cross:a", "cross:b"], vec!["MSET", "cross:a", "1", "cross:b", "2"]]
     {
         let replies = conn.pipeline(&[vec!["MULTI"], command, vec!["EXEC"]]).expect("replies");
-        let text = replies[1].error().unwrap_or_else(|| panic!("{replies:?}"));
-        assert!(text.starts_with("CROSSSLOT ") && text.contains("cross:b"), "{text}");
+        let error = identified(&replies[1]);
+        assert_eq!(error.id, FailureId::CrossSlot, "{replies:?}");
+        assert_eq!(error.field("other"), Some("cross:b"), "{replies:?}");
         assert!(replies[2].error().is_some_and(|e| e.starts_with("EXECABORT ")), "{replies:?}");
     }
 }
@@ -56,16 +54,10 @@ const SCRIPTS: [[&str; 5]; 6] = [
     ["FCALL_RO", "f", "2", "script:a", "script:b"],
 ];
 
+/// No setting helps a script.
 #[track_caller]
-fn assert_names_keys_and_remedy(reply: &Reply) {
-    let text = reply.error().unwrap_or_else(|| panic!("{reply:?}"));
-    let slots = ["script:a", "script:b"].map(|key| slot_of(key.as_bytes()).0.to_string());
-    assert!(text.starts_with("CROSSSLOT "), "{text}");
-    for part in ["'script:a'", "'script:b'", &slots[0], &slots[1], "{hash tag}", "key prefix"] {
-        assert!(text.contains(part), "{part} is not in: {text}");
-    }
-    assert!(text.contains("no setting of slotway"), "{text}");
-    assert!(!text.contains("cross_slot ="), "no setting helps: {text}");
+fn assert_script_refused(reply: &Reply) {
+    assert_cross_slot(reply, ["script:a", "script:b"], &CrossSlotRemedy::Script);
 }
 
 #[test]
@@ -75,7 +67,7 @@ fn a_script_over_several_slots_is_refused_with_the_keys_and_the_remedy() {
     for proxy in [&shared().proxy, &other] {
         let mut conn = proxy.connect();
         for script in SCRIPTS {
-            assert_names_keys_and_remedy(&conn.command(&script).expect("a script"));
+            assert_script_refused(&conn.command(&script).expect("a script"));
         }
     }
 }
@@ -92,7 +84,7 @@ fn a_script_over_several_slots_is_refused_when_it_is_queued() {
             commands.push(script.to_vec());
             commands.push(vec!["EXEC"]);
             let replies = conn.pipeline(&commands).expect("replies");
-            assert_names_keys_and_remedy(&replies[3]);
+            assert_script_refused(&replies[3]);
             let aborted = "EXECABORT Transaction discarded because of previous errors.";
             assert_eq!(replies[4], Reply::Error(aborted.into()));
             for key in &keys {
@@ -120,16 +112,16 @@ fn a_discarded_part_of_a_split_transaction_says_which_part() {
     let replies = conn.pipeline(&commands).expect("replies");
     let Some([done, refused]) = replies[3].items() else { panic!("{replies:?}") };
     assert!(done.is_ok(), "{replies:?}");
-    let text = refused.error().unwrap_or_else(|| panic!("{replies:?}"));
-    assert!(text.starts_with("EXECABORT ") && text.contains("OOM "), "{text}");
-    assert!(text.contains("this command's slot was not executed"), "{text}");
-    assert!(!text.contains("Transaction discarded"), "one part was executed: {text}");
+    let error = identified(refused);
+    assert_eq!(error.id, FailureId::PartDiscarded, "one part was executed: {replies:?}");
+    assert!(error.field("reason").is_some_and(|why| why.contains("OOM ")), "{replies:?}");
     assert_eq!(conn.command(&["GET", &other]).expect("GET"), Reply::Bulk(b"v".to_vec()));
     // All of it was discarded: one error, as a server gives.
     let commands = [vec!["MULTI"], vec!["SET", "full", "v"], vec!["EXEC"]];
     let replies = conn.pipeline(&commands).expect("replies");
-    let text = replies[2].error().unwrap_or_else(|| panic!("{replies:?}"));
-    assert!(text.starts_with("EXECABORT Transaction discarded because of: OOM "), "{text}");
+    let error = identified(&replies[2]);
+    assert_eq!(error.id, FailureId::Discarded, "{replies:?}");
+    assert!(error.field("cause").is_some_and(|why| why.starts_with("OOM ")), "{replies:?}");
 }
 
 #[test]

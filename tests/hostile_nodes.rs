@@ -4,6 +4,7 @@
 mod common;
 
 use common::Proxy;
+use common::errors::{DEADLINES, involves};
 use slotway::cluster::slot_of;
 use slotway::resp::{
     Args, ReplyProgress, ReplyScan, Request, RequestLimits, RequestProgress, scan_request,
@@ -53,7 +54,7 @@ fn answers(modes: impl Iterator<Item = &'static (&'static str, Mode)>) {
                 let reply = bystander.command(&["SET", &good_key, name]).expect("SET");
                 // Where an endless reply has just filled the memory, and until it is given up; or
                 // where this machine has more to do than the short deadline allows.
-                let late = |e: &str| e.starts_with("OOM ") || e.contains("(timeouts.command)");
+                let late = |e: &str| e.starts_with("OOM ") || involves(e, &DEADLINES);
                 let full = reply.error().is_some_and(late);
                 assert!(reply.is_ok() || full, "{name}: {reply:?}");
                 *if full { &mut refused } else { &mut served } += 1;

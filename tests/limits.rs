@@ -3,8 +3,10 @@
 
 mod common;
 
+use common::errors::{assert_is, identified};
 use common::{Proxy, Setting};
 use slotway::cluster::{Slot, slot_of};
+use slotway::errors::FailureId;
 use slotway::sandbox::{Cluster, ClusterOptions, Conn, Node, Reply};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -20,9 +22,8 @@ fn clients() {
         assert_eq!(conn.command(&["PING"]).expect("PING"), Reply::Simple("PONG".into()));
     }
     let refused = proxy.connect().receive().expect("a reply");
-    let text =
-        "ERR max number of clients reached: limits.clients = 3; close connections, or raise it";
-    assert_eq!(refused, Reply::Error(text.into()));
+    let error = identified(&refused);
+    assert_eq!((error.id, error.field("limit")), (FailureId::TooManyClients, Some("3")));
     assert_eq!(hits(&proxy, "clients"), 1.0);
     assert_eq!(proxy.metric("slotway_clients_rejected_total", ""), 1.0);
     kept.pop();
@@ -187,8 +188,7 @@ fn memory() {
     }
     common::eventually("the limit is reached", || hits(&proxy, "memory") > 0.0);
     let reply = bystander.command(&["SET", &key_on(&nodes[1], "k"), "w"]).expect("a reply");
-    let text = reply.error().unwrap_or_else(|| panic!("{reply:?}"));
-    assert!(text.starts_with("OOM ") && text.contains("limits.memory"), "{text}");
+    assert_is(&reply, FailureId::BuffersFull);
     assert_eq!(bystander.command(&["PING"]).expect("PING"), Reply::Simple("PONG".into()));
     assert_near_limit(&proxy);
     cluster.resume(&nodes[0]).expect("SIGCONT");
@@ -247,10 +247,11 @@ fn held() {
     assert!(bystander.command(&["SET", &key_on(other, "k"), "v"]).expect("SET").is_ok());
     for n in 0..30 {
         let reply = conn.receive().expect("a reply");
-        let text = reply.error().unwrap_or_else(|| panic!("{reply:?}"));
-        let wanted = if n < 5 { "timeouts.command" } else { "limits.held" };
-        let slot = format!("slot {}", slot_of(key.as_bytes()).0);
-        assert!(text.contains(wanted) && text.contains(&slot), "reply {n}: {text}");
+        let error = identified(&reply);
+        let wanted = if n < 5 { FailureId::Deadline } else { FailureId::HoldsFull };
+        let slot = slot_of(key.as_bytes()).0.to_string();
+        let is_named = error.field("slot").is_some_and(|named| named.ends_with(&slot));
+        assert!(error.id == wanted && is_named, "reply {n}: {reply:?}");
     }
     assert_eq!(proxy.metric("slotway_held_commands", ""), 0.0);
     assert_eq!(hits(&proxy, "held"), 25.0);

@@ -2,8 +2,10 @@
 
 mod common;
 
+use common::errors::{assert_is, identified, waited};
 use common::{Proxy, Setting, eventually, shared};
 use slotway::cluster::{NodeAddr, slot_of};
+use slotway::errors::FailureId;
 use slotway::sandbox::{Cluster, Conn, Node, Reply};
 use std::net::SocketAddr;
 
@@ -28,8 +30,8 @@ fn a_name_that_is_too_long_harms_nobody() {
     for (command, len) in [("SUBSCRIBE", 40 << 20), ("PSUBSCRIBE", 65_537), ("SSUBSCRIBE", 65_537)]
     {
         let reply = proxy.connect().command(&[command, &"x".repeat(len)]).unwrap();
-        let error = reply.error().expect("an error");
-        assert_eq!(error, "ERR slotway does not subscribe to names of more than 65536 bytes");
+        let error = identified(&reply);
+        assert_eq!((error.id, error.field("limit")), (FailureId::TopicTooLong, Some("65536")));
     }
     let fits = "x".repeat(65_536);
     let reply = proxy.connect().command(&["SUBSCRIBE", &fits]).unwrap();
@@ -132,10 +134,9 @@ fn what_is_given_up_is_not_confirmed_by_the_next() {
     conn.send_raw(b"SUBSCRIBE odd:a odd:b\r\nSUBSCRIBE odd:b\r\n").unwrap();
     for _ in 0..2 {
         let reply = conn.receive().unwrap();
-        let error = reply.error().unwrap_or_else(|| panic!("{reply:?}"));
-        let waited = error.strip_prefix("CLUSTERDOWN slotway waited ");
-        let seconds = waited.and_then(|rest| rest.split(' ').next()?.parse::<f64>().ok());
-        assert!(seconds.is_some_and(|seconds| seconds >= 1.0), "{error}");
+        let error = identified(&reply);
+        assert_eq!(error.id, FailureId::Unsubscribed, "{reply:?}");
+        assert!(waited(&error).is_some_and(|seconds| seconds >= 1.0), "{reply:?}");
     }
     // It is no subscriber.
     assert_eq!(conn.command(&["PING"]).unwrap().text().as_deref(), Some("PONG"));
@@ -157,12 +158,12 @@ fn subscriptions_count_as_memory() {
     let refused = (0..200).find_map(|i| {
         let name = format!("odd:{i}:{}", "x".repeat(60_000));
         let reply = conn.command(&["SUBSCRIBE", &name]).unwrap();
-        reply.error().map(|e| (i, e.to_owned()))
+        reply.error().is_some().then_some((i, reply))
     });
     let (subscribed, error) = refused.expect("a limit");
     // A name is held a few times: by the hub, by the worker, and on its way to the node.
     assert!((10..80).contains(&subscribed), "{subscribed}");
-    assert!(error.starts_with("OOM slotway's buffers are full"), "{error}");
+    assert_is(&error, FailureId::BuffersFull);
     conn.send(&["UNSUBSCRIBE"]).unwrap();
     for left in (0..subscribed).rev() {
         assert_eq!(receive(&mut conn)[2], left.to_string());
@@ -294,9 +295,7 @@ fn a_publish_does_not_wait_for_a_subscription_that_has_ended() {
         if goes {
             drop(subscriber);
         } else {
-            let error = subscriber.receive().unwrap();
-            let error = error.error().unwrap_or_else(|| panic!("{error:?}"));
-            assert!(error.starts_with("CLUSTERDOWN slotway waited"), "{error}");
+            assert_is(&subscriber.receive().unwrap(), FailureId::Unsubscribed);
         }
         assert_eq!(publisher.receive().unwrap().int(), Some(0));
     }

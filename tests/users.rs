@@ -8,7 +8,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use common::errors::{assert_is, identified, is_one_of, named};
 use common::{Proxy, eventually};
+use slotway::errors::FailureId;
 use slotway::sandbox::{Cluster, Conn, Reply, Standalone, StandaloneOptions};
 
 /// One cluster for all tests; each has its own slotway and its own users.
@@ -222,7 +224,7 @@ fn rules_are_a_servers() {
                 if runs && !expected.contains("permissions to run") {
                     unchecked += 1;
                     expected = got.clone();
-                    assert!(got.contains("unchecked-commands"), "{name} {line}: {got}");
+                    assert_eq!(named(&got).id, FailureId::Unchecked, "{name} {line}: {got}");
                 }
                 compared += 1;
                 denied += usize::from(expected.starts_with("NOPERM"));
@@ -284,10 +286,7 @@ fn scripts_are_no_way_out_of_a_users_rules() {
         "FUNCTION RESTORE x".into(),
         "eval return(redis.call('flushall')) 0".into(),
     ];
-    let refused = |reply: &Reply| {
-        let text = reply.error().unwrap_or_default().to_owned();
-        text.starts_with("NOPERM") && text.contains("unchecked-commands")
-    };
+    let refused = |reply: &Reply| is_one_of(reply, &[FailureId::Unchecked]);
     for name in ["inline", "in-file"] {
         let mut conn = proxy.connect();
         assert!(ask(&mut conn, &format!("AUTH {name} pw")).is_ok());
@@ -321,7 +320,7 @@ fn scripts_are_no_way_out_of_a_users_rules() {
     assert_eq!(ask(&mut conn, &lines[0]).text().as_deref(), Some("told"));
     assert_eq!(ask(&mut conn, "FCALL escape 1 {e}a:1"), Reply::Int(1));
     let other = ask(&mut conn, &format!("EVAL {script} 1 {{e}}b:1"));
-    assert!(other.error().is_some_and(|e| e.contains("one of the keys")), "{other:?}");
+    assert_is(&other, FailureId::KeyDenied);
     // It is said at the start, by `slotway check`, and when the file changes.
     assert!(proxy.log().contains("user 'free' has unchecked-commands"), "{}", proxy.log());
     assert!(!proxy.log().contains("user 'in-file'"), "{}", proxy.log());
@@ -412,7 +411,7 @@ fn logins_are_a_servers() {
     assert!(ask(&mut app, "CLIENT INFO").text().expect("a line").contains(" user=app "));
     assert_eq!(ask(&mut app, "CLIENT KILL USER tx"), Reply::Int(0));
     let refused = ask(&mut app, "ACL SETUSER x on");
-    assert!(refused.error().is_some_and(|e| e.contains("users_file")), "{refused:?}");
+    assert_is(&refused, FailureId::UsersInConfig);
 }
 
 #[test]
@@ -582,7 +581,8 @@ fn both_kinds_of_users_and_a_limit() {
     assert!(ask(&mut conn, "SET other 1").is_ok());
     let mut second = proxy.connect();
     let full = ask(&mut second, "AUTH both-2 pw");
-    assert!(full.error().is_some_and(|e| e.contains("limits.users = 1")), "{full:?}");
+    let error = identified(&full);
+    assert_eq!((error.id, error.field("limit")), (FailureId::TooManyUsers, Some("1")), "{full:?}");
     drop(conn);
     eventually("the first user's place is free", || ask(&mut second, "AUTH both-2 pw").is_ok());
     assert_eq!(ask(&mut second, "ACL WHOAMI").text().as_deref(), Some("both-2"));

@@ -6,8 +6,10 @@ use std::process::Command;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use slotway::cluster::{Slot, slot_of};
+use slotway::errors::FailureId;
 use slotway::sandbox::{Cluster, Conn, Node, Reply};
 
+use crate::common::errors::named;
 use crate::common::{self, Proxy, eventually};
 
 /// Starts slotway in front of `cluster` with so many file descriptors, as `ulimit -n` does it.
@@ -75,8 +77,8 @@ fn idle_connections_take_no_descriptor_that_others_need() {
     assert_eq!((kept.len() + 1, kept.len() + refused.len()), (clients, 150));
     assert!((10..100).contains(&clients), "{clients}");
     for text in &refused {
-        assert!(text.starts_with("ERR max number of clients reached"), "{text}");
-        assert!(text.contains("open files") && text.contains("LimitNOFILE"), "{text}");
+        assert_eq!(named(text).id, FailureId::TooManyClientsForFiles, "{text}");
+        assert!(text.contains("LimitNOFILE"), "{text}");
     }
     assert!(proxy.log().contains("limits.clients is lowered"), "{}", proxy.log());
     let status: serde_json::Value =

@@ -4,8 +4,10 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+use slotway::errors::FailureId;
 use slotway::sandbox::{Cluster, ClusterOptions, Conn, Reply};
 
+use crate::common::errors::assert_is;
 use crate::common::{PATIENCE, Proxy, eventually, shared};
 use crate::tls::Ca;
 
@@ -46,8 +48,7 @@ fn strangers_are_closed_with_an_error_and_their_places_are_free() {
             assert!(stranger.receive().expect("a reply").error().is_some());
         }
         let error = stranger.receive().expect("the error");
-        let text = error.error().expect("an error");
-        assert!(text.starts_with("NOAUTH") && text.contains("timeouts.login"), "{text}");
+        assert_is(&error, FailureId::LoginLate);
         stranger.receive().expect_err("and then the end");
     }
     assert_eq!(closed_for(&proxy, "login"), 19.0);
@@ -87,7 +88,7 @@ fn a_logout_begins_the_time_again() {
     assert!(conn.command(&["AUTH", "app", "secret"]).expect("AUTH").is_ok());
     assert_eq!(conn.command(&["RESET"]).expect("RESET"), Reply::Simple("RESET".into()));
     let error = conn.receive().expect("the error");
-    assert!(error.error().is_some_and(|text| text.starts_with("NOAUTH")), "{error:?}");
+    assert_is(&error, FailureId::LoginLate);
 }
 
 #[test]
@@ -125,7 +126,7 @@ fn the_clusters_users_have_to_log_in_only_where_its_default_user_has_a_password(
     assert!(user.command(&["AUTH", "default", "hunter2"]).expect("AUTH").is_ok());
     let mut stranger = proxy.connect();
     let error = stranger.receive().expect("the error");
-    assert!(error.error().is_some_and(|text| text.starts_with("NOAUTH")), "{error:?}");
+    assert_is(&error, FailureId::LoginLate);
     assert!(user.command(&["SET", "k", "v"]).expect("SET").is_ok());
     assert_eq!(closed_for(&proxy, "login"), 1.0);
 }

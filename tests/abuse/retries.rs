@@ -2,9 +2,11 @@
 //! command per slot probes and the rest waits, and a budget caps all retries together. What the
 //! nodes were asked is counted at the nodes.
 
+use super::common::errors::{identified, involves, says};
 use super::common::{self, Proxy};
 use super::{keys_where, words};
 use slotway::cluster::slot_of;
+use slotway::errors::{FailureId, Unanswered};
 use slotway::sandbox::{Cluster, ClusterOptions, Conn, Node, Reply};
 use std::time::{Duration, Instant};
 
@@ -201,19 +203,19 @@ fn a_slot_without_a_primary_fails_fast_where_that_is_asked_for() {
         // timeouts.command is a minute, and the client's patience half of that.
         for command in [format!("SET {key} v"), format!("GET {key}"), format!("BLPOP {key} 0")] {
             let reply = conn.command(&words(&command)).expect("a reply");
-            let text = reply.error().unwrap_or_else(|| panic!("{command}: {reply:?}"));
-            let slot = format!("slot {}", slot_of(key.as_bytes()).0);
-            let addr = node.addr.to_string();
-            let parts = ["CLUSTERDOWN ", &slot, &addr, "timeouts.no_primary", "not executed"];
-            for part in parts {
-                assert!(text.contains(part), "{part} is not in: {text}");
-            }
+            let error = identified(&reply);
+            assert_eq!(error.id, FailureId::PrimaryMissing, "{command}: {reply:?}");
+            let slot = slot_of(key.as_bytes()).0.to_string();
+            assert!(error.field("place").is_some_and(|place| place.contains(&slot)), "{reply:?}");
+            assert_eq!(error.field("primary"), Some(&*node.addr.to_string()), "{reply:?}");
+            assert!(says(&error, Unanswered::NotExecuted), "{command}: {reply:?}");
         }
     }
     assert!(broken.proxy.metric("slotway_no_primary_total", "") >= 6.0);
     // Commands for all primaries tell the same of the one that is missing.
     let reply = conn.command(&["DBSIZE"]).expect("a reply");
-    assert!(reply.error().is_some_and(|text| text.contains("timeouts.no_primary")), "{reply:?}");
+    let text = reply.error().unwrap_or_default();
+    assert!(involves(text, &[FailureId::PrimaryMissing]), "{reply:?}");
     broken.repair();
     for key in [down, asked] {
         common::eventually("it serves again", || {

@@ -9,8 +9,10 @@ use std::thread;
 use std::time::Duration;
 
 use slotway::cluster::slot_of;
+use slotway::errors::{FailureId, identify};
 use slotway::sandbox::{Conn, Reply, Standalone, StandaloneOptions};
 
+use crate::common::errors::is_outcome_unknown;
 use crate::common::{self, Proxy};
 use crate::relay::{Fault, HowLong, Relays, When, is_first};
 
@@ -259,21 +261,42 @@ pub fn judge(
             return Some(format!("{value} of {key} is lost"));
         }
     }
-    let told = text.contains("may or may not") || text.contains("halfway");
+    let halfway = identify(text).is_some_and(|error| error.id == FailureId::StoppedHalfway);
+    let told = is_outcome_unknown(text) || halfway;
     if now != old && !told {
         return Some("something has changed, and the error does not say so".to_owned());
     }
     let wrote = |key: &str| now.get(key) == new.get(key) && now.get(key) != old.get(key);
-    let claims = [
-        ("before anything was changed", now == old),
-        ("the sources are as they were", keys.sources(old).all(|key| now.get(key) == old.get(key))),
-        ("the target is written", now.get(keys.target()) == new.get(keys.target())),
-        ("the source is still there", now.contains_key(&keys.s)),
-        ("set are ", wrote(&keys.s)),
-        ("the others are not", !wrote(&keys.t)),
+    let holds = [
+        keys.sources(old).all(|key| now.get(key) == old.get(key)),
+        now.get(keys.target()) == new.get(keys.target()),
+        now.contains_key(&keys.s),
+        wrote(&keys.s),
+        !wrote(&keys.t),
     ];
-    let lie = claims.iter().find(|(claim, holds)| text.contains(claim) && !holds);
+    let lie = CLAIMS.iter().zip(holds).find(|(claim, holds)| text.contains(**claim) && !holds);
     lie.map(|(claim, _)| format!("it is not true that {claim}"))
+}
+
+/// What errors of commands that stopped halfway say of the keys.
+const CLAIMS: [&str; 5] = [
+    "the sources are as they were",
+    "the target is written",
+    "the source is still there",
+    "set are ",
+    "the others are not",
+];
+
+/// A claim in other words would not be found, and not judged.
+#[test]
+fn the_claims_that_are_judged_are_slotways() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/emulate");
+    let files = std::fs::read_dir(folder).expect("src/emulate").map(|file| file.expect("a file"));
+    let files = files.map(|file| file.path()).filter(|path| !path.ends_with("moves_tests.rs"));
+    let said: String = files.map(|path| std::fs::read_to_string(path).expect("a text")).collect();
+    for claim in CLAIMS {
+        assert!(said.contains(claim), "{claim}");
+    }
 }
 
 /// The keys of a case: one of the first node, two of the second.
