@@ -38,7 +38,7 @@
 //! | [`client`] | one downstream connection, its ordered reply queue, its limits | resp, hash, command, cluster, errors, channel, proxy_protocol, scripts, observe, users, config, buf, stream, route, ops, metrics |
 //! | [`mailbox`] | what threads say to each other | hash, command, cluster, errors, channel, dest, proxy_protocol, observe, users, config, pubsub, metrics, upstream, client |
 //! | [`hub`] | the thread that holds the subscriptions at the cluster | resp, hash, lines, backoff, cluster, config, tls, buf, stream, pubsub, upstream, mailbox |
-//! | [`common`] | what all parts of a worker share: the time, the settings, the turn at hand, the counters | resp, dest, lines, meter, arena, command, cluster, errors, descriptors, channel, scripts, observe, users, config, tls, buf, stream, placement, route, emulate, ops, metrics, upstream, client, mailbox, hub |
+//! | [`common`] | what all parts of a worker share: the time, the settings, the turn at hand, the counters | resp, dest, lines, backoff, meter, arena, command, cluster, errors, descriptors, channel, scripts, observe, users, config, tls, buf, stream, placement, route, emulate, ops, metrics, upstream, client, mailbox, hub |
 //! | [`nodes`] | the nodes of the cluster as one worker reaches them: connections, which can be used, who serves which slot | resp, dest, command, cluster, errors, observe, users, stream, placement, route, pubsub, metrics, upstream, client, mailbox, common |
 //! | [`clients`] | the clients of one worker: who is read from, who waits, who leaves, replies of slotway's own | resp, dest, hash, command, cluster, errors, users, config, buf, stream, placement, route, ops, metrics, upstream, client, mailbox, common, nodes |
 //! | [`access`] | the users of a worker's clients: accounts, realms, what is believed of their rights | resp, dest, hash, command, errors, users, metrics, upstream, mailbox, common, nodes, clients |
@@ -83,13 +83,15 @@
 //! - **What is sent again**, after which refusal or loss, and what never is: `placement/policy.rs`.
 //!   `placement/policy_tests.rs` has a line for each kind of command in each case.
 //! - **What becomes of a command that waits** (BLPOP, WATCH, a transaction behind WATCH): its states
-//!   in `ops/errand.rs`; `worker/errand.rs` sends it, `worker/dedicated.rs` has the replies. A node
-//!   ends the wait itself (MOVED, UNBLOCKED) when a key's slot leaves it.
-//! - **A command of one's own**: what is done about it is a line of `OVERRIDES` in `route/behaviour.rs`,
-//!   where the server's own table does not say it; a new kind is a `Behaviour`, a `Plan` that
-//!   `route/mod.rs` makes of it, and an arm of `dispatch_rare` in `worker/dispatch.rs`. What it is
-//!   inside MULTI, `worker/transaction.rs` says; for users of the cluster, `check_in_realm` in
-//!   `worker/users.rs`. If it waits for a time, `route/blocking.rs` finds that.
+//!   in `ops/errand.rs`; `operations/errand.rs` sends it, `worker/dedicated.rs` has the replies. A
+//!   node ends the wait itself (MOVED, UNBLOCKED) when a key's slot leaves it.
+//! - **A command of one's own**: what is done about it is a line of `OVERRIDES` in
+//!   `route/behaviour.rs`, where the server's own table does not say it; a new kind is a `Behaviour`, a
+//!   `Plan` that `route/mod.rs` makes of it, and an arm of `dispatch_rare` in `worker/dispatch.rs`.
+//!   What it is inside MULTI, `clients/transaction.rs` says; for users of the cluster,
+//!   `check_in_realm` in `base/users.rs`. If it waits for a time, `route/blocking.rs` finds that.
+//! - **What concerns several parts of a worker** (a lost connection, a failed command, a client that is
+//!   closed): an `Effect` (`common/effect.rs`), carried out in `worker/effect.rs`.
 //! - **A command over several slots**: a recipe in `emulate`, named in `emulate/table.rs`. What its
 //!   steps read is in `READS` of `emulate/talk.rs`. If it waits its name begins with b, or
 //!   `spec_blocks` in `worker/emulation.rs` knows it. `docs/commands.rs` writes the reference.

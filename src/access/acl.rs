@@ -15,6 +15,7 @@ use crate::users::{Selector, UNCHECKED, User};
 
 impl Access {
     /// ACL `name` of a user that may say it. `None`: a node answers.
+    #[allow(clippy::too_many_arguments)] // the parts that it works with, each borrowed
     pub(crate) fn own_acl(
         &mut self,
         index: usize,

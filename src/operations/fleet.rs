@@ -20,6 +20,7 @@ pub(crate) const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
 impl Operations {
     /// Begins a command over several dedicated connections; gives its gathering.
+    #[allow(clippy::too_many_arguments)] // the parts that it works with, each borrowed
     pub(crate) fn start_fleet(
         &mut self,
         index: usize,
@@ -98,6 +99,7 @@ impl Operations {
 
     /// Sends a command (with so many replies before the one that counts) to each of `nodes` on a
     /// connection of its own.
+    #[allow(clippy::too_many_arguments)] // the parts that it works with, each borrowed
     fn send_fleet(
         &mut self,
         index: usize,

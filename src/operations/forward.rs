@@ -135,6 +135,7 @@ impl Operations {
     }
 
     #[inline]
+    #[allow(clippy::too_many_arguments)] // the parts that it works with, each borrowed
     pub(crate) fn pending(
         &self,
         dest: Dest,

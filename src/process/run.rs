@@ -75,7 +75,7 @@ pub fn run_reloading(config: Config, reload: Reload) -> Result<(), RunError> {
 
 /// Runs slotway until SIGTERM, SIGINT or the end of `stop`; returns when the last worker has ended.
 /// `ready` is called once, when all listeners are open and the first topology refresh has ended or
-/// taken [`FIRST_REFRESH`]; the cluster need not be known (`/readyz` says whether it is).
+/// taken two seconds; the cluster need not be known (`/readyz` says whether it is).
 pub fn run_until(
     config: Config,
     ready: impl FnOnce(BoundAddrs),

@@ -62,6 +62,7 @@ impl Seeing {
 
     /// A node has answered, maybe to a traced command.
     #[cold]
+    #[allow(clippy::too_many_arguments)] // the parts that it works with, each borrowed
     pub(crate) fn trace_attempt(
         &mut self,
         u: usize,

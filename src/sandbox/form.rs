@@ -1,8 +1,8 @@
 //! Makes a cluster of servers, and waits until a cluster is settled.
 //!
-//! This does what `redis-cli --cluster create` does, over connections of our own, in some three
-//! seconds instead of five and more. Two of them are the time for which a new primary does not call
-//! the cluster ok.
+//! This does what `redis-cli --cluster create` does, over connections of our own, in two seconds
+//! instead of five and more. Two seconds is the time for which a new primary does not call the
+//! cluster ok.
 
 use super::Result;
 use super::cluster::{Cluster, Member};

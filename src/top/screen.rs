@@ -43,7 +43,7 @@ impl Screen {
         frame.render_widget(visible.collect::<Text<'_>>(), body);
         let has_more = self.lines.len() > self.top + height;
         let text = match &self.error {
-            Some(error) => error.to_string().red(),
+            Some(error) => error.to_string().light_red(),
             None if has_more => "q quits, ↓ has more, r looks now".dim(),
             None => "q quits, r looks now".dim(),
         };
@@ -109,7 +109,7 @@ mod tests {
         let (mut screen, mut terminal) = (screen(1), terminal());
         screen.error = Some(Error::Terminal(std::io::Error::other("wrong\u{1b}[2J")));
         assert_eq!(shown(&mut screen, &mut terminal)[3], "the terminal: wrong[2J");
-        assert_eq!(terminal.backend().buffer()[(0, 3)].fg, Color::Red);
+        assert_eq!(terminal.backend().buffer()[(0, 3)].fg, Color::LightRed);
         screen.error = None;
         assert_eq!(shown(&mut screen, &mut terminal)[3], "q quits, r looks now");
     }

@@ -4,9 +4,9 @@ use ratatui::style::{Color, Style, Stylize};
 use ratatui::text::{Line, Span};
 use serde_json::Value;
 
-const GOOD: Style = Style::new().fg(Color::Green);
-const WARN: Style = Style::new().fg(Color::Yellow);
-const BAD: Style = Style::new().fg(Color::Red);
+const GOOD: Style = Style::new().fg(Color::LightGreen);
+const WARN: Style = Style::new().fg(Color::LightYellow);
+const BAD: Style = Style::new().fg(Color::LightRed);
 
 /// A table's row, one span per cell.
 type Row = Vec<Span<'static>>;

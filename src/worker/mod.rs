@@ -8,38 +8,21 @@
 //! The loop is mio's, without a scheduler of tasks above it: turns are explicit, and an idle client
 //! costs no task (`benches/README.md` has the figures).
 //!
-//! The parts, in the order in which a command meets them:
-//! - `downstream`: clients: accept, read, close; `writing`: write
+//! What belongs to one part of a worker is in the room of that part (`core` in `common`, `nodes`,
+//! `clients`, `access`, `subscribers`, `node_scripts`, `operations`, `recorder`; what takes several
+//! of them in `base`). Here is what joins them:
+//! - `downstream`, `writing`, `tls`: reads and writes of clients; `reading`, `upstreams`: of nodes
 //! - `walk`: HOT PATH, an ordinary command to its node and the reply to its client
-//! - `dispatch`: every other command's plan is carried out; `split`: in parts; `shards`: parts for a primary that is missing;
-//!   `shard_check`: parts at a node that may not serve its shard any more; `fairness`: who waits
-//!   before a long queue
-//! - `keyspace`: SCAN and RANDOMKEY
-//! - `transaction`: MULTI … EXEC; `scattered`: over several slots
-//! - `emulation`: commands over several slots that are carried out in steps
-//! - `join`: KEYS, one list of many
-//! - `dedicated`: connections lent to one client; `errand`: blocking commands; `watch`: WATCH;
-//!   `fleet`: WAIT, MONITOR
-//! - `pubsub`: SUBSCRIBE and its kin, messages; `topics`: who is subscribed to what; `publish`:
-//!   PUBLISH, PUBSUB; `subscribing`: a PUBLISH waits for the subscriptions before it
-//! - `upstreams`: nodes' connections: connect, write, read; `loss`: what is done when one is lost
-//! - `pressure`: what happens at `limits.memory`
-//! - `login`: logins; `users`: what users may not do; `acl`: what they ask about that; `realms`: the
-//!   cluster's users and their connections; `revoke`: what they may not do any more
-//! - `clients`, `everyone`: CLIENT's subcommands; what all workers are asked
-//! - `reading`: replies are read; `answer`: each finds its client; `refused`: refusals are carried
-//!   out; `half_moved`: commands whose keys are
-//!   at two nodes, because their slot is being migrated
-//! - `retries`: gates of refused slots, the budget of retries, slots without a primary
-//! - `seen`: what is seen of commands: hot keys, big keys, slow ones; `proxy`: they are told;
-//!   `traced`: spans of single commands
-//! - `scripts`: Lua scripts are remembered, and given to nodes
-//! - `replicas`: reads from replicas
-//! - `tls`: TLS handshakes, of clients and with nodes
-//! - `topology`: a new snapshot becomes routes
-//! - `renew`: another configuration
-//! - `leave`: clients that have to leave: no login in time, `timeouts.max_age`, too few descriptors
-//! - `clock`: deadlines, backoff; `silence`: nodes that owe an answer and say nothing
+//! - `dispatch`: plans of all other commands; `clients`, `transaction`, `users`, `login`, `replicas`:
+//!   commands that depend on the state of their client
+//! - `split`, `scattered`, `emulation`, `join`, `keyspace`, `publish`, `scripts`: commands with parts
+//!   at several nodes
+//! - `answer`, `half_moved`, `shard_check`: replies find their clients; `refused`: refusals are carried
+//!   out; `dedicated`, `errand`, `watch`: replies on connections that are lent to one client
+//! - `effect`: what the parts leave for the worker to do; `loss`: lost connections
+//! - `topology`, `renew`: another snapshot, another configuration
+//! - `clock`: timers and deadlines; `pressure`: `limits.memory`; `drain`, `leave`: clients that leave
+//! - `everyone`, `proxy`: questions to all workers
 
 mod answer;
 mod clients;
@@ -68,7 +51,6 @@ mod realms;
 mod refused;
 mod renew;
 mod replicas;
-mod retries;
 mod scattered;
 mod scripts;
 mod shard_check;

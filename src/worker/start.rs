@@ -16,7 +16,7 @@ use crate::meter::Meter;
 use crate::metrics::WorkerStats;
 use crate::node_scripts::scripts;
 use crate::operations::Operations;
-use crate::placement::SlotTable;
+use crate::placement::{Budget, Retries, SlotTable};
 use crate::recorder::seen;
 use crate::route::Router;
 
@@ -32,7 +32,7 @@ use crate::hash::{IntMap, IntSet};
 use crate::mailbox::{ToControl, ToWorker, WorkerHandle};
 use crate::nodes::{DedicatedPool, Nodes, Placement, Reads, Topology};
 use crate::subscribers::{Subscribers, topics};
-use crate::worker::{SCRATCH, Worker, retries};
+use crate::worker::{SCRATCH, Worker};
 
 /// Starts worker `index` on a thread of its own.
 ///
@@ -93,6 +93,8 @@ impl Worker {
         control: tokio::sync::mpsc::UnboundedSender<ToControl>,
         (own, inbox): (WorkerHandle, mpsc::Receiver<ToWorker>),
     ) -> Self {
+        let (percent, min) = (config.retries.budget_percent, config.retries.min_per_second);
+        let budget = Budget::new(percent, min);
         let router = Arc::new(Router::with_rules(commands, config.commands.clone()));
         let stats = WorkerStats {
             commands: vec![Default::default(); router.unknown().index() + 1],
@@ -133,7 +135,7 @@ impl Worker {
                     identity: Arc::default(),
                     layout: Default::default(),
                 },
-                placement: Placement { slots: SlotTable::default(), retries: retries::of(config) },
+                placement: Placement { slots: SlotTable::default(), retries: Retries::new(budget) },
                 reads: Reads {
                     readable: Vec::new(),
                     health: Arc::default(),

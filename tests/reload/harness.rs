@@ -209,7 +209,7 @@ impl To {
 /// closed between the look at it ([`is_closed`]) and the write, of which it took nothing. Only a
 /// Unix socket tells that at once; over TCP the command would be lost, and slotway does not let it
 /// come to that.
-fn ask(conn: &mut BufReader<Box<dyn Wire>>, name: &str, number: usize) -> Result<bool, String> {
+pub fn ask(conn: &mut BufReader<Box<dyn Wire>>, name: &str, number: usize) -> Result<bool, String> {
     let key = format!("{name}:{}", number / 2 % 100);
     let (command, wanted) = match number % 2 {
         0 => (format!("SET {key} 1\r\n"), "+OK\r\n"),
