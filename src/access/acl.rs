@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use crate::access::Access;
 use crate::clients::{Clients, Flow};
+use crate::command::{CommandId, CommandTable};
 use crate::common::Core;
 use crate::common::users::DryRunError;
 use crate::errors::Failure;
-
-use crate::command::{CommandId, CommandTable};
 use crate::resp::{ArgRange, Args, Protocol, RequestProgress, scan_request, write};
 use crate::users::{Selector, UNCHECKED, User};
 

@@ -7,7 +7,6 @@ use crate::command::CommandId;
 use crate::common::Core;
 use crate::errors::Failure;
 use crate::metrics::LoginOutcome;
-
 use crate::users::{CheckResult, CommandTag, Source};
 
 /// Failed logins are logged no more often, microseconds.

@@ -7,9 +7,8 @@ pub(crate) mod revoke;
 
 use std::sync::Arc;
 
-use crate::users::Users;
-
 use crate::hash::{IntMap, IntSet};
+use crate::users::Users;
 
 /// Who clients are, and what they may do.
 pub(crate) struct Access {

@@ -3,14 +3,13 @@
 use crate::access::Access;
 use crate::clients::Clients;
 use crate::command::CommandId;
-use crate::dest::Dest;
-use crate::hash::IntMap;
-use crate::resp::Protocol;
-
 use crate::common::clock::{Job, Timer};
 use crate::common::{Core, Source};
+use crate::dest::Dest;
 use crate::errors::{Code, Failure};
+use crate::hash::IntMap;
 use crate::nodes::{Nodes, reaccount};
+use crate::resp::Protocol;
 use crate::upstream::{Pending, Upstream};
 use crate::users::{CheckResult, Credentials, OWN_REALM};
 

@@ -2,10 +2,9 @@
 
 use crate::access::Access;
 use crate::common::Core;
-use crate::users::SubscribedTopic;
-
 use crate::common::clock::{Job, Timer};
 use crate::mailbox::{ToControl, UserRecheck};
+use crate::users::SubscribedTopic;
 
 /// How often what users hear is looked at, microseconds; for each topic a little longer.
 const EVERY: u64 = 3_000_000;

@@ -4,13 +4,12 @@ use std::sync::atomic::Ordering;
 
 use crate::base::Base;
 use crate::base::users::NEXT_CLIENT;
+use crate::client::{Client, Traffic, mode};
 use crate::common::Source;
+use crate::mailbox::{Arrival, Downstream};
 use crate::sparsely;
 use crate::stream::Stream;
 use crate::tls::TlsStream;
-
-use crate::client::{Client, Traffic, mode};
-use crate::mailbox::{Arrival, Downstream};
 
 impl Base<'_> {
     pub(crate) fn accept(&mut self, arrival: Arrival) {

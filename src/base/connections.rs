@@ -7,12 +7,11 @@ use crate::buf::CHUNK;
 use crate::command::CommandId;
 use crate::common::Source;
 use crate::nodes::reaccount;
+use crate::resp::{Args, Protocol};
 use crate::route::Fan;
 use crate::scripts::Sha;
-use crate::users::OWN_REALM;
-
-use crate::resp::{Args, Protocol};
 use crate::upstream::{ConnectionEnd, ConnectionState, Handshake, HandshakeError};
+use crate::users::OWN_REALM;
 
 impl Base<'_> {
     pub(crate) fn handshake_reply(&mut self, u: usize, frame: &[u8]) -> Result<(), ConnectionEnd> {

@@ -3,10 +3,9 @@
 use crate::base::Base;
 use crate::base::dedicated::protocol_of;
 use crate::cluster::NO_SLOT;
+use crate::dest::{ClientId, Dest};
 use crate::nodes::retries::Want;
 use crate::route::flag;
-
-use crate::dest::{ClientId, Dest};
 use crate::upstream::{LaneCommand, Pending};
 
 /// A slot that was not redirected for so long is calm again, microseconds.

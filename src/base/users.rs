@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use crate::base::Base;
-use crate::clients::Flow;
-use crate::errors::Failure;
-
 use crate::client::{Grammar, Question, mode};
+use crate::clients::Flow;
 use crate::command::{CommandId, CommandTable, Flags};
+use crate::errors::Failure;
 use crate::hash::{IntMap, IntSet};
 use crate::metrics::{DenialReason, LoginOutcome};
 use crate::resp::{Args, write};

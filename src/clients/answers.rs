@@ -7,11 +7,10 @@ use crate::common::Core;
 use crate::common::settings::Settings;
 use crate::dest::Dest;
 use crate::errors::Failure;
+use crate::metrics::{DisconnectReason, LimitHit};
 use crate::nodes::Nodes;
 use crate::route::RefusalReason;
 use crate::upstream::ConnectionEnd;
-
-use crate::metrics::{DisconnectReason, LimitHit};
 
 impl Clients {
     /// An error of slotway's own goes where a reply is waited for. One that leaves the outcome open

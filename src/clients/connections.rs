@@ -5,17 +5,16 @@ use std::sync::atomic::Ordering;
 use crate::client::Paused;
 use crate::clients::answers::too_large;
 use crate::clients::{Clients, Flow};
+use crate::common::clock::{Job, Timer};
 use crate::common::effect::Effect;
+use crate::common::{Core, Source};
 use crate::dest::ClientId;
 use crate::errors::Failure;
+use crate::mailbox::{ProbeResult, Probed};
 use crate::metrics::LimitHit;
+use crate::nodes::{Nodes, reaccount};
 use crate::resp::ProtocolError;
 use crate::sparsely;
-
-use crate::common::clock::{Job, Timer};
-use crate::common::{Core, Source};
-use crate::mailbox::{ProbeResult, Probed};
-use crate::nodes::{Nodes, reaccount};
 use crate::upstream::{ConnectionState, Upstream};
 
 impl Clients {

@@ -2,17 +2,16 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::client::{Paused, Watch};
 use crate::clients::Clients;
 use crate::common::Core;
+use crate::common::clock::{Job, Timer};
+use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
 use crate::hash::fingerprint;
 use crate::nodes::Nodes;
-use crate::placement::GateClass;
-
-use crate::client::{Paused, Watch};
-use crate::common::clock::{Job, Timer};
-use crate::dest::{ClientId, Dest};
 use crate::ops::{Errand, ErrandKind};
+use crate::placement::GateClass;
 use crate::resp::{Args, Protocol, RequestProgress, scan_request, write};
 
 /// A timer outlives its errand. One that may wait for an hour and is answered at once, over and

@@ -31,12 +31,11 @@
 use crate::client::{Paused, TransferSizes};
 use crate::clients::{Clients, Flow};
 use crate::common::Core;
+use crate::common::connections::{BYTES_WHEN_SHARED, REMEMBERED};
 use crate::dest::ClientId;
 use crate::metrics::LimitHit;
 use crate::nodes::Nodes;
 use crate::upstream::Upstream;
-
-use crate::common::connections::{BYTES_WHEN_SHARED, REMEMBERED};
 
 /// So many bytes of commands are as much work for a node as one more command.
 const BYTES: usize = 256;

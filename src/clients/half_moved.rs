@@ -4,12 +4,11 @@ use crate::buf::CHUNK;
 use crate::clients::Clients;
 use crate::cluster::NO_SLOT;
 use crate::common::Core;
+use crate::common::requests::{part_frame, scan};
 use crate::nodes::Nodes;
 use crate::resp::ArgRange;
 use crate::route::Merge;
 use crate::upstream::Pending;
-
-use crate::common::requests::{part_frame, scan};
 
 /// Bytes that one part of a divided command takes beside its arguments.
 const PART: usize = 128;

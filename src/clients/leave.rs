@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::client::{Client, Paused, mode};
 use crate::clients::Clients;
 use crate::common::Core;
 use crate::dest::ClientId;
@@ -9,8 +10,6 @@ use crate::errors::Failure;
 use crate::metrics::DisconnectReason;
 use crate::sparsely;
 use crate::stream::Stream;
-
-use crate::client::{Client, Paused, mode};
 
 impl Clients {
     pub(crate) fn close_idle_clients(&mut self, core: &mut Core) {

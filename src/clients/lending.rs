@@ -2,12 +2,11 @@
 
 use crate::clients::Clients;
 use crate::common::Core;
+use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
-use crate::resp::Protocol;
-
-use crate::dest::{ClientId, Dest};
 use crate::nodes::{Nodes, reaccount};
+use crate::resp::Protocol;
 use crate::upstream::{ConnectionState, Dedicated, Upstream};
 
 /// Why no connection is lent.

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::client::{Census, Client, Line, Paused, Question};
 use crate::clients::{Clients, Flow};
 use crate::command::CommandId;
 use crate::common::Core;
-
-use crate::client::{Census, Client, Line, Paused, Question};
 use crate::dest::{ClientId, Dest};
 use crate::mailbox::{Asker, Inquiry, ToControl};
 

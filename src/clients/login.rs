@@ -1,20 +1,18 @@
 //! Logins of clients: who waits, who goes on, who stays out.
 
 use std::net::IpAddr;
+use std::sync::{MutexGuard, PoisonError};
 
 use crate::client::Paused;
 use crate::clients::{Clients, Flow};
 use crate::command::CommandId;
 use crate::common::Core;
+use crate::common::clock::{Job, Timer};
 use crate::dest::ClientId;
 use crate::errors::Failure;
-use crate::nodes::Nodes;
-
-use std::sync::{MutexGuard, PoisonError};
-
-use crate::common::clock::{Job, Timer};
 use crate::mailbox::{ToControl, UserQuestion};
 use crate::metrics::{DenialReason, LoginOutcome};
+use crate::nodes::Nodes;
 use crate::route::{Merge, Plan};
 use crate::users::{
     CheckResult, CommandTag, Denied, Granted, OWN_REALM, Source, Throttle, UserCheck,

@@ -3,7 +3,6 @@
 use crate::buf::CHUNK;
 use crate::clients::Clients;
 use crate::common::Core;
-
 use crate::nodes::{Nodes, reaccount};
 
 impl Clients {

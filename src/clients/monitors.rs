@@ -1,20 +1,18 @@
 //! Clients that MONITOR, and what they are shown.
 
 use std::sync::atomic::Ordering::Relaxed;
-
-use crate::clients::Clients;
-use crate::clients::errands::NO_PRIMARY_PAUSE;
-use crate::common::Core;
-use crate::nodes::Nodes;
-use crate::resp::Args;
-use crate::upstream::ConnectionEnd;
-
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::client::{Client, Paused, Question, monitor_line};
+use crate::clients::Clients;
+use crate::clients::errands::NO_PRIMARY_PAUSE;
 use crate::command::{CommandId, Flags};
+use crate::common::Core;
 use crate::common::clock::{Job, Timer};
 use crate::dest::{ClientId, Dest};
+use crate::nodes::Nodes;
+use crate::resp::Args;
+use crate::upstream::ConnectionEnd;
 
 pub(crate) const MONITOR: &[u8] = b"*1\r\n$7\r\nMONITOR\r\n";
 

@@ -5,7 +5,6 @@ use crate::clients::Clients;
 use crate::common::Core;
 use crate::dest::ClientId;
 use crate::nodes::Nodes;
-
 use crate::resp::{Args, write};
 
 impl Clients {

@@ -4,17 +4,16 @@ use crate::clients::Clients;
 use crate::cluster::NO_SLOT;
 use crate::common::Core;
 use crate::config::ReadFrom;
-use crate::mailbox::ToControl;
-use crate::metrics::RetryReason;
-use crate::resp::Protocol;
-use crate::route::flag;
-use crate::users::OWN_REALM;
-
 use crate::dest::{ClientId, Dest};
 use crate::hash::{IntMap, IntSet};
+use crate::mailbox::ToControl;
+use crate::metrics::RetryReason;
 use crate::nodes::{Node, Nodes};
 use crate::placement::{Choice, ReadContext, ReadTo, affinity, choose, is_unreachable};
+use crate::resp::Protocol;
+use crate::route::flag;
 use crate::upstream::{ConnectionState, Pending, Upstream};
+use crate::users::OWN_REALM;
 
 /// A read that has been tried so often waits for its primary.
 const MOST_TRIES: u8 = 3;

@@ -2,14 +2,13 @@
 
 use crate::client::{Paused, mode};
 use crate::clients::Flow;
+use crate::clients::{Clients, transaction};
 use crate::command::CommandId;
 use crate::common::Core;
 use crate::dest::ClientId;
 use crate::errors::Failure;
-use crate::nodes::Nodes;
-
-use crate::clients::{Clients, transaction};
 use crate::mailbox::{BYTES_PER_TOPIC, Serial, Ticket};
+use crate::nodes::Nodes;
 use crate::resp::{Args, Protocol};
 
 /// What a RESP2 client may send while it is subscribed to anything.

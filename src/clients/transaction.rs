@@ -1,17 +1,16 @@
 //! MULTI: what is queued, and what is refused.
 
 use crate::buf::CHUNK;
+use crate::client::{Multi, Paused, Place, mode};
 use crate::clients::answers::buffers_full;
 use crate::clients::{Clients, Flow};
-use crate::common::Core;
-use crate::common::requests::keys_apart;
-use crate::metrics::LimitHit;
-use crate::nodes::Nodes;
-
-use crate::client::{Multi, Paused, Place, mode};
 use crate::cluster::{Product, slot_of};
 use crate::command::{CommandId, Flags, key_positions};
+use crate::common::Core;
+use crate::common::requests::keys_apart;
 use crate::errors::{CrossSlotRemedy, Failure};
+use crate::metrics::LimitHit;
+use crate::nodes::Nodes;
 use crate::resp::{Args, Protocol};
 use crate::route::{Fan, Local, Merge, Plan, PubSub, Script};
 

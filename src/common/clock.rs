@@ -3,16 +3,15 @@
 use std::cmp::Ordering;
 
 use crate::cluster::NO_SLOT;
+use crate::common::{Core, micros};
 use crate::dest::ClientId;
+use crate::errors::{Code, Failure, ForSlot, Last, Unanswered};
 use crate::mailbox::ToControl;
 use crate::metrics::RetryReason;
 use crate::ops::Errand;
+use crate::placement::{GateClass, pause};
 use crate::route::flag;
 use crate::upstream::Pending;
-
-use crate::common::{Core, micros};
-use crate::errors::{Code, Failure, ForSlot, Last, Unanswered};
-use crate::placement::{GateClass, pause};
 
 /// How often all deadlines are looked at while something is under way, microseconds.
 pub(crate) const TICK: u64 = 20_000;

@@ -2,15 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::command::{CommandId, Flags};
 use crate::common::Core;
 use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::mailbox::ToControl;
+use crate::metrics::{Histogram, LimitHit};
 use crate::route::flag;
 use crate::upstream::Pending;
-
-use crate::command::{CommandId, Flags};
-use crate::metrics::{Histogram, LimitHit};
 
 /// A command that stays unknown (a renamed one, say) is not asked about more often, microseconds.
 const COMMANDS_WISH_PAUSE: u64 = 1_000_000;

@@ -5,7 +5,6 @@ use crate::common::Core;
 use crate::dest::ClientId;
 use crate::errors::Failure;
 use crate::placement::GateClass;
-
 use crate::upstream::{ConnectionEnd, Pending};
 
 /// Something that concerns several parts of the worker.

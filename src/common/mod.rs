@@ -16,25 +16,23 @@ pub(crate) mod users;
 
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, mpsc};
 use std::time::Instant;
+
+use mio::{Poll, Token};
 
 use crate::arena::Arena;
 use crate::buf::Pool;
+use crate::client::{Multi, Replies};
 use crate::common::effect::Effect;
 use crate::common::settings::Settings;
 use crate::common::shared::Shared;
 use crate::dest::ClientId;
 use crate::lines::LogLimit;
+use crate::mailbox::{ToControl, ToWorker, WorkerHandle};
 use crate::meter::Meter;
 use crate::metrics::WorkerStats;
 use crate::resp::ArgRange;
-
-use std::sync::{Arc, mpsc};
-
-use mio::{Poll, Token};
-
-use crate::client::{Multi, Replies};
-use crate::mailbox::{ToControl, ToWorker, WorkerHandle};
 use crate::route::{Gather, Router};
 
 /// How often was logged what clients and nodes can cause without end.

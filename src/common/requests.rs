@@ -2,13 +2,12 @@
 
 use crate::buf::CHUNK;
 use crate::client::Multi;
-use crate::common::Core;
-use crate::emulate;
-use crate::metrics::EmulatedOutcome;
-
 use crate::cluster::{hash_tag, slot_of};
 use crate::command::{CommandId, invalid_key_count, key_positions};
+use crate::common::Core;
+use crate::emulate;
 use crate::errors::{CrossSlotRemedy, Failure, Key};
+use crate::metrics::EmulatedOutcome;
 use crate::resp::{ArgRange, Args, Request, RequestProgress, scan_request, write};
 
 /// End of the name of a key that no node has.

@@ -3,15 +3,14 @@
 use std::time::Duration;
 
 use crate::backoff::Backoff;
-use crate::placement::ReadPreferences;
-use crate::resp::RequestLimits;
-use crate::stream::Stream;
-
 use crate::client::{AnnouncedNode, Client};
 use crate::config::{
     Address, AnnounceMode, ClientAuth, Config, CrossSlot, CrossSlotCommand, Listen, OnGap,
     OnOutcomeUnknown, ReadFrom, Secret, is_public,
 };
+use crate::placement::ReadPreferences;
+use crate::resp::RequestLimits;
+use crate::stream::Stream;
 
 #[derive(Debug)]
 pub(crate) struct Settings {

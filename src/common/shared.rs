@@ -1,23 +1,21 @@
 //! What the workers of a process share. Nothing of it is touched for ordinary commands.
 
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
 
 use crate::config::Config;
+use crate::descriptors::{DescriptorBudget, MAX_IDLE_DEDICATED};
+use crate::errors::{Failure, Last};
 use crate::hub::Hub;
+use crate::mailbox::{PendingSubscriptions, WorkerHandle};
+use crate::observe::{SLOW_LOG_OFF, SlowLog, SpanCounts, Trace};
 use crate::scripts::ScriptStore;
 use crate::tls::Tls;
 use crate::users::Throttle;
-
-use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use crate::descriptors::{DescriptorBudget, MAX_IDLE_DEDICATED};
-use crate::errors::{Failure, Last};
-use crate::mailbox::{PendingSubscriptions, WorkerHandle};
-use crate::observe::{SLOW_LOG_OFF, SlowLog, SpanCounts, Trace};
 
 /// Traced commands that wait for the exporter.
 const SPANS: usize = 2048;

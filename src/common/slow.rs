@@ -7,10 +7,9 @@ use crate::common::Core;
 use crate::common::requests::scan;
 use crate::dest::Dest;
 use crate::errors::Failure;
-use crate::upstream::Pending;
-
 use crate::observe::{SlowEntry, logged_args, slow_reply};
 use crate::resp::{Args, Protocol, strict_i64, write};
+use crate::upstream::Pending;
 
 /// Entries that SLOWLOG GET shows if it is not told, and keys that PROXY HOTKEYS does.
 pub(crate) const SHOWN: i64 = 10;

@@ -2,9 +2,8 @@
 
 use crate::channel::TopicKind;
 use crate::common::Core;
-use crate::resp::Args;
-
 use crate::mailbox::{Serial, ToHub};
+use crate::resp::Args;
 
 impl Core {
     pub(crate) fn say_to_hub(&self, message: ToHub) {

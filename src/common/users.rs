@@ -5,7 +5,6 @@ use crate::common::Core;
 use crate::errors::Failure;
 use crate::metrics::LoginOutcome;
 use crate::resp::Args;
-
 use crate::users::{Denied, UNCHECKED_DENIED, User};
 
 impl Core {

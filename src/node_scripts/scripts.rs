@@ -7,11 +7,10 @@ use memchr::memmem;
 use crate::command::CommandId;
 use crate::common::Core;
 use crate::dest::Dest;
+use crate::hash::{IntMap, fingerprint};
 use crate::mailbox::ToControl;
 use crate::metrics::LimitHit;
 use crate::nodes::Nodes;
-
-use crate::hash::{IntMap, fingerprint};
 use crate::resp::{Args, Request, RequestProgress, scan_request};
 use crate::route::{Script, flag};
 use crate::scripts::{Insertion, ScriptCheck, ScriptStore, Sha};

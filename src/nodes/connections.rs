@@ -2,21 +2,20 @@
 
 use std::sync::Arc;
 
-use crate::command::CommandId;
-use crate::errors::Failure;
-use crate::metrics::NodeStats;
-use crate::placement::Refusal;
-use crate::resp::Protocol;
-use crate::sparsely;
-use crate::users::OWN_REALM;
-
 use crate::cluster::{NO_SLOT, NodeAddr};
+use crate::command::CommandId;
 use crate::common::{Core, Source};
 use crate::dest::{ClientId, Dest};
+use crate::errors::Failure;
+use crate::metrics::NodeStats;
 use crate::nodes::{Node, Nodes, reaccount};
+use crate::placement::Refusal;
+use crate::resp::Protocol;
 use crate::route::{Script, flag};
+use crate::sparsely;
 use crate::stream::{Stream, keep_alive, retransmit_soon};
 use crate::upstream::{ConnectionEnd, ConnectionState, Pending, Upstream};
+use crate::users::OWN_REALM;
 
 /// So many pushes that nobody asked for are no accident: the connection is given up.
 const MOST_STRANGE: u32 = 10_000;

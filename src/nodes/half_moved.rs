@@ -4,7 +4,6 @@ use crate::cluster::NO_SLOT;
 use crate::command::CommandId;
 use crate::common::Core;
 use crate::nodes::Nodes;
-
 use crate::placement::{MigrationNews, Refusal};
 
 impl Nodes {

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
+use crate::cluster::{Health, NO_SLOT};
 use crate::common::Core;
 use crate::dest::Dest;
 use crate::nodes::Nodes;
-use crate::route::flag;
-
-use crate::cluster::{Health, NO_SLOT};
 use crate::placement::{ReadCandidates, is_unreachable};
+use crate::route::flag;
 use crate::upstream::{ConnectionEnd, Pending, Upstream};
 
 impl Nodes {

@@ -2,13 +2,12 @@
 
 use crate::cluster::NO_SLOT;
 use crate::common::Core;
-use crate::route::flag;
-
 use crate::common::clock::{Job, Timer};
 use crate::dest::{ClientId, Dest};
 use crate::errors::{Failure, Unanswered};
 use crate::nodes::{Node, Nodes};
 use crate::placement::{Allowance, GateClass, OutageCause, Phase, at_deadline, pause};
+use crate::route::flag;
 use crate::upstream::{ConnectionState, Pending};
 
 /// A retry that waits for the budget.

@@ -6,7 +6,6 @@ use crate::common::Core;
 use crate::dest::Dest;
 use crate::nodes::Nodes;
 use crate::resp::write;
-
 use crate::upstream::{ConnectionState, Pending};
 
 /// Replies before EXEC's: those of MULTI, the read and the command.

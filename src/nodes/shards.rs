@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
+use crate::cluster::{NO_SLOT, NodeAddr};
 use crate::common::Core;
 use crate::dest::Dest;
 use crate::nodes::Nodes;
+use crate::placement::{AfterRefusal, Refusal, Work, after_refusal};
 use crate::route::flag;
 use crate::upstream::Pending;
-
-use crate::cluster::{NO_SLOT, NodeAddr};
-use crate::placement::{AfterRefusal, Refusal, Work, after_refusal};
 
 /// A target of a command for several nodes that cannot be asked now.
 #[derive(Debug, Clone)]

@@ -13,11 +13,10 @@
 
 use crate::common::Core;
 use crate::dest::Dest;
+use crate::mailbox::{ProbeResult, ToControl, WrongNode};
 use crate::nodes::Nodes;
 use crate::route::flag;
 use crate::stream::Stream;
-
-use crate::mailbox::{ProbeResult, ToControl, WrongNode};
 use crate::upstream::{ConnectionEnd, ConnectionState, Upstream};
 
 /// A connection that is silent for this long while others wait behind a module's command may be

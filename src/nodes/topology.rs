@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
+use crate::cluster::{NO_SHARD, NodeState, Slot};
 use crate::common::Core;
 use crate::errors::Failure;
 use crate::nodes::Nodes;
 use crate::nodes::shards::MissingTarget;
-use crate::resp::Protocol;
-
-use crate::cluster::{NO_SHARD, NodeState, Slot};
 use crate::observe::{KeyReport, ObservedKeys, Renderer};
+use crate::resp::Protocol;
 use crate::route::{Fan, Gather, Layout, SlotOwners, identity};
 use crate::upstream::{ConnectionEnd, ConnectionState, Upstream};
 

@@ -13,7 +13,6 @@ use crate::client::Paused;
 use crate::mailbox::BusyNode;
 use crate::operations::Operations;
 use crate::route::flag;
-
 use crate::upstream::{ConnectionState, Upstream};
 
 /// Limit of connections to one node that are set aside. A node runs one script at a time; only one

@@ -2,15 +2,14 @@
 
 use crate::base::Base;
 use crate::clients::Clients;
-use crate::errors::Failure;
-use crate::nodes::reaccount;
-use crate::route::flag;
-use crate::upstream::ConnectionState;
-
 use crate::dest::{ClientId, Dest};
 use crate::emulate::{LastStep, Step};
+use crate::errors::Failure;
 use crate::metrics::{EmulatedOutcome, LimitHit};
+use crate::nodes::reaccount;
 use crate::operations::{Gathering, Operations};
+use crate::route::flag;
+use crate::upstream::ConnectionState;
 
 impl Operations {
     pub(crate) fn send_step(&mut self, g: usize, i: u32, step: Step, base: &mut Base<'_>) {

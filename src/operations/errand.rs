@@ -7,18 +7,17 @@ use crate::clients::lending::LendError;
 use crate::cluster::NO_SLOT;
 use crate::command::CommandId;
 use crate::common::requests;
+use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
 use crate::metrics::RetryReason;
 use crate::nodes::retries::Want;
-use crate::resp::ArgRange;
-use crate::resp::reply::error_text;
-use crate::upstream::ConnectionEnd;
-
-use crate::dest::{ClientId, Dest};
 use crate::operations::{NOBODY, Operations};
 use crate::ops::{AfterRefusedErrand, Errand, ErrandKind};
 use crate::placement::{GateClass, Redirection, Refusal, Retry, Scope};
+use crate::resp::ArgRange;
+use crate::resp::reply::error_text;
 use crate::route::{wait_time, with_time_left};
+use crate::upstream::ConnectionEnd;
 
 impl Operations {
     /// A blocking command.

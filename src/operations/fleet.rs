@@ -9,11 +9,10 @@ use crate::clients::{Clients, Flow};
 use crate::cluster::NO_SLOT;
 use crate::command::CommandId;
 use crate::common::Core;
-use crate::operations::Operations;
-use crate::resp::Args;
-
 use crate::dest::{ClientId, Dest};
+use crate::operations::Operations;
 use crate::ops::{Errand, ErrandKind};
+use crate::resp::Args;
 use crate::route::{Merge, wait_time};
 
 pub(crate) const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";

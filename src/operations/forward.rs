@@ -7,17 +7,16 @@ use crate::clients::{Clients, Flow};
 use crate::cluster::NO_SLOT;
 use crate::command::CommandId;
 use crate::common::Core;
+use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
 use crate::nodes::Nodes;
 use crate::operations::Operations;
 use crate::placement::Held;
-use crate::users::OWN_REALM;
-
-use crate::dest::{ClientId, Dest};
 use crate::resp::{ArgRange, Args, Protocol};
 use crate::route::{Plan, flag};
 use crate::upstream::{LaneCommand, Pending};
+use crate::users::OWN_REALM;
 
 impl Operations {
     /// A large command in a buffer of its own. Gives the buffer back where the command is of a

@@ -3,17 +3,16 @@
 use crate::clients::Clients;
 use crate::command::CommandId;
 use crate::common::Core;
+use crate::dest::{ClientId, Dest};
 use crate::nodes::Nodes;
+use crate::observe::{SLOW_LOG_OFF, SlowLogSettings};
+use crate::operations::{Gathering, Operations};
 use crate::ops::Parts;
 use crate::placement::Work;
 use crate::resp::Args;
+use crate::route::{Gather, Merge};
 use crate::upstream::Pending;
 use crate::users::OWN_REALM;
-
-use crate::dest::{ClientId, Dest};
-use crate::observe::{SLOW_LOG_OFF, SlowLogSettings};
-use crate::operations::{Gathering, Operations};
-use crate::route::{Gather, Merge};
 
 /// Nobody's: what is under way for a client that is gone and had no gathering.
 pub(crate) const NOBODYS: u16 = u16::MAX;

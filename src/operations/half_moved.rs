@@ -4,13 +4,12 @@ use crate::base::Base;
 use crate::base::dedicated::protocol_of;
 use crate::cluster::NO_SLOT;
 use crate::dest::Dest;
-use crate::ops::Parts;
-use crate::upstream::Pending;
-use crate::users::OWN_REALM;
-
 use crate::operations::{Gathering, Operations};
+use crate::ops::Parts;
 use crate::resp::{Protocol, write};
 use crate::route::{Merge, flag};
+use crate::upstream::Pending;
+use crate::users::OWN_REALM;
 
 impl Operations {
     /// Sends a command key by key that `refuser` has answered with TRYAGAIN. Gives its bytes back

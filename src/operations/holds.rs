@@ -4,20 +4,19 @@ use crate::base::Base;
 use crate::clients::errands::NO_PRIMARY_PAUSE;
 use crate::cluster::NO_SLOT;
 use crate::common::Core;
+use crate::common::clock::{Job, Timer};
+use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
+use crate::metrics::{LimitHit, RetryReason};
 use crate::nodes::Nodes;
 use crate::nodes::retries::Want;
 use crate::nodes::shards::MissingTarget;
 use crate::operations::Operations;
-use crate::route::flag;
-use crate::subscribers::publish;
-
-use crate::common::clock::{Job, Timer};
-use crate::dest::{ClientId, Dest};
-use crate::metrics::{LimitHit, RetryReason};
 use crate::placement::{
     GateClass, GateNext, Held, NodeStatus, Redirection, Refusal, Retry, Scope, Target, leaves_queue,
 };
+use crate::route::flag;
+use crate::subscribers::publish;
 use crate::upstream::{ConnectionState, LaneCommand, Pending};
 
 /// So many slots newly held in one turn are many.

@@ -6,16 +6,15 @@ use crate::clients::{Clients, Flow};
 use crate::cluster::NO_SLOT;
 use crate::command::CommandId;
 use crate::common::Core;
-use crate::metrics::RetryReason;
-use crate::operations::Operations;
-use crate::resp::reply::error_text;
-
 use crate::dest::{ClientId, Dest};
 use crate::errors::{Failure, Unanswered};
+use crate::metrics::RetryReason;
+use crate::operations::Operations;
 use crate::ops::{Errand, ErrandKind, KeyLists};
 use crate::placement::{
     AfterLoss, AfterRefusal, GateClass, Phase, Refusal, Work, after_loss, after_refusal,
 };
+use crate::resp::reply::error_text;
 
 /// One KEYS under way.
 #[derive(Debug)]

@@ -18,9 +18,8 @@ pub(crate) mod watch;
 use slab::Slab;
 
 use crate::command::CommandId;
-use crate::ops::Parts;
-
 use crate::dest::{ClientId, Dest};
+use crate::ops::Parts;
 
 /// In place of a node's index: no node.
 pub(crate) const NOBODY: u16 = u16::MAX;

@@ -2,12 +2,11 @@
 
 use crate::base::Base;
 use crate::clients::Flow;
+use crate::cluster::{NO_SLOT, Slot};
 use crate::command::CommandId;
 use crate::operations::Operations;
 use crate::resp::Args;
 use crate::subscribers::publish::is_lone_publish;
-
-use crate::cluster::{NO_SLOT, Slot};
 use crate::upstream::{ConnectionState, Upstream};
 
 impl Operations {

@@ -4,12 +4,11 @@ use crate::base::Base;
 use crate::client::EXEC;
 use crate::cluster::NO_SLOT;
 use crate::command::CommandId;
+use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
 use crate::operations::Operations;
 use crate::route::flag;
-
-use crate::dest::{ClientId, Dest};
 
 /// A part of a transaction: what one node gets.
 #[derive(Debug)]

@@ -2,16 +2,15 @@
 
 use crate::base::Base;
 use crate::buf::CHUNK;
+use crate::client::{EXEC, mode};
 use crate::clients::Flow;
 use crate::cluster::NO_SLOT;
 use crate::command::CommandId;
+use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
+use crate::metrics::{LimitHit, TransactionKind};
 use crate::operations::Operations;
 use crate::resp::Args;
-
-use crate::client::{EXEC, mode};
-use crate::dest::{ClientId, Dest};
-use crate::metrics::{LimitHit, TransactionKind};
 use crate::route::{Transaction, flag};
 
 impl Operations {

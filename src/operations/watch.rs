@@ -7,16 +7,15 @@ use crate::base::Base;
 use crate::base::lanes::ASKING;
 use crate::client::Watch;
 use crate::clients::{Flow, transaction};
-use crate::errors::Failure;
-use crate::hash::fingerprint;
-use crate::operations::Operations;
-use crate::route::Merge;
-
 use crate::cluster::{NO_SLOT, slot_of};
 use crate::command::{CommandId, key_positions};
 use crate::dest::{ClientId, Dest};
+use crate::errors::Failure;
+use crate::hash::fingerprint;
+use crate::operations::Operations;
 use crate::ops::{Errand, ErrandKind};
 use crate::resp::{Args, Protocol, write};
+use crate::route::Merge;
 
 const CLIENT_INFO: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$4\r\nINFO\r\n";
 

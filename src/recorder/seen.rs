@@ -8,22 +8,21 @@ use std::time::Instant;
 
 use crate::base::Base;
 use crate::clients::Clients;
+use crate::command::{Class, CommandId, key_positions};
 use crate::common::Core;
 use crate::common::requests::scan;
 use crate::common::slow::Unfinished;
 use crate::config::Config;
-use crate::nodes::Nodes;
-use crate::operations::Operations;
-use crate::upstream::Pending;
-
-use crate::command::{Class, CommandId, key_positions};
 use crate::dest::{ClientId, Dest};
+use crate::nodes::Nodes;
 use crate::observe::{
     BigKeys, HotKeys, KeyReport, ObservedKeys, SLOW_LOG_OFF, SlowEntry, TimeBreakdown,
     TracedCommand, logged_args,
 };
+use crate::operations::Operations;
 use crate::resp::reply::{elements, text};
 use crate::resp::{ArgRange, Args};
+use crate::upstream::Pending;
 
 /// Of one command so many keys are looked at.
 const MOST_KEYS: usize = 64;

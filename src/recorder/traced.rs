@@ -4,21 +4,19 @@
 //! way is empty, which is all that is looked at.
 
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::client::mode;
 use crate::clients::Clients;
+use crate::command::{Class, CommandId};
 use crate::common::Core;
 use crate::dest::Dest;
 use crate::nodes::Nodes;
+use crate::observe::{Attempt, TracedCommand};
 use crate::operations::Operations;
 use crate::recorder::seen::Seeing;
 use crate::resp::reply::error_text;
 use crate::upstream::Pending;
-
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use crate::command::{Class, CommandId};
-use crate::observe::{Attempt, TracedCommand};
 
 /// Traced commands under way in one worker; with so many no more are chosen.
 const MOST: usize = 256;

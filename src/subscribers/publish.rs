@@ -4,13 +4,12 @@ use crate::channel::{TopicKind, matches};
 use crate::cluster::NO_SLOT;
 use crate::common::Core;
 use crate::nodes::Nodes;
-use crate::subscribers::Subscribers;
-use crate::upstream::Pending;
-
 use crate::pubsub::{Topic, hash, rank};
 use crate::resp::reply::{elements, integer};
 use crate::resp::{Args, Request, RequestProgress, scan_request, write};
 use crate::route::{OwnSubscriptions, flag, publish_count};
+use crate::subscribers::Subscribers;
+use crate::upstream::Pending;
 
 /// PUBLISH, not in a batch: any node takes it.
 pub(crate) fn is_lone_publish(pending: &Pending) -> bool {

@@ -7,21 +7,20 @@ use bytes::Bytes;
 use slab::Slab;
 
 use crate::channel::TopicKind;
+use crate::client::{Client, Subscriptions, mode};
 use crate::clients::Clients;
 use crate::clients::subscribers::Wait;
 use crate::command::CommandId;
-use crate::config::OnGap;
-use crate::dest::ClientId;
-use crate::nodes::reaccount;
-use crate::sparsely;
-
-use crate::client::{Client, Subscriptions, mode};
 use crate::common::clock::{Job, Timer};
 use crate::common::{Core, micros};
+use crate::config::OnGap;
+use crate::dest::ClientId;
 use crate::errors::{Failure, Key};
 use crate::mailbox::{Batch, ToHub};
+use crate::nodes::reaccount;
 use crate::pubsub::{Frames, HubEvent, Token};
 use crate::resp::{Args, Protocol, write};
+use crate::sparsely;
 use crate::subscribers::topics::{Since, Subscriber};
 use crate::subscribers::{Subscribers, topics};
 

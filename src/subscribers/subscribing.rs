@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::clients::subscribers::{Progress, WaitingPublisher};
 use crate::common::Core;
 use crate::hash::IntMap;
-use crate::subscribers::Subscribers;
-
-use crate::clients::subscribers::{Progress, WaitingPublisher};
 use crate::mailbox::{ReadBarrier, Serial, ToWorker};
+use crate::subscribers::Subscribers;
 
 /// Clients whose PUBLISH waits.
 #[derive(Debug, Default)]

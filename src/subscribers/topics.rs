@@ -7,7 +7,6 @@ use slab::Slab;
 
 use crate::channel::TopicKind;
 use crate::clients::subscribers::Wait;
-
 use crate::hash::{IntMap, KeyedMap};
 use crate::pubsub::{HubRequest, Token, Topic};
 

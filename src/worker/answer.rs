@@ -2,18 +2,17 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::buf::CHUNK;
-use crate::mailbox::ToControl;
-use crate::resp::Protocol;
-use crate::upstream::Pending;
-use crate::worker::Worker;
-
 use crate::base::{Base, base};
+use crate::buf::CHUNK;
 use crate::dest::{ClientId, Dest};
 use crate::errors::{Cause, Failure};
+use crate::mailbox::ToControl;
 use crate::nodes::{Node, reaccount};
 use crate::ops::{Answerer, Parts};
+use crate::resp::Protocol;
 use crate::route::{ProxyInfo, flag};
+use crate::upstream::Pending;
+use crate::worker::Worker;
 
 /// The node that has answered a part.
 struct Answered<'a> {

@@ -4,11 +4,10 @@ use crate::base::{Base, base};
 use crate::common::clock::{Job, TICK};
 use crate::dest::Dest;
 use crate::errors::Unanswered;
-use crate::route::flag;
-use crate::worker::Worker;
-
 use crate::placement::{Phase, Redirection, at_deadline};
+use crate::route::flag;
 use crate::upstream::{ConnectionEnd, ConnectionState, Pending};
+use crate::worker::Worker;
 
 /// A reply that is arriving may take so many times `timeouts.command`.
 const ARRIVING: u64 = 12;

@@ -5,20 +5,19 @@
 //! `watch`, `fleet`, `join`.
 
 use crate::base::dedicated::protocol_of;
-use crate::errors::Failure;
-use crate::ops::ErrandKind;
-use crate::resp::Protocol;
-use crate::route::flag;
-use crate::users::OWN_REALM;
-use crate::worker::Worker;
-
 use crate::base::{Base, base};
 use crate::dest::{ClientId, Dest};
+use crate::errors::Failure;
+use crate::ops::ErrandKind;
 use crate::placement::{
     AfterLoss, AfterRefusal, Phase, Redirection, Refusal, Work, after_loss, after_refusal, concerns,
 };
+use crate::resp::Protocol;
 use crate::resp::reply::{error_text, text};
+use crate::route::flag;
 use crate::upstream::{ConnectionEnd, Dedicated, Pending};
+use crate::users::OWN_REALM;
+use crate::worker::Worker;
 
 /// How a node ends an XREADGROUP whose stream is deleted.
 const STREAM_GONE: &[u8] = b"UNBLOCKED the stream key no longer exists";

@@ -2,17 +2,16 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::base::{Base, base};
 use crate::buf::CHUNK;
+use crate::client::{AfterReply, AnnouncedNode, Context, Paused, answer, mode};
 use crate::clients::Flow;
 use crate::cluster::NO_SLOT;
 use crate::command::CommandId;
 use crate::resp::Args;
+use crate::route::{Local, Plan, PubSub};
 use crate::users::OWN_REALM;
 use crate::worker::Worker;
-
-use crate::base::{Base, base};
-use crate::client::{AfterReply, AnnouncedNode, Context, Paused, answer, mode};
-use crate::route::{Local, Plan, PubSub};
 
 impl Worker {
     /// One command that has been looked up.

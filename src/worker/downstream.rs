@@ -2,14 +2,13 @@
 
 use std::io::Read;
 
+use crate::base::{Base, base};
+use crate::buf::{CHUNK, reserve_announced, resident};
 use crate::client::Paused;
 use crate::clients::Flow;
 use crate::proxy_protocol::is_header_line;
-use crate::worker::Worker;
-
-use crate::base::{Base, base};
-use crate::buf::{CHUNK, reserve_announced, resident};
 use crate::resp::{Args, Request, RequestProgress, inline_to_array, scan_request};
+use crate::worker::Worker;
 
 /// What became of the command at the start of a large buffer.
 enum Whole {

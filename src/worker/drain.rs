@@ -14,10 +14,9 @@
 
 use std::time::Instant;
 
+use crate::client::{Client, Paused};
 use crate::clients::leave::Drain;
 use crate::worker::Worker;
-
-use crate::client::{Client, Paused};
 
 /// The longest time in which clients are let go behind a reply, in microseconds.
 const POLITE: u64 = 500_000;

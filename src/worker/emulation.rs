@@ -10,22 +10,21 @@ use crate::base::{Base, base};
 use crate::buf::CHUNK;
 use crate::clients::Flow;
 use crate::clients::answers::buffers_full;
-use crate::command::CommandId;
-use crate::emulate;
-use crate::errors::Cause;
-use crate::nodes::reaccount;
-use crate::operations::Gathering;
-use crate::resp::Args;
-use crate::route::wait_time;
-use crate::worker::Worker;
-
 use crate::cluster::{NO_SLOT, slot_of};
+use crate::command::CommandId;
 use crate::common::clock::{Job, Timer};
 use crate::common::requests::{apart, cross_slot};
 use crate::dest::{ClientId, Dest};
+use crate::emulate;
 use crate::emulate::{CommandResult, Next, Request};
+use crate::errors::Cause;
 use crate::metrics::{EmulatedOutcome, Histogram, LimitHit};
+use crate::nodes::reaccount;
+use crate::operations::Gathering;
 use crate::ops::{Errand, ErrandKind, Parts};
+use crate::resp::Args;
+use crate::route::wait_time;
+use crate::worker::Worker;
 
 /// How long a command tries to get hold of a key that another one moves, microseconds.
 const PATIENCE: u64 = 6_000_000;

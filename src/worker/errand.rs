@@ -7,20 +7,19 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::base::{Base, base, dedicated};
 use crate::clients::errands::FARTHEST_TIMER;
 use crate::cluster::NO_SLOT;
-use crate::metrics::RetryReason;
-use crate::ops::ErrandKind;
-use crate::users::OWN_REALM;
-use crate::worker::Worker;
-
-use crate::base::{Base, base, dedicated};
 use crate::common::clock::{Job, Timer};
 use crate::dest::{ClientId, Dest};
 use crate::errors::{Code, Failure, ForSlot, Last, Unanswered};
+use crate::metrics::RetryReason;
+use crate::ops::ErrandKind;
 use crate::placement::{AfterLoss, Redirection};
 use crate::resp::{Protocol, write};
 use crate::upstream::{ConnectionEnd, ConnectionState, Pending, Upstream};
+use crate::users::OWN_REALM;
+use crate::worker::Worker;
 
 impl Worker {
     pub(super) fn errand_lost(

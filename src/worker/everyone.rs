@@ -5,10 +5,9 @@
 use crate::client::{Client, Paused, Question};
 use crate::dest::Dest;
 use crate::errors::Failure;
-use crate::worker::Worker;
-
 use crate::mailbox::{Answered, Inquiry};
 use crate::resp::{Protocol, write};
+use crate::worker::Worker;
 
 impl Worker {
     /// This worker's answer.

@@ -11,9 +11,8 @@
 
 use crate::dest::Dest;
 use crate::errors::Cause;
-use crate::worker::Worker;
-
 use crate::operations::{Gathering, NOBODY};
+use crate::worker::Worker;
 
 impl Worker {
     /// All parts of a divided command have answered, and it is a part of another command.

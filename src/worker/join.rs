@@ -8,12 +8,11 @@
 
 use crate::base::{Base, base};
 use crate::common::Source;
+use crate::dest::{ClientId, Dest};
 use crate::metrics::Histogram;
+use crate::ops::{Effect, Piece};
 use crate::resp::write;
 use crate::worker::Worker;
-
-use crate::dest::{ClientId, Dest};
-use crate::ops::{Effect, Piece};
 
 /// A client that has not taken so much gets no more for now.
 const ENOUGH: usize = 1 << 20;

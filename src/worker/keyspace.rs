@@ -8,9 +8,8 @@ use crate::common::requests;
 use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::resp::Args;
-use crate::worker::Worker;
-
 use crate::route::{Fan, Merge, ReportMerge, Scan, ScanRequest, flag};
+use crate::worker::Worker;
 
 const DBSIZE: &[u8] = b"*1\r\n$6\r\nDBSIZE\r\n";
 

@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
+use crate::base::{Base, base};
 use crate::clients::Flow;
 use crate::command::CommandId;
-use crate::route::Local;
-use crate::worker::Worker;
-
-use crate::base::{Base, base};
 use crate::errors::{Code, Failure};
 use crate::metrics::{DenialReason, LoginOutcome};
 use crate::resp::{Args, strict_i64};
+use crate::route::Local;
 use crate::users::{CheckResult, CommandTag, Credentials, Login, MAX_PASSWORD_LEN, UserCheck};
+use crate::worker::Worker;
 
 impl Worker {
     /// AUTH, and HELLO as far as it is about who the client is. `None`: HELLO goes on.

@@ -3,14 +3,13 @@
 
 use crate::base::{Base, base};
 use crate::cluster::NodeAddr;
+use crate::common::clock::{Job, Timer};
 use crate::errors::Failure;
 use crate::mailbox::ToControl;
 use crate::sparsely;
 use crate::subscribers::publish;
-use crate::worker::Worker;
-
-use crate::common::clock::{Job, Timer};
 use crate::upstream::{ConnectionEnd, ConnectionState};
+use crate::worker::Worker;
 
 /// A connection that lived so long has proven that the node can be worked with, microseconds.
 const PROVEN: u64 = 1_000_000;

@@ -74,20 +74,19 @@ use std::time::Duration;
 use mio::Events;
 
 use crate::access::Access;
+use crate::base::{Base, base};
+use crate::client::{Client, Paused};
 use crate::clients::Clients;
+use crate::common::{Core, Source, micros};
 use crate::mailbox::ToWorker;
+use crate::metrics::{NodeStats, WorkerStats};
 use crate::node_scripts::scripts::Scripts;
+use crate::nodes::{Nodes, reaccount};
 use crate::operations::Operations;
 use crate::recorder::seen;
 use crate::resp::Protocol;
 use crate::subscribers::Subscribers;
 use crate::upstream::Upstream;
-
-use crate::base::{Base, base};
-use crate::client::{Client, Paused};
-use crate::common::{Core, Source, micros};
-use crate::metrics::{NodeStats, WorkerStats};
-use crate::nodes::{Nodes, reaccount};
 
 /// Bytes that one read asks for: large enough that fifty clients' replies come in one read.
 const SCRATCH: usize = 128 << 10;

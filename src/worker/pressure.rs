@@ -8,11 +8,10 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::client::Client;
+use crate::common::clock::{Job, Timer};
 use crate::metrics::LimitHit;
 use crate::sparsely;
 use crate::worker::Worker;
-
-use crate::common::clock::{Job, Timer};
 
 /// Nobody is closed for holding so little: it is less than what closing one by one would win.
 const LITTLE: usize = 2 << 10;

@@ -3,13 +3,12 @@
 use crate::client::Question;
 use crate::clients::Flow;
 use crate::command::CommandId;
+use crate::common::slow::{SHOWN, unknown};
 use crate::errors::Failure;
 use crate::observe::KeyReport;
-use crate::worker::Worker;
-
-use crate::common::slow::{SHOWN, unknown};
 use crate::resp::{Args, strict_i64, write};
 use crate::route::{Fan, Local, Merge, ReportMerge};
+use crate::worker::Worker;
 
 const HELP: [&str; 13] = [
     "PROXY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",

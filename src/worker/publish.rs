@@ -2,9 +2,8 @@
 
 use crate::clients::Flow;
 use crate::command::CommandId;
-use crate::worker::Worker;
-
 use crate::route::{Fan, Merge, PubSubQuery};
+use crate::worker::Worker;
 
 impl Worker {
     /// PUBSUB: every node is asked.

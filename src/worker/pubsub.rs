@@ -7,14 +7,13 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::base::{Base, base};
 use crate::client::Subscriptions;
 use crate::clients::Flow;
 use crate::command::CommandId;
 use crate::resp::Args;
 use crate::route::PubSub;
 use crate::worker::Worker;
-
-use crate::base::{Base, base};
 
 impl Worker {
     pub(super) fn pubsub(

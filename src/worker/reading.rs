@@ -2,16 +2,15 @@
 
 use std::io::Read;
 
+use crate::base::{Base, base};
 use crate::buf::CHUNK;
 use crate::common::Source;
+use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
 use crate::resp::ReplyProgress;
 use crate::route::flag;
-use crate::worker::Worker;
-
-use crate::base::{Base, base};
-use crate::dest::{ClientId, Dest};
 use crate::upstream::{ConnectionEnd, ConnectionState, Pending};
+use crate::worker::Worker;
 
 /// An unfinished reply of this size is handed to its client piece by piece; a smaller one is
 /// waited for, so that it can still be asked for again if the connection is lost.

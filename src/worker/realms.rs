@@ -8,12 +8,11 @@
 //! user, for everything else.
 
 use crate::access::realms::Realm;
+use crate::base::{Base, base};
 use crate::hash::IntMap;
 use crate::operations::gatherings::NOBODYS;
-use crate::worker::Worker;
-
-use crate::base::{Base, base};
 use crate::users::{Credentials, OWN_REALM};
+use crate::worker::Worker;
 
 /// A user has no more passwords in use: who may be somebody with any is not to take all places.
 const PASSWORDS: usize = 8;

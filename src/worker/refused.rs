@@ -4,10 +4,9 @@ use crate::base::{Base, base};
 use crate::cluster::NO_SLOT;
 use crate::dest::Dest;
 use crate::metrics::RetryReason;
+use crate::placement::{AfterRefusal, Redirection, Refusal, Work, after_refusal, concerns};
 use crate::route::flag;
 use crate::worker::Worker;
-
-use crate::placement::{AfterRefusal, Redirection, Refusal, Work, after_refusal, concerns};
 
 impl Worker {
     /// An error reply that is not the client's business: the command was not executed and goes

@@ -7,11 +7,10 @@
 use crate::base::{Base, base};
 use crate::clients::Flow;
 use crate::mailbox::ToControl;
+use crate::placement::{Choice, ReadTo};
 use crate::resp::Args;
 use crate::route::Plan;
 use crate::worker::Worker;
-
-use crate::placement::{Choice, ReadTo};
 
 impl Worker {
     /// One command of a client whose reads may go elsewhere than to primaries.

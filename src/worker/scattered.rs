@@ -8,16 +8,15 @@ use crate::clients::Flow;
 use crate::cluster::NO_SLOT;
 use crate::command::CommandId;
 use crate::common::requests;
+use crate::dest::{ClientId, Dest};
 use crate::hash::IntMap;
 use crate::metrics::TransactionKind;
 use crate::nodes::shards::MissingTarget;
 use crate::operations::scattered::Batch;
 use crate::ops::Parts;
 use crate::resp::ArgRange;
-use crate::worker::Worker;
-
-use crate::dest::{ClientId, Dest};
 use crate::route::{ExecGather, Local, Script, flag};
+use crate::worker::Worker;
 
 /// A command for one node outside of all batches.
 #[derive(Debug)]

@@ -11,14 +11,13 @@
 
 use crate::base::{Base, base};
 use crate::clients::Flow;
+use crate::cluster::{NO_SLOT, Slot};
 use crate::command::CommandId;
 use crate::node_scripts::scripts::argument;
-use crate::scripts::Sha;
-use crate::worker::Worker;
-
-use crate::cluster::{NO_SLOT, Slot};
 use crate::resp::{Args, write};
 use crate::route::{Script, flag};
+use crate::scripts::Sha;
+use crate::worker::Worker;
 
 impl Worker {
     /// A command about scripts.

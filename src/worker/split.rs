@@ -6,13 +6,12 @@ use crate::clients::Flow;
 use crate::cluster::NO_SLOT;
 use crate::command::CommandId;
 use crate::common::requests::part_frame;
+use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
 use crate::resp::Args;
-use crate::worker::Worker;
-
-use crate::dest::{ClientId, Dest};
 use crate::route::{Fan, Merge, flag};
+use crate::worker::Worker;
 
 impl Worker {
     /// Keys in several slots: each slot's keys in a command of their own, all of a node's in one

@@ -2,35 +2,32 @@
 
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;
-
-use slab::Slab;
-
-use crate::arena::Arena;
-use crate::buf::Pool;
-use crate::cluster::Snapshot;
-use crate::command::CommandTable;
-use crate::common::settings::Settings;
-use crate::common::shared::Shared;
-use crate::config::Config;
-use crate::meter::Meter;
-use crate::metrics::WorkerStats;
-use crate::node_scripts::scripts;
-use crate::operations::Operations;
-use crate::placement::{Budget, Retries, SlotTable};
-use crate::recorder::seen;
-use crate::route::Router;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 
 use mio::{Poll, Waker};
+use slab::Slab;
 
 use crate::access::{Access, revoke};
+use crate::arena::Arena;
+use crate::buf::Pool;
 use crate::clients::{Arrivals, Clients, Stop, leave, tls};
+use crate::cluster::Snapshot;
+use crate::command::CommandTable;
+use crate::common::settings::Settings;
+use crate::common::shared::Shared;
 use crate::common::{Clock, Core, Link, LogLines, Memory, Source, Spare, Turn};
+use crate::config::Config;
 use crate::hash::{IntMap, IntSet};
 use crate::mailbox::{ToControl, ToWorker, WorkerHandle};
+use crate::meter::Meter;
+use crate::metrics::WorkerStats;
+use crate::node_scripts::scripts;
 use crate::nodes::{DedicatedPool, Nodes, Placement, Reads, Topology};
+use crate::operations::Operations;
+use crate::placement::{Budget, Retries, SlotTable};
+use crate::recorder::seen;
+use crate::route::Router;
 use crate::subscribers::{Subscribers, topics};
 use crate::worker::{SCRATCH, Worker};
 

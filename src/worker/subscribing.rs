@@ -7,12 +7,11 @@
 
 use crate::client::Paused;
 use crate::clients::Clients;
+use crate::clients::subscribers::{Progress, WaitingPublisher};
+use crate::common::{Core, requests};
 use crate::mailbox::Serial;
 use crate::resp::Args;
 use crate::worker::Worker;
-
-use crate::clients::subscribers::{Progress, WaitingPublisher};
-use crate::common::{Core, requests};
 
 impl Worker {
     /// PUBLISH or SPUBLISH: whether it has to wait; its client is paused then.

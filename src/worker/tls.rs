@@ -7,12 +7,11 @@
 
 use std::io::Write;
 
+use crate::base::{Base, base};
 use crate::client::Paused;
 use crate::common::Source;
 use crate::tls::TlsStream;
 use crate::worker::Worker;
-
-use crate::base::{Base, base};
 
 impl Worker {
     /// The client's socket has something to say, and its handshake is not over.

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
+use crate::base::{Base, base};
+use crate::cluster::{Slot, Snapshot};
 use crate::mailbox::ToHub;
 use crate::nodes::retries::unreached_since;
 use crate::upstream::ConnectionEnd;
 use crate::worker::Worker;
-
-use crate::base::{Base, base};
-use crate::cluster::{Slot, Snapshot};
 
 impl Worker {
     pub(super) fn set_topology(&mut self, snapshot: Arc<Snapshot>) {

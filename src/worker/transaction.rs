@@ -14,13 +14,12 @@ use crate::base::{Base, base};
 use crate::clients::Flow;
 use crate::clients::answers::buffers_full;
 use crate::cluster::NO_SLOT;
+use crate::command::{Class, CommandId, Flags};
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
 use crate::resp::Args;
 use crate::route::Plan;
 use crate::worker::Worker;
-
-use crate::command::{Class, CommandId, Flags};
 
 impl Worker {
     /// A command of a client that has said MULTI.

@@ -8,13 +8,12 @@
 use crate::base::{Base, base};
 use crate::client::mode;
 use crate::clients::{Flow, transaction};
+use crate::command::{CommandId, Flags};
 use crate::errors::Failure;
 use crate::metrics::DenialReason;
-use crate::worker::Worker;
-
-use crate::command::{CommandId, Flags};
 use crate::resp::{Args, ProtocolError};
 use crate::users::{CheckResult, CommandTag, Credentials, OWN_REALM, UserCheck};
+use crate::worker::Worker;
 
 /// The cluster's default user is not asked about more often, microseconds.
 const STRANGERS_INTERVAL: u64 = 1_000_000;

@@ -7,12 +7,11 @@ use crate::clients::Flow;
 use crate::common::counters::BLOCKED;
 use crate::dest::Dest;
 use crate::metrics::Histogram;
-use crate::users::OWN_REALM;
-use crate::worker::Worker;
-
 use crate::resp::{Args, Protocol};
 use crate::route::{Plan, flag};
 use crate::upstream::{ConnectionEnd, ConnectionState, Pending};
+use crate::users::OWN_REALM;
+use crate::worker::Worker;
 
 impl Worker {
     /// Puts a client's request into the buffer of the node that serves its slot. The rest is the

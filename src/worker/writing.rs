@@ -1,14 +1,13 @@
 //! Clients are written to, and what they take is looked at.
 
 use crate::buf::WRITE_LIMIT;
+use crate::client::{Client, Paused};
 use crate::clients::answers::buffers_full;
 use crate::clients::leave;
 use crate::common::Source;
 use crate::dest::ClientId;
 use crate::metrics::LimitHit;
 use crate::worker::Worker;
-
-use crate::client::{Client, Paused};
 
 /// At `limits.memory` an unfinished request of this size is refused.
 const MUCH_UNFINISHED: usize = 16 << 10;
