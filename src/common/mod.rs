@@ -124,7 +124,7 @@ pub(crate) struct Clock {
     pub(crate) next_idle_check: u64,
     /// The next look for connections that nothing was said on for a while.
     pub(crate) next_idle_probe: u64,
-    /// When [`Worker::relieve`] may look for clients to close again.
+    /// When `Worker::relieve` may look for clients to close again.
     pub(crate) next_relief: u64,
     /// When an unknown command may make control look at the cluster's commands again.
     pub(crate) next_commands_wish: u64,

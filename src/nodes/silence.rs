@@ -173,7 +173,7 @@ impl Nodes {
     }
 }
 
-/// The first answer that it owes is that to the PING of [`Worker::probe_idle`].
+/// The first answer that it owes is that to the PING of [`Nodes::probe_idle`].
 fn waits_for_ping(up: &Upstream) -> bool {
     let first = up.pending.front();
     first.is_some_and(|p| p.dest == Dest::Discard && up.queue.front(p.len as usize) == Some(PING))

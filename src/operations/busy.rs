@@ -2,7 +2,7 @@
 //!
 //! Such a node answers BUSY to everybody but those who are behind the script on its own connection,
 //! which it does not read. A shared connection on which a script is late gets no more commands
-//! ([`crate::worker::silence`]). When the node has said that it is busy, the connection is set
+//! ([`crate::nodes::silence`]). When the node has said that it is busy, the connection is set
 //! aside: clients that have nothing on it, or only what it does no harm to ask again, go on over
 //! another one, where the node answers them itself. A client that has anything else there is not
 //! read from until that is answered, so that the order of its commands is kept, and a command that

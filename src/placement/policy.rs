@@ -14,7 +14,7 @@
 //! - **budget** of a worker ([`super::Budget`]): retries are limited to a share of recent commands.
 //!
 //! Callers: `Upstream::lost` for shared connections; `ops::Errand` and `worker/dedicated.rs` for
-//! dedicated connections; `worker/refused.rs` and `worker/shards.rs` after refusals;
+//! dedicated connections; `worker/refused.rs` and `nodes/shards.rs` after refusals;
 //! `worker/join.rs` for KEYS; `worker/topology.rs` for unsent commands; `worker/clock.rs` at
 //! deadlines; `emulate::Talk` for the steps of emulated commands.
 //!

@@ -35,7 +35,7 @@ pub struct Pending {
     /// it, in a batch that ends with EXEC.
     pub before: u32,
     /// It is sent in a transaction behind a read that its node refuses if it does not serve the
-    /// shard (`worker::shard_check`).
+    /// shard (`nodes::shard_check`).
     pub checks_shard: bool,
     /// When the client sent it, in microseconds of the worker's clock.
     pub started: u64,
