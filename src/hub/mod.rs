@@ -471,7 +471,7 @@ impl<'a> HubSession<'a> {
     }
 
     fn tell_workers(&mut self) {
-        for (index, news) in self.book.take_news() {
+        for (index, news) in self.book.workers.take_news() {
             if let Some(worker) = self.hub.workers.get(&index) {
                 worker.tell(news);
             }

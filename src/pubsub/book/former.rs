@@ -112,9 +112,7 @@ impl Book {
 
     /// Worker `index` follows the topology of this generation.
     pub fn worker_follows(&mut self, index: usize, generation: u64) {
-        if let Some(worker) = self.workers.get_mut(&index) {
-            worker.follows = Some(generation);
-        }
+        self.workers.follows(index, generation);
         self.ask_formers();
     }
 
@@ -138,9 +136,7 @@ impl Book {
         let Some(held) = former.held.as_mut().filter(|held| held.sent == held.answered) else {
             return;
         };
-        // A worker without a topology does not publish.
-        let behind = |w: &super::Worker| w.follows.is_some_and(|known| known < generation);
-        if held.sent == 0 && self.workers.values().any(behind) {
+        if held.sent == 0 && !self.workers.all_follow(generation) {
             return;
         }
         if let Some(place) = self.nodes.get_mut(node) {
@@ -220,7 +216,7 @@ impl Book {
             bytes.extend_from_slice(held.frame(i));
         }
         if !starts.is_empty() {
-            self.deliver(at, &bytes, &starts);
+            self.workers.deliver(&entry.listeners, &bytes, &starts, &self.stats.held);
         }
     }
 

@@ -72,9 +72,7 @@ impl Book {
             let Some(listener) = entry.listeners.iter_mut().find(same) else { continue };
             listener.told = true;
             listener.joins = false;
-            if let Some(worker) = self.workers.get_mut(&worker) {
-                worker.news.push(HubEvent::Live { token, topic: Arc::clone(topic) });
-            }
+            self.workers.tell(worker, HubEvent::Live { token, topic: Arc::clone(topic) });
         }
         self.start_join(at, None);
     }

@@ -1,12 +1,13 @@
 //! Published messages: accepted or not, and passed to the workers in runs. HOT PATH for every
-//! message; consecutive messages of one topic become one [`Frames`] and cost one lookup.
+//! message; consecutive messages of one topic become one [`Frames`](crate::pubsub::Frames) and cost one lookup.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{Book, Class, SubState};
+use super::workers::Workers;
+use super::{Book, Class, Entry, SubState};
 use crate::channel::{TopicKind, glob};
-use crate::pubsub::{Frames, HubEvent};
 use crate::resp::write;
 
 /// A run ends at this many bytes; a larger message is a run of its own.
@@ -157,7 +158,10 @@ impl Book {
             return;
         }
         let bytes = buf.get(run.start..run.end).unwrap_or_default();
-        if !self.deliver(run.at, bytes, &run.starts) && !run.own {
+        let listeners =
+            self.entries.get(run.at).map_or(&[][..], |entry| entry.listeners.as_slice());
+        let heard = self.workers.deliver(listeners, bytes, &run.starts, &self.stats.held);
+        if !heard && !run.own {
             run.ignored += run.starts.len() as u64;
         }
         run.starts.clear();
@@ -173,34 +177,17 @@ impl Book {
         }
         self.stats.ignored.fetch_add(std::mem::take(&mut run.ignored), Relaxed);
         if std::mem::take(&mut run.made) {
-            for i in 0..self.broad.len() {
-                if let Some(&at) = self.broad.get(i) {
-                    self.flush_made(at);
+            for &at in &self.broad {
+                if let Some(entry) = self.entries.get_mut(at) {
+                    entry.flush_made(&mut self.workers, &self.stats.held);
                 }
             }
         }
     }
 
-    /// Passes messages to the listeners. Returns whether there are any.
-    pub(super) fn deliver(&mut self, at: usize, bytes: &[u8], starts: &[u32]) -> bool {
-        let Some(entry) = self.entries.get(at) else { return false };
-        if !entry.listeners.iter().any(|l| l.told) {
-            return false;
-        }
-        let frames = Arc::new(Frames::new(bytes, starts, &self.stats.held));
-        for listener in entry.listeners.iter().filter(|l| l.told) {
-            if let Some(worker) = self.workers.get_mut(&listener.worker) {
-                let (token, frames) = (listener.token, Arc::clone(&frames));
-                worker.news.push(HubEvent::Messages { token, frames });
-            }
-        }
-        true
-    }
-
     /// Copies a notification to the broad patterns that match it, with their name in its frame.
     fn match_broad(&mut self, frame: &[u8], message: &Message<'_>) {
-        for i in 0..self.broad.len() {
-            let Some(&at) = self.broad.get(i) else { continue };
+        for &at in &self.broad {
             let Some(entry) = self.entries.get_mut(at) else { continue };
             if !glob::matches(&entry.topic.name, message.channel) {
                 continue;
@@ -211,27 +198,24 @@ impl Book {
             write::bulk(&mut entry.made, &entry.topic.name);
             entry.made.extend_from_slice(frame.get(message.at..).unwrap_or_default());
             if entry.made.len() >= MAX_RUN {
-                self.flush_made(at);
+                entry.flush_made(&mut self.workers, &self.stats.held);
             }
         }
     }
+}
 
-    fn flush_made(&mut self, at: usize) {
-        let Some(entry) = self.entries.get_mut(at) else { return };
-        if entry.starts.is_empty() {
+impl Entry {
+    /// Passes on the messages that were rewritten for this broad topic.
+    fn flush_made(&mut self, workers: &mut Workers, held: &Arc<AtomicUsize>) {
+        if self.starts.is_empty() {
             return;
         }
-        let (mut made, mut starts) =
-            (std::mem::take(&mut entry.made), std::mem::take(&mut entry.starts));
-        self.deliver(at, &made, &starts);
-        if made.capacity() > 2 * MAX_RUN {
-            made = Vec::new();
+        workers.deliver(&self.listeners, &self.made, &self.starts, held);
+        if self.made.capacity() > 2 * MAX_RUN {
+            self.made = Vec::new();
         }
-        made.clear();
-        starts.clear();
-        if let Some(entry) = self.entries.get_mut(at) {
-            (entry.made, entry.starts) = (made, starts);
-        }
+        self.made.clear();
+        self.starts.clear();
     }
 }
 

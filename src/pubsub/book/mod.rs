@@ -8,6 +8,7 @@
 //! - `join`: another subscriber of a live topic
 //! - `replies`: nodes' replies to commands
 //! - `messages`: published messages; `echo`: duplicates from two nodes
+//! - `workers`: the workers, and the news for them
 //! - `former`: a shard channel's former home, which is heard until it has sent everything
 
 mod echo;
@@ -19,9 +20,11 @@ mod replies;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 pub use messages::{Message, Run};
 pub use nodes::HubNode;
+use workers::Workers;
 
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
@@ -34,7 +37,7 @@ use crate::backoff::Backoff;
 use crate::channel::TopicKind;
 use crate::channel::glob::{self, NOTIFICATION_PREFIXES};
 use crate::cluster::{NodeAddr, Slot, Snapshot, slot_of};
-use crate::hash::{IntMap, KeyedMap};
+use crate::hash::KeyedMap;
 use crate::placement::Budget;
 
 /// An action for the connections.
@@ -160,14 +163,6 @@ struct Entry {
     starts: Vec<u32>,
 }
 
-#[derive(Debug, Default)]
-struct Worker {
-    /// Generation of the topology that the worker uses; `None` before it has reported one.
-    follows: Option<u64>,
-    news: Vec<HubEvent>,
-    tokens: KeyedMap<Token, usize>,
-}
-
 /// Delays and limits of retries.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
@@ -202,7 +197,8 @@ pub struct Book {
     broad: Vec<usize>,
     /// Entries of the hub's own patterns, while there are broad topics.
     own: [Option<usize>; NOTIFICATION_PREFIXES.len()],
-    workers: IntMap<usize, Worker>,
+    /// The workers, and the news for them.
+    pub(crate) workers: Workers,
     /// Entries without listeners, to be dropped at the end of the turn.
     idle: Vec<usize>,
     /// Topics unsubscribed at a node, and until when that subscription is still counted.
@@ -234,7 +230,7 @@ impl Book {
             names: Default::default(),
             broad: Vec::new(),
             own: [None; NOTIFICATION_PREFIXES.len()],
-            workers: IntMap::default(),
+            workers: Workers::default(),
             idle: Vec::new(),
             ended: VecDeque::new(),
             retries: BinaryHeap::new(),
@@ -257,13 +253,13 @@ impl Book {
     pub fn worker(&mut self, index: usize) {
         let known =
             self.entries.iter().map(|(_, e)| HubEvent::Known(Arc::clone(&e.topic))).collect();
-        self.workers.insert(index, Worker { news: known, ..Worker::default() });
+        self.workers.add(index, known);
     }
 
     /// Removes a worker and its listeners.
     pub fn worker_gone(&mut self, index: usize) {
-        let Some(worker) = self.workers.remove(&index) else { return };
-        for (token, entry) in worker.tokens {
+        let Some(tokens) = self.workers.remove(index) else { return };
+        for (token, entry) in tokens {
             self.leave(index, token, entry);
         }
         self.ask_formers();
@@ -276,15 +272,13 @@ impl Book {
                 self.subscribe(worker, token, kind, name)
             }
             HubRequest::Confirm { token } => {
-                let at = self.workers.get(&worker).and_then(|w| w.tokens.get(&token).copied());
-                if let Some(at) = at {
+                if let Some(at) = self.workers.entry_of(worker, token) {
                     self.start_join(at, Some((worker, token)));
                 }
             }
             HubRequest::Unsubscribe { token } => {
                 // The token of a refused subscription is already invalid.
-                let tokens = self.workers.get_mut(&worker).map(|w| &mut w.tokens);
-                if let Some(entry) = tokens.and_then(|tokens| tokens.remove(&token)) {
+                if let Some(entry) = self.workers.unsubscribed(worker, token) {
                     self.leave(worker, token, entry);
                 }
             }
@@ -292,13 +286,13 @@ impl Book {
     }
 
     fn subscribe(&mut self, worker: usize, token: Token, kind: TopicKind, name: Arc<[u8]>) {
-        if !self.workers.contains_key(&worker) {
+        if !self.workers.contains(worker) {
             return;
         }
         let at = self.entry(kind, name);
         let Some(entry) = self.entries.get_mut(at) else { return };
         if let Some(text) = entry.refused.clone() {
-            return self.notify(worker, HubEvent::Refused { token, text });
+            return self.workers.tell(worker, HubEvent::Refused { token, text });
         }
         entry.leave_at = None;
         let joins = entry.live;
@@ -311,9 +305,7 @@ impl Book {
                     count(&self.stats.topics, kind, 1);
                 }
                 entry.listeners.push(Listener { worker, token, told: false, joins });
-                if let Some(worker) = self.workers.get_mut(&worker) {
-                    worker.tokens.insert(token, at);
-                }
+                self.workers.subscribed(worker, token, at);
             }
         }
         if self.entries.get(at).is_some_and(|e| e.class == Class::Broad) {
@@ -365,7 +357,7 @@ impl Book {
         if class == Class::Broad {
             self.broad.push(at);
         }
-        self.notify_all(|| HubEvent::Known(Arc::clone(&topic)));
+        self.workers.tell_all(|| HubEvent::Known(Arc::clone(&topic)));
         at
     }
 
@@ -427,7 +419,7 @@ impl Book {
         self.names[topic.kind as usize].remove(&topic.name);
         topic.set_live(false);
         if topic.upstream() == 0 {
-            self.notify_all(|| HubEvent::Forgotten(Arc::clone(&topic)));
+            self.workers.tell_all(|| HubEvent::Forgotten(Arc::clone(&topic)));
         }
         if entry.class == Class::Broad {
             self.broad.swap_remove(entry.broad_at);
@@ -444,24 +436,6 @@ impl Book {
                 }
             }
         }
-    }
-
-    fn notify(&mut self, worker: usize, news: HubEvent) {
-        if let Some(worker) = self.workers.get_mut(&worker) {
-            worker.news.push(news);
-        }
-    }
-
-    pub(super) fn notify_all(&mut self, news: impl Fn() -> HubEvent) {
-        for worker in self.workers.values_mut() {
-            worker.news.push(news());
-        }
-    }
-
-    /// Takes the news, by worker.
-    pub fn take_news(&mut self) -> impl Iterator<Item = (usize, Vec<HubEvent>)> + '_ {
-        let told = self.workers.iter_mut().filter(|(_, worker)| !worker.news.is_empty());
-        told.map(|(&index, worker)| (index, std::mem::take(&mut worker.news)))
     }
 
     /// Takes the pending actions.

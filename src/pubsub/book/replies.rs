@@ -226,10 +226,9 @@ impl Book {
             count(&self.stats.topics, topic.kind, -1);
         }
         for listener in listeners {
-            if let Some(worker) = self.workers.get_mut(&listener.worker) {
-                worker.tokens.remove(&listener.token);
-                worker.news.push(HubEvent::Refused { token: listener.token, text: text.into() });
-            }
+            let (worker, token) = (listener.worker, listener.token);
+            self.workers.unsubscribed(worker, token);
+            self.workers.tell(worker, HubEvent::Refused { token, text: text.into() });
         }
         if own {
             self.settle(at, GapReason::ConnectionLost);

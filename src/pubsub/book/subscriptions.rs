@@ -208,7 +208,7 @@ impl Book {
         }
         topic.set_upstream(topic.upstream().saturating_sub(1));
         if topic.upstream() == 0 {
-            self.notify_all(|| HubEvent::Forgotten(Arc::clone(topic)));
+            self.workers.tell_all(|| HubEvent::Forgotten(Arc::clone(topic)));
         }
     }
 
@@ -303,9 +303,7 @@ impl Book {
                 self.stats.gaps[reason as usize].fetch_add(1, Relaxed);
             }
             for listener in entry.listeners.iter().filter(|l| l.told) {
-                if let Some(worker) = self.workers.get_mut(&listener.worker) {
-                    worker.news.push(HubEvent::Gap { token: listener.token });
-                }
+                self.workers.tell(listener.worker, HubEvent::Gap { token: listener.token });
             }
         } else if !was && health == Health::Whole {
             entry.live = true;
@@ -326,10 +324,8 @@ impl Book {
             for listener in entry.listeners.iter_mut().filter(tell) {
                 listener.told = true;
                 listener.joins = false;
-                if let Some(worker) = self.workers.get_mut(&listener.worker) {
-                    let (token, topic) = (listener.token, Arc::clone(&entry.topic));
-                    worker.news.push(HubEvent::Live { token, topic });
-                }
+                let (token, topic) = (listener.token, Arc::clone(&entry.topic));
+                self.workers.tell(listener.worker, HubEvent::Live { token, topic });
             }
         }
         if self.own.contains(&Some(at)) {

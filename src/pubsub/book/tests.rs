@@ -160,8 +160,13 @@ impl Rig {
     }
 
     fn news(&mut self, worker: usize) -> Vec<String> {
-        let all: Vec<HubEvent> =
-            self.book.take_news().filter(|(w, _)| *w == worker).flat_map(|(_, n)| n).collect();
+        let all: Vec<HubEvent> = self
+            .book
+            .workers
+            .take_news()
+            .filter(|(w, _)| *w == worker)
+            .flat_map(|(_, n)| n)
+            .collect();
         let name = |t: &Token| self.names.get(t).cloned().unwrap_or_default();
         let text = |topic: &Topic| String::from_utf8_lossy(&topic.name).into_owned();
         all.iter()
