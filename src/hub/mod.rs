@@ -280,7 +280,7 @@ impl<'a> HubSession<'a> {
         match conn.event(event, self.hub.poll.registry()) {
             Ok(false) => {}
             Ok(true) => {
-                let id = self.book.node(node).map(|n| n.id.clone()).unwrap_or_default();
+                let id = self.book.nodes.get(node).map(|n| n.id.clone()).unwrap_or_default();
                 conn.begin_handshake(&self.hub.config.upstream, &id);
             }
             Err(error) => self.lost_to_error(node, &error),
@@ -296,13 +296,13 @@ impl<'a> HubSession<'a> {
 
     /// Handles an error of the socket or of TLS.
     fn lost_to_error(&mut self, node: usize, error: &io::Error) {
-        let name = self.book.node(node).map(|n| n.name.clone()).unwrap_or_default();
+        let name = self.book.nodes.get(node).map(|n| n.name.clone()).unwrap_or_default();
         let why = self.hub.tls.why(error, &name);
         self.lost(node, ConnectionEnd::Tls(why));
     }
 
     fn name(&self, node: usize) -> String {
-        self.book.node(node).map(|n| n.addr.to_string()).unwrap_or_default()
+        self.book.nodes.get(node).map(|n| n.addr.to_string()).unwrap_or_default()
     }
 
     /// Handles a connection that was closed or could not be made.
@@ -315,7 +315,7 @@ impl<'a> HubSession<'a> {
         for node in 0..self.conns.len() {
             let ready =
                 matches!(self.conns.get(node), Some(Some(c)) if c.state == ConnState::Ready);
-            let place = self.book.node(node);
+            let place = self.book.nodes.get(node);
             if ready
                 && place.is_some_and(|place| {
                     place.socket == Some(wrong.socket) && place.id == wrong.expected
@@ -331,9 +331,9 @@ impl<'a> HubSession<'a> {
     fn drop_connection(&mut self, node: usize, why: &ConnectionEnd, closed: bool) {
         let was_ready = self.close(node);
         self.hub.stats.failures.fetch_add(1, Relaxed);
-        let topics = self.book.node(node).map_or(0, |n| n.load);
+        let topics = self.book.nodes.get(node).map_or(0, |n| n.load);
         // One line per outage: attempts that fail again are logged at debug level.
-        if was_ready || self.book.node(node).is_some_and(|n| n.failures == 0) {
+        if was_ready || self.book.nodes.get(node).is_some_and(|n| n.failures == 0) {
             let node = self.name(node);
             sparsely!(self.lines, warn, node, error = %why, topics, "subscription connection lost");
         } else {
@@ -363,12 +363,12 @@ impl<'a> HubSession<'a> {
         let due: Vec<usize> =
             self.retries.extract_if(.., |(due, _)| *due <= now).map(|(_, node)| node).collect();
         for node in due {
-            self.book.retry(node);
+            self.book.nodes.retry(node);
         }
         let timeout = self.hub.config.timeouts.connect.as_micros() as u64;
         for node in 0..self.conns.len() {
             let Some(Some(conn)) = self.conns.get_mut(node) else { continue };
-            match conn.due(now, !self.book.is_unused(node), timeout) {
+            match conn.due(now, !self.book.nodes.is_unused(node), timeout) {
                 Due::Not(_) => {}
                 // Its answer may be in the socket, unread.
                 Due::Silent(_) if conn.readable => {}
@@ -380,7 +380,7 @@ impl<'a> HubSession<'a> {
                 }
                 Due::Ping => {
                     conn.ping(now);
-                    self.book.ping(node);
+                    self.book.nodes.ping(node);
                 }
             }
         }
@@ -389,7 +389,7 @@ impl<'a> HubSession<'a> {
     /// Performs the book's actions.
     fn perform_actions(&mut self) {
         loop {
-            let actions = self.book.take_actions();
+            let actions = self.book.nodes.take_actions();
             if actions.is_empty() {
                 return;
             }
@@ -431,7 +431,7 @@ impl<'a> HubSession<'a> {
     }
 
     fn connect(&mut self, node: usize) {
-        let Some(place) = self.book.node(node) else { return };
+        let Some(place) = self.book.nodes.get(node) else { return };
         let Some(socket) = place.socket else {
             let host = place.addr.host.to_string();
             return self.lost(node, ConnectionEnd::Unresolved { host });
@@ -494,7 +494,7 @@ impl<'a> HubSession<'a> {
         }
         for (node, conn) in self.conns.iter_mut().enumerate() {
             let Some(conn) = conn else { continue };
-            next = next.min(match conn.due(self.now, !self.book.is_unused(node), timeout) {
+            next = next.min(match conn.due(self.now, !self.book.nodes.is_unused(node), timeout) {
                 Due::Not(until) => until,
                 _ => self.now,
             });

@@ -46,7 +46,8 @@ impl HubSession<'_> {
     /// Reads from nodes that topics have moved away from, before frames of `node` are processed:
     /// what they sent earlier is in their sockets by now and comes first.
     fn read_formers(&mut self, node: usize) {
-        let formers: Vec<usize> = self.book.formers().filter(|&former| former != node).collect();
+        let formers: Vec<usize> =
+            self.book.nodes.formers().filter(|&former| former != node).collect();
         if formers.is_empty() {
             return;
         }

@@ -87,7 +87,7 @@ impl Book {
         };
         node.leaving += 1;
         let is_replica = node.primary == Some(to);
-        let generation = self.snapshot.generation;
+        let generation = self.nodes.snapshot.generation;
         entry.former = Some(FormerHome { node: from, until, is_replica, generation, held: None });
         entry.echo.hear_both(true);
         self.retries.push(Reverse((until, at)));
@@ -118,7 +118,7 @@ impl Book {
 
     /// Sends the PINGs that waited for a worker.
     pub(super) fn ask_formers(&mut self) {
-        if self.formers().next().is_none() {
+        if self.nodes.formers().next().is_none() {
             return;
         }
         let held = |e: &super::Entry| e.former.as_ref().is_some_and(FormerHome::is_asked);
@@ -142,7 +142,7 @@ impl Book {
         if let Some(place) = self.nodes.get_mut(node) {
             held.sent += 1;
             place.fifo.push_back(Sent::FormerPing { entry: at, topic });
-            self.actions.push(Action::Ping(node));
+            self.nodes.actions.push(Action::Ping(node));
         }
     }
 
@@ -218,10 +218,5 @@ impl Book {
         if !starts.is_empty() {
             self.workers.deliver(&entry.listeners, &bytes, &starts, &self.stats.held);
         }
-    }
-
-    /// Former homes that are still heard; their messages are older than the new homes'.
-    pub fn formers(&self) -> impl Iterator<Item = usize> + '_ {
-        self.nodes.iter().enumerate().filter(|(_, n)| n.leaving > 0).map(|(i, _)| i)
     }
 }

@@ -44,7 +44,7 @@ impl Book {
             if asked && sub.state == SubState::Confirmed && node.link == LinkState::Ready {
                 let topic = Arc::clone(&entry.topic);
                 node.fifo.push_back(Sent::Join { entry: at, topic: Arc::clone(&topic) });
-                self.actions.push(Action::Subscribe(sub.node, topic));
+                self.nodes.actions.push(Action::Subscribe(sub.node, topic));
                 entry.joining.left += 1;
             }
         }

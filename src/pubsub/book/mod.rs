@@ -24,6 +24,7 @@ mod workers;
 
 pub use messages::{Message, Run};
 pub use nodes::HubNode;
+use nodes::Nodes;
 use workers::Workers;
 
 use std::collections::{BinaryHeap, VecDeque};
@@ -36,7 +37,7 @@ use super::{HubEvent, HubRequest, HubStats, Token, Topic, hash};
 use crate::backoff::Backoff;
 use crate::channel::TopicKind;
 use crate::channel::glob::{self, NOTIFICATION_PREFIXES};
-use crate::cluster::{NodeAddr, Slot, Snapshot, slot_of};
+use crate::cluster::{NodeAddr, Slot, slot_of};
 use crate::hash::KeyedMap;
 use crate::placement::Budget;
 
@@ -183,14 +184,8 @@ pub struct Book {
     pub now: u64,
     /// Bytes of all messages that are held back for former homes.
     held_back: usize,
-    nodes: Vec<HubNode>,
-    /// Online primaries.
-    primaries: Vec<usize>,
-    /// Every shard with slots has an online primary.
-    covered: bool,
-    snapshot: Arc<Snapshot>,
-    /// Index in `nodes` of each node of the snapshot.
-    by_index: Vec<usize>,
+    /// The nodes, and the actions for their connections.
+    pub(crate) nodes: Nodes,
     entries: Slab<Entry>,
     names: [KeyedMap<Arc<[u8]>, usize>; TopicKind::COUNT],
     /// Entries of broad topics.
@@ -208,8 +203,6 @@ pub struct Book {
     budget: Budget,
     /// Entries whose retry is due and waits for the budget.
     overdue: VecDeque<usize>,
-    serial: u64,
-    actions: Vec<Action>,
     /// Kept for its capacity.
     spare_subs: Vec<Sub>,
 }
@@ -221,11 +214,7 @@ impl Book {
             stats,
             pace,
             now: 0,
-            nodes: Vec::new(),
-            primaries: Vec::new(),
-            covered: false,
-            snapshot: Arc::new(Snapshot::empty()),
-            by_index: Vec::new(),
+            nodes: Nodes::new(),
             entries: Slab::new(),
             names: Default::default(),
             broad: Vec::new(),
@@ -236,8 +225,6 @@ impl Book {
             retries: BinaryHeap::new(),
             budget: Budget::new(0, pace.per_second),
             overdue: VecDeque::new(),
-            serial: 0,
-            actions: Vec::new(),
             held_back: 0,
             spare_subs: Vec::new(),
         }
@@ -325,7 +312,7 @@ impl Book {
         }
         let class = classify(kind, &name);
         let owner = match class {
-            Class::Shard(slot) => self.owner(slot),
+            Class::Shard(slot) => self.nodes.owner(slot),
             _ => None,
         };
         let everywhere = matches!(class, Class::Narrow { .. } | Class::Broad);
@@ -436,11 +423,6 @@ impl Book {
                 }
             }
         }
-    }
-
-    /// Takes the pending actions.
-    pub fn take_actions(&mut self) -> Vec<Action> {
-        std::mem::take(&mut self.actions)
     }
 }
 

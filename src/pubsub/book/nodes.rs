@@ -4,9 +4,9 @@ use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Action, Book, Class, Fifo, Sent, SubState};
+use super::{Action, Book, Class, Fifo, Sent, Sub, SubState};
 use crate::cluster::{NodeAddr, Role, Slot, Snapshot};
-use crate::pubsub::{GapReason, ident};
+use crate::pubsub::{GapReason, Topic, ident, rank};
 
 /// Back off from a node that closes more than `MAX_CUTS` connections in a row, each within
 /// `CUTS_WITHIN` microseconds of the one before.
@@ -79,19 +79,67 @@ impl HubNode {
     }
 }
 
-impl Book {
+/// The nodes that the cluster ever had, its topology, and what is to be done at the nodes.
+#[derive(Debug)]
+pub(crate) struct Nodes {
+    all: Vec<HubNode>,
+    /// Online primaries.
+    pub(super) primaries: Vec<usize>,
+    /// Every shard with slots has an online primary.
+    pub(super) covered: bool,
+    pub(super) snapshot: Arc<Snapshot>,
+    /// Index in `all` of each node of the snapshot.
+    by_index: Vec<usize>,
+    /// The number of the last subscription.
+    serial: u64,
+    /// Actions for the connections, not yet taken by the caller.
+    pub(super) actions: Vec<Action>,
+}
+
+impl Nodes {
+    /// No nodes.
+    pub(super) fn new() -> Self {
+        Nodes {
+            all: Vec::new(),
+            primaries: Vec::new(),
+            covered: false,
+            snapshot: Arc::new(Snapshot::empty()),
+            by_index: Vec::new(),
+            serial: 0,
+            actions: Vec::new(),
+        }
+    }
+
     /// The node with this index.
-    pub fn node(&self, node: usize) -> Option<&HubNode> {
-        self.nodes.get(node)
+    pub(crate) fn get(&self, node: usize) -> Option<&HubNode> {
+        self.all.get(node)
+    }
+
+    pub(super) fn get_mut(&mut self, node: usize) -> Option<&mut HubNode> {
+        self.all.get_mut(node)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
     }
 
     /// Whether nothing is subscribed there and no reply is outstanding.
-    pub fn is_unused(&self, node: usize) -> bool {
-        self.nodes.get(node).is_none_or(|n| n.load == 0 && n.fifo.is_empty())
+    pub(crate) fn is_unused(&self, node: usize) -> bool {
+        self.all.get(node).is_none_or(|n| n.load == 0 && n.fifo.is_empty())
+    }
+
+    /// Former homes that are still heard; their messages are older than the new homes'.
+    pub(crate) fn formers(&self) -> impl Iterator<Item = usize> + '_ {
+        self.all.iter().enumerate().filter(|(_, n)| n.leaving > 0).map(|(i, _)| i)
+    }
+
+    /// Takes the pending actions.
+    pub(crate) fn take_actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
     }
 
     /// Applies a new topology.
-    pub fn topology(&mut self, snapshot: Arc<Snapshot>) {
+    pub(super) fn apply(&mut self, snapshot: Arc<Snapshot>) {
         let mut by_index = Vec::with_capacity(snapshot.nodes.len());
         for node in &snapshot.nodes {
             by_index.push(self.node_at(&node.addr));
@@ -106,8 +154,8 @@ impl Book {
         let owning: Vec<usize> =
             by_index.iter().zip(&owns).filter(|(_, owns)| **owns).map(|(&at, _)| at).collect();
         let mut stripped = Vec::new();
-        let mut before = Vec::with_capacity(self.nodes.len());
-        for (at, node) in self.nodes.iter_mut().enumerate() {
+        let mut before = Vec::with_capacity(self.all.len());
+        for (at, node) in self.all.iter_mut().enumerate() {
             let is_replica = node.primary.is_some_and(|primary| primary != at);
             before.push(node.primary.filter(|_| is_replica));
             node.stripped |= node.has_slots;
@@ -115,7 +163,7 @@ impl Book {
         }
         self.primaries.clear();
         for ((node, &at), owns) in snapshot.nodes.iter().zip(&by_index).zip(owns) {
-            let Some(place) = self.nodes.get_mut(at) else { continue };
+            let Some(place) = self.all.get_mut(at) else { continue };
             place.online = node.is_online();
             place.socket = node.socket.or(place.socket);
             if place.id != node.id {
@@ -147,7 +195,7 @@ impl Book {
             let primary = shard.primary.and_then(place).filter(|p| self.primaries.contains(p));
             self.covered &= primary.is_some() || !has_slots;
             for at in shard.replicas.iter().filter_map(|&i| place(i)).chain(primary) {
-                if let Some(node) = self.nodes.get_mut(at) {
+                if let Some(node) = self.all.get_mut(at) {
                     node.primary = primary;
                     node.has_slots = has_slots && primary == Some(at);
                 }
@@ -158,53 +206,18 @@ impl Book {
         for (at, slot) in stripped {
             let successor = slot.and_then(|slot| self.owner(slot));
             let successor = successor.or_else(|| before.get(at).copied().flatten());
-            if let Some(node) = self.nodes.get_mut(at) {
+            if let Some(node) = self.all.get_mut(at) {
                 node.primary = successor;
             }
         }
-        for node in self.nodes.iter_mut().filter(|node| node.risen.is_some()) {
+        for node in self.all.iter_mut().filter(|node| node.risen.is_some()) {
             node.primary = node.risen;
-        }
-        for at in 0..self.nodes.len() {
-            let Some(node) = self.nodes.get(at) else { continue };
-            if !node.online && node.link != LinkState::Idle {
-                self.actions.push(Action::Close(at));
-                self.cut(at, LinkState::Idle);
-                self.replace_all(at, GapReason::NodeLeft);
-            }
-        }
-        self.every_entry(|book, at| {
-            book.check_owner(at);
-            book.place(at);
-            book.settle(at, GapReason::NewPrimary);
-        });
-    }
-
-    /// Moves a shard channel with its slot: if the topology has a new owner, or while no node has
-    /// confirmed the subscription.
-    fn check_owner(&mut self, at: usize) {
-        let Some(entry) = self.entries.get(at) else { return };
-        let Class::Shard(slot) = entry.class else { return };
-        let owner = self.owner(slot);
-        let Some(entry) = self.entries.get_mut(at) else { return };
-        let moved = owner.is_some() && owner != entry.owner;
-        let waits = entry.subs.iter().all(|s| s.state == SubState::Wanted);
-        if moved || waits {
-            entry.pinned = false;
-        }
-        if moved {
-            entry.retry = None;
-        }
-        entry.owner = owner.or(entry.owner);
-        if moved && entry.live && owner != entry.home {
-            self.place(at);
-            self.settle(at, GapReason::SlotMoved);
         }
     }
 
     fn node_at(&mut self, addr: &NodeAddr) -> usize {
         self.known(addr).unwrap_or_else(|| {
-            self.nodes.push(HubNode {
+            self.all.push(HubNode {
                 addr: addr.clone(),
                 name: addr.host.clone(),
                 id: "".into(),
@@ -225,13 +238,13 @@ impl Book {
                 trial: false,
                 fifo: Fifo::new(),
             });
-            self.nodes.len() - 1
+            self.all.len() - 1
         })
     }
 
     /// The node with address `addr`, if the cluster ever had it.
     pub(super) fn known(&self, addr: &NodeAddr) -> Option<usize> {
-        self.nodes.iter().position(|n| n.addr == *addr)
+        self.all.iter().position(|n| n.addr == *addr)
     }
 
     /// A slot that the node had in the previous topology.
@@ -249,7 +262,138 @@ impl Book {
         let shard = *self.snapshot.slots.get(usize::from(slot.0))?;
         let primary = self.snapshot.shards.get(usize::from(shard))?.primary?;
         let at = *self.by_index.get(usize::from(primary))?;
-        self.nodes.get(at).filter(|n| n.online).map(|_| at)
+        self.all.get(at).filter(|n| n.online).map(|_| at)
+    }
+
+    /// The usable node of the highest rank.
+    pub(super) fn pick(&self, hash: u64, now: bool) -> Option<usize> {
+        let online = self.all.iter().enumerate().filter(|(_, n)| n.online);
+        let best = online.max_by_key(|(i, node)| {
+            // Workers publish by the same rule: a node without slots is no home.
+            let is_primary = node.has_slots && self.primaries.contains(i);
+            let ready = now && node.link == LinkState::Ready;
+            (
+                is_primary && ready,
+                is_primary && node.is_usable(),
+                ready,
+                node.is_usable(),
+                is_primary,
+                rank(hash, node.ident),
+            )
+        });
+        best.map(|(i, _)| i)
+    }
+
+    /// Adds a subscription at `node`, unless there is one.
+    pub(super) fn want(&mut self, subs: &mut Vec<Sub>, node: usize) {
+        if subs.iter().any(|s| s.node == node) {
+            return;
+        }
+        self.serial += 1;
+        subs.push(Sub { node, serial: self.serial, state: SubState::Wanted, notifies: false });
+        if let Some(node) = self.get_mut(node) {
+            node.load += 1;
+        }
+    }
+
+    /// Sends the pending subscriptions to connected nodes, and connects to the others.
+    pub(super) fn send(&mut self, entry: usize, topic: &Arc<Topic>, subs: &mut [Sub]) {
+        for sub in subs.iter_mut().filter(|s| s.state == SubState::Wanted) {
+            let Some(node) = self.all.get_mut(sub.node) else { continue };
+            match node.link {
+                LinkState::Ready if node.trial && !node.fifo.is_empty() => {}
+                LinkState::Ready => {
+                    sub.state = SubState::Sent;
+                    let (serial, sent) = (sub.serial, Arc::clone(topic));
+                    node.fifo.push_back(Sent::Subscribe { entry, serial, topic: sent });
+                    self.actions.push(Action::Subscribe(sub.node, Arc::clone(topic)));
+                }
+                LinkState::Idle => {
+                    node.link = LinkState::Connecting;
+                    self.actions.push(Action::Connect(sub.node));
+                }
+                LinkState::Connecting | LinkState::Backoff => {}
+            }
+        }
+    }
+
+    /// Sends UNSUBSCRIBE for a subscription that the node holds, or will. Returns whether it is
+    /// sent; the node counts the subscription until then.
+    pub(super) fn unsubscribe(&mut self, sub: Sub, topic: &Arc<Topic>) -> bool {
+        let Some(node) = self.all.get_mut(sub.node) else { return false };
+        node.load = node.load.saturating_sub(1);
+        let told = sub.state != SubState::Wanted && node.link == LinkState::Ready;
+        if told {
+            node.fifo.push_back(Sent::Unsubscribe { topic: Arc::clone(topic) });
+            self.actions.push(Action::Unsubscribe(sub.node, Arc::clone(topic)));
+        }
+        told
+    }
+
+    /// Reconnects to the node if it is needed, at the time that [`Book::lost`] returned.
+    pub(crate) fn retry(&mut self, node: usize) {
+        let Some(place) = self.get_mut(node) else { return };
+        if place.link != LinkState::Backoff {
+            return;
+        }
+        if place.load > 0 {
+            place.link = LinkState::Connecting;
+            self.actions.push(Action::Connect(node));
+        } else {
+            // It may be healthy by now; the next topic that needs it finds out.
+            place.link = LinkState::Idle;
+            place.failures = 0;
+        }
+    }
+
+    /// Sends a PING behind the commands that await a reply; the node answers in order.
+    pub(crate) fn ping(&mut self, node: usize) {
+        if let Some(place) = self.get_mut(node) {
+            place.fifo.push_back(Sent::Ping);
+            self.actions.push(Action::Ping(node));
+        }
+    }
+}
+
+impl Book {
+    /// Applies a new topology.
+    pub fn topology(&mut self, snapshot: Arc<Snapshot>) {
+        self.nodes.apply(snapshot);
+        for at in 0..self.nodes.len() {
+            let Some(node) = self.nodes.get(at) else { continue };
+            if !node.online && node.link != LinkState::Idle {
+                self.nodes.actions.push(Action::Close(at));
+                self.cut(at, LinkState::Idle);
+                self.replace_all(at, GapReason::NodeLeft);
+            }
+        }
+        self.every_entry(|book, at| {
+            book.check_owner(at);
+            book.place(at);
+            book.settle(at, GapReason::NewPrimary);
+        });
+    }
+
+    /// Moves a shard channel with its slot: if the topology has a new owner, or while no node has
+    /// confirmed the subscription.
+    fn check_owner(&mut self, at: usize) {
+        let Some(entry) = self.entries.get(at) else { return };
+        let Class::Shard(slot) = entry.class else { return };
+        let owner = self.nodes.owner(slot);
+        let Some(entry) = self.entries.get_mut(at) else { return };
+        let moved = owner.is_some() && owner != entry.owner;
+        let waits = entry.subs.iter().all(|s| s.state == SubState::Wanted);
+        if moved || waits {
+            entry.pinned = false;
+        }
+        if moved {
+            entry.retry = None;
+        }
+        entry.owner = owner.or(entry.owner);
+        if moved && entry.live && owner != entry.home {
+            self.place(at);
+            self.settle(at, GapReason::SlotMoved);
+        }
     }
 
     /// The connection to `node` is established.
@@ -298,7 +442,7 @@ impl Book {
         }
         self.cut(node, LinkState::Idle);
         self.replace_all(node, GapReason::ConnectionLost);
-        self.actions.push(Action::Refresh(None));
+        self.nodes.actions.push(Action::Refresh(None));
         true
     }
 
@@ -309,37 +453,13 @@ impl Book {
         place.failures += 1;
         let due = self.now + self.pace.backoff.pause(place.failures);
         self.replace_all(node, GapReason::ConnectionLost);
-        self.actions.push(Action::Refresh(None));
+        self.nodes.actions.push(Action::Refresh(None));
         due
-    }
-
-    /// Reconnects to the node if it is needed, at the time that [`Book::lost`] returned.
-    pub fn retry(&mut self, node: usize) {
-        let Some(place) = self.nodes.get_mut(node) else { return };
-        if place.link != LinkState::Backoff {
-            return;
-        }
-        if place.load > 0 {
-            place.link = LinkState::Connecting;
-            self.actions.push(Action::Connect(node));
-        } else {
-            // It may be healthy by now; the next topic that needs it finds out.
-            place.link = LinkState::Idle;
-            place.failures = 0;
-        }
     }
 
     /// The connection was closed because it is not needed.
     pub fn closed(&mut self, node: usize) {
         self.cut(node, LinkState::Idle);
-    }
-
-    /// Sends a PING behind the commands that await a reply; the node answers in order.
-    pub fn ping(&mut self, node: usize) {
-        if let Some(place) = self.nodes.get_mut(node) {
-            place.fifo.push_back(Sent::Ping);
-            self.actions.push(Action::Ping(node));
-        }
     }
 
     fn cut(&mut self, node: usize, link: LinkState) {

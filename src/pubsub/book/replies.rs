@@ -79,7 +79,7 @@ impl Book {
     /// A node has ended a shard channel by itself, since it no longer has the slot. If the topology
     /// does not know the new owner yet, the node does.
     fn slot_left(&mut self, node: usize, name: &[u8]) {
-        self.actions.push(Action::Refresh(None));
+        self.nodes.actions.push(Action::Refresh(None));
         let Some(&at) = self.names[TopicKind::Shard as usize].get(name) else { return };
         let held = |s: &super::Sub| s.node == node && s.state == SubState::Confirmed;
         let Some(entry) = self.entries.get_mut(at) else { return };
@@ -142,7 +142,7 @@ impl Book {
             if let Some(entry) = self.entries.get_mut(at) {
                 entry.pinned = false;
             }
-            self.actions.push(Action::Refresh(None));
+            self.nodes.actions.push(Action::Refresh(None));
             self.later(at);
             self.place(at);
         } else {
@@ -179,9 +179,9 @@ impl Book {
             }
         };
         let target = target.and_then(|(name, port)| Some(NodeAddr { host: host(name)?, port }));
-        let node = target.as_ref().and_then(|addr| self.known(addr));
+        let node = target.as_ref().and_then(|addr| self.nodes.known(addr));
         let node = node.filter(|&n| self.nodes.get(n).is_some_and(|n| n.online));
-        self.actions.push(Action::Refresh(target));
+        self.nodes.actions.push(Action::Refresh(target));
         let Some(entry) = self.entries.get_mut(at) else { return };
         entry.pinned = node.is_some();
         if let Some(node) = node {

@@ -5,9 +5,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::nodes::LinkState;
-use super::{Action, Book, Class, Entry, Sent, Sub, SubState, count};
-use crate::pubsub::{GapReason, HubEvent, Topic, rank};
+use super::{Book, Class, Entry, Sub, SubState, count};
+use crate::pubsub::{GapReason, HubEvent, Topic};
 
 /// Whether a topic gets its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,7 +48,8 @@ impl Book {
         // A subscription that is no longer wanted is not sent at all.
         let mut i = 0;
         while let Some(&sub) = subs.get(i) {
-            let wanted = home == Some(sub.node) || everywhere && self.primaries.contains(&sub.node);
+            let wanted =
+                home == Some(sub.node) || everywhere && self.nodes.primaries.contains(&sub.node);
             if wanted || sub.state != SubState::Wanted {
                 i += 1;
             } else {
@@ -58,58 +58,22 @@ impl Book {
             }
         }
         if let Some(home) = home {
-            self.want(&mut subs, home);
+            self.nodes.want(&mut subs, home);
         }
         if everywhere {
-            for i in 0..self.primaries.len() {
-                if let Some(&node) = self.primaries.get(i) {
-                    self.want(&mut subs, node);
+            for i in 0..self.nodes.primaries.len() {
+                if let Some(&node) = self.nodes.primaries.get(i) {
+                    self.nodes.want(&mut subs, node);
                 }
             }
         }
-        self.send(at, &mut subs);
+        if let Some(entry) = self.entries.get(at).filter(|entry| entry.retry.is_none()) {
+            self.nodes.send(at, &entry.topic, &mut subs);
+        }
         self.end_others(at, home, everywhere, &mut subs);
         if let Some(entry) = self.entries.get_mut(at) {
             entry.topic.set_upstream(asked(&subs));
             self.spare_subs = std::mem::replace(&mut entry.subs, subs);
-        }
-    }
-
-    fn want(&mut self, subs: &mut Vec<Sub>, node: usize) {
-        if subs.iter().any(|s| s.node == node) {
-            return;
-        }
-        self.serial += 1;
-        subs.push(Sub { node, serial: self.serial, state: SubState::Wanted, notifies: false });
-        if let Some(node) = self.nodes.get_mut(node) {
-            node.load += 1;
-        }
-    }
-
-    /// Sends the pending subscriptions to connected nodes, and connects to the others.
-    fn send(&mut self, at: usize, subs: &mut [Sub]) {
-        let Some(entry) = self.entries.get(at) else { return };
-        if entry.retry.is_some() {
-            return;
-        }
-        for sub in subs.iter_mut().filter(|s| s.state == SubState::Wanted) {
-            let Some(node) = self.nodes.get_mut(sub.node) else { continue };
-            match node.link {
-                LinkState::Ready if node.trial && !node.fifo.is_empty() => {}
-                LinkState::Ready => {
-                    sub.state = SubState::Sent;
-                    let topic = Arc::clone(&entry.topic);
-                    let sent = Sent::Subscribe { entry: at, serial: sub.serial, topic };
-                    node.fifo.push_back(sent);
-                    let topic = Arc::clone(&entry.topic);
-                    self.actions.push(Action::Subscribe(sub.node, topic));
-                }
-                LinkState::Idle => {
-                    node.link = LinkState::Connecting;
-                    self.actions.push(Action::Connect(sub.node));
-                }
-                LinkState::Connecting | LinkState::Backoff => {}
-            }
         }
     }
 
@@ -128,7 +92,7 @@ impl Book {
         };
         let mut i = 0;
         while let Some(&sub) = subs.get(i) {
-            let is_primary = self.primaries.contains(&sub.node);
+            let is_primary = self.nodes.primaries.contains(&sub.node);
             let successor = self.nodes.get(sub.node).and_then(|n| n.primary);
             let stands_in =
                 sub.notifies && !is_primary && successor.is_some_and(|node| waits(subs, node));
@@ -151,14 +115,7 @@ impl Book {
         if sub.state == SubState::Confirmed {
             count(&self.stats.upstream, entry.topic.kind, -1);
         }
-        let Some(node) = self.nodes.get_mut(sub.node) else { return false };
-        node.load = node.load.saturating_sub(1);
-        let told = sub.state != SubState::Wanted && node.link == LinkState::Ready;
-        if told {
-            node.fifo.push_back(Sent::Unsubscribe { topic: Arc::clone(&entry.topic) });
-            self.actions.push(Action::Unsubscribe(sub.node, Arc::clone(&entry.topic)));
-        }
-        told
+        self.nodes.unsubscribe(sub, &entry.topic)
     }
 
     /// Removes a subscription that its node does not hold.
@@ -219,35 +176,16 @@ impl Book {
             Class::Shard(slot) => {
                 let stays =
                     |n: &usize| entry.pinned && self.nodes.get(*n).is_some_and(|n| n.online);
-                entry.home.filter(stays).or_else(|| self.owner(slot))
+                entry.home.filter(stays).or_else(|| self.nodes.owner(slot))
             }
             _ => {
                 let usable = |n: &usize| self.nodes.get(*n).is_some_and(|n| n.is_usable());
                 entry.home.filter(usable).or_else(|| {
                     // A topic that had a home prefers a connected node to the one of highest rank.
-                    self.pick(entry.hash, entry.home.is_some())
+                    self.nodes.pick(entry.hash, entry.home.is_some())
                 })
             }
         }
-    }
-
-    /// The usable node of the highest rank.
-    fn pick(&self, hash: u64, now: bool) -> Option<usize> {
-        let online = self.nodes.iter().enumerate().filter(|(_, n)| n.online);
-        let best = online.max_by_key(|(i, node)| {
-            // Workers publish by the same rule: a node without slots is no home.
-            let is_primary = node.has_slots && self.primaries.contains(i);
-            let ready = now && node.link == LinkState::Ready;
-            (
-                is_primary && ready,
-                is_primary && node.is_usable(),
-                ready,
-                node.is_usable(),
-                is_primary,
-                rank(hash, node.ident),
-            )
-        });
-        best.map(|(i, _)| i)
     }
 
     fn confirmed(entry: &Entry, node: usize) -> bool {
@@ -262,7 +200,7 @@ impl Book {
             Class::Plain | Class::Shard(_) if at_home() => Health::Whole,
             Class::Plain | Class::Shard(_) => Health::Lost,
             Class::Narrow { pure } => {
-                if self.primaries.is_empty() || !(pure || at_home()) {
+                if self.nodes.primaries.is_empty() || !(pure || at_home()) {
                     return Health::Lost;
                 }
                 // A primary without slots does not send notifications yet.
@@ -270,9 +208,9 @@ impl Book {
                     !entry.live || self.nodes.get(*node).is_some_and(|n| n.has_slots)
                 };
                 let missing = |node: &usize| says(node) && !Self::confirmed(entry, *node);
-                if self.primaries.iter().any(missing) {
+                if self.nodes.primaries.iter().any(missing) {
                     Health::Lost
-                } else if entry.gapped && !self.covered {
+                } else if entry.gapped && !self.nodes.covered {
                     Health::Part
                 } else {
                     Health::Whole

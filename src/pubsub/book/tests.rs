@@ -5,7 +5,7 @@
 mod notifications;
 
 use super::*;
-use crate::cluster::{NO_SHARD, Node as ClusterNode, NodeState, Role, SLOTS, Shard};
+use crate::cluster::{NO_SHARD, Node as ClusterNode, NodeState, Role, SLOTS, Shard, Snapshot};
 use crate::pubsub::GapReason;
 
 /// A cluster: nodes 0, 1, 2 are the primaries of shards 0, 1, 2 with a third of the slots each;
@@ -107,7 +107,7 @@ impl Rig {
         self.book.end_turn();
         let mut all = std::mem::take(&mut self.said);
         loop {
-            let actions = self.book.take_actions();
+            let actions = self.book.nodes.take_actions();
             if actions.is_empty() {
                 return all;
             }
@@ -141,6 +141,11 @@ impl Rig {
         }
     }
 
+    /// The commands that node `n` has not answered.
+    fn fifo(&self, n: usize) -> &Fifo {
+        &self.book.nodes.get(n).unwrap().fifo
+    }
+
     /// Node `n` answers all its commands.
     fn confirm(&mut self, n: usize) {
         while self.answer(n) {}
@@ -148,7 +153,7 @@ impl Rig {
 
     /// Node `n` answers one command.
     fn answer(&mut self, n: usize) -> bool {
-        let Some((subscribed, topic)) = self.book.nodes[n].fifo.front().map(|sent| match sent {
+        let Some((subscribed, topic)) = self.fifo(n).front().map(|sent| match sent {
             Sent::Subscribe { topic, .. } | Sent::Join { topic, .. } => (true, Arc::clone(topic)),
             Sent::Unsubscribe { topic } => (false, Arc::clone(topic)),
             Sent::FormerPing { .. } | Sent::Ping => panic!("no PING here"),
@@ -288,7 +293,7 @@ fn two_workers_share_a_subscription() {
     assert_eq!(rig.run(), [format!("- c @{home}")]);
     assert_eq!(rig.news(1), ["forgotten c"]);
     assert_eq!((rig.upstream(), rig.gaps()), ([0; 3], NO_GAP));
-    assert!(rig.book.is_unused(home));
+    assert!(rig.book.nodes.is_unused(home));
 }
 
 #[test]
@@ -443,7 +448,7 @@ fn topics_of_a_lost_connection_move_at_once() {
     assert_eq!(rig.gaps()[GapReason::ConnectionLost as usize], victims as u64);
     assert_eq!(rig.book.stats.resubscriptions.load(Relaxed), victims as u64);
     // Topics stay there even when the old home comes back.
-    rig.book.retry(1);
+    rig.book.nodes.retry(1);
     assert!(rig.run().is_empty());
     assert_eq!(rig.upstream(), [30, 0, 0]);
 }
@@ -545,7 +550,7 @@ fn messages_published_before_a_move_come_first() {
     let mut moved = cluster();
     moved.slots[usize::from(slot_of(b"s").0)] = other as u16;
     rig.topology(moved);
-    assert_eq!(rig.book.formers().collect::<Vec<_>>(), [home]);
+    assert_eq!(rig.book.nodes.formers().collect::<Vec<_>>(), [home]);
     rig.news(1);
     // Before and after the new home has confirmed.
     rig.shard_message(home, "s", "1");
@@ -563,16 +568,16 @@ fn messages_published_before_a_move_come_first() {
     rig.book.now = due;
     rig.book.tick();
     assert_eq!(rig.run(), [format!("- s @{home}")]);
-    assert_eq!(rig.book.formers().count(), 0);
+    assert_eq!(rig.book.nodes.formers().count(), 0);
     assert_eq!(rig.upstream(), [0, 0, 1]);
     rig.shard_message(home, "s", "4");
     assert!(rig.news(1).is_empty());
     // A former home whose connection is lost is left at once.
     rig.topology(cluster());
     rig.run();
-    assert_eq!(rig.book.formers().collect::<Vec<_>>(), [other]);
+    assert_eq!(rig.book.nodes.formers().collect::<Vec<_>>(), [other]);
     rig.book.lost(other);
-    assert_eq!(rig.book.formers().count(), 0);
+    assert_eq!(rig.book.nodes.formers().count(), 0);
     assert_eq!(rig.home(TopicKind::Shard, "s"), home);
 }
 
@@ -646,7 +651,7 @@ fn after_a_failover_the_former_home_is_drained_first() {
     assert!(rig.news(1).is_empty());
     rig.shard_message(new, "s", &large);
     assert_eq!(rig.news(1).pop().unwrap(), "live s");
-    assert_eq!(rig.book.formers().count(), 0);
+    assert_eq!(rig.book.nodes.formers().count(), 0);
     // A worker that follows the previous topology publishes at the replica: wait for it.
     let mut rig = Rig::new();
     rig.book.worker(2);
@@ -857,7 +862,7 @@ fn refused_topics_share_a_budget() {
     let (mut calls, end) = (rig.act(true).len(), rig.book.now + 3_000_000);
     assert_eq!(calls, 1_000);
     loop {
-        while !rig.book.nodes[home].fifo.is_empty() {
+        while !rig.fifo(home).is_empty() {
             rig.book.error(home, b"CLUSTERDOWN The cluster is down").unwrap();
         }
         let due = rig.book.next_due().unwrap();

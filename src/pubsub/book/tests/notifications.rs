@@ -22,7 +22,7 @@ fn narrow_topics_are_subscribed_at_every_primary() {
     // A lost connection makes a gap until it is restored.
     rig.book.lost(1);
     assert_eq!(rig.news(1), [format!("gap {SPACE}")]);
-    rig.book.retry(1);
+    rig.book.nodes.retry(1);
     assert_eq!(rig.run(), [format!("+ {SPACE} @1")]);
     assert_eq!(rig.news(1), [format!("live {SPACE}")]);
     assert_eq!(rig.gaps(), LOST);
@@ -269,7 +269,7 @@ fn broad_patterns_work_without_permission_for_notifications() {
     rig.subscribe(1, TopicKind::Pattern, "*");
     rig.act(true);
     for n in 0..3 {
-        while let Some(Sent::Subscribe { topic, .. }) = rig.book.nodes[n].fifo.front() {
+        while let Some(Sent::Subscribe { topic, .. }) = rig.fifo(n).front() {
             if *topic.name == *b"*" {
                 rig.answer(n);
             } else {
