@@ -133,7 +133,7 @@ impl Book {
     fn open(&mut self, node: usize, message: &Message<'_>, run: &mut Run) {
         run.open = false;
         (run.everywhere, run.takes_others) = (false, false);
-        let Some(&at) = self.names[message.kind as usize].get(message.name) else { return };
+        let Some(at) = self.entries.named(message.kind, message.name) else { return };
         let Some(entry) = self.entries.get(at) else { return };
         let sub = entry.subs.iter().find(|s| s.node == node && s.state == SubState::Confirmed);
         run.open = true;
@@ -146,7 +146,7 @@ impl Book {
         run.everywhere = entry.topic.everywhere;
         let narrow = matches!(entry.class, Class::Narrow { .. });
         run.takes_notifications = narrow && sub.is_some_and(|s| s.notifies);
-        run.own = self.own.contains(&Some(at));
+        run.own = self.entries.is_own(at);
         run.bus = !matches!(entry.class, Class::Narrow { .. });
         run.held = self.is_held(at, node);
     }
@@ -177,20 +177,15 @@ impl Book {
         }
         self.stats.ignored.fetch_add(std::mem::take(&mut run.ignored), Relaxed);
         if std::mem::take(&mut run.made) {
-            for &at in &self.broad {
-                if let Some(entry) = self.entries.get_mut(at) {
-                    entry.flush_made(&mut self.workers, &self.stats.held);
-                }
-            }
+            self.entries.each_broad(|e| e.flush_made(&mut self.workers, &self.stats.held));
         }
     }
 
     /// Copies a notification to the broad patterns that match it, with their name in its frame.
     fn match_broad(&mut self, frame: &[u8], message: &Message<'_>) {
-        for &at in &self.broad {
-            let Some(entry) = self.entries.get_mut(at) else { continue };
+        self.entries.each_broad(|entry| {
             if !glob::matches(&entry.topic.name, message.channel) {
-                continue;
+                return;
             }
             entry.starts.push(entry.made.len() as u32);
             write::header(&mut entry.made, b'>', 4);
@@ -200,7 +195,7 @@ impl Book {
             if entry.made.len() >= MAX_RUN {
                 entry.flush_made(&mut self.workers, &self.stats.held);
             }
-        }
+        });
     }
 }
 
@@ -222,7 +217,7 @@ impl Entry {
 impl Drop for Book {
     /// Shows everyone who still holds a topic that nothing is subscribed any more.
     fn drop(&mut self) {
-        for (_, entry) in &self.entries {
+        for (_, entry) in self.entries.iter() {
             entry.topic.set_live(false);
             entry.topic.set_home(0);
             entry.topic.set_upstream(0);

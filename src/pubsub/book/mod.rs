@@ -3,6 +3,7 @@
 //! actions for the connections and news for the workers come out. The caller sets the time.
 //!
 //! - this file: topics, listeners, workers' requests
+//! - `entries`: all topics, by index and by name
 //! - `nodes`: nodes, their connections, timers
 //! - `subscriptions`: where a topic should be subscribed, and whether it is; every event ends there
 //! - `join`: another subscriber of a live topic
@@ -12,6 +13,7 @@
 //! - `former`: a shard channel's former home, which is heard until it has sent everything
 
 mod echo;
+mod entries;
 mod former;
 mod join;
 mod messages;
@@ -22,6 +24,7 @@ mod subscriptions;
 mod tests;
 mod workers;
 
+use entries::Entries;
 pub use messages::{Message, Run};
 pub use nodes::HubNode;
 use nodes::Nodes;
@@ -31,14 +34,11 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use slab::Slab;
-
-use super::{HubEvent, HubRequest, HubStats, Token, Topic, hash};
+use super::{HubEvent, HubRequest, HubStats, Token, Topic};
 use crate::backoff::Backoff;
 use crate::channel::TopicKind;
-use crate::channel::glob::{self, NOTIFICATION_PREFIXES};
-use crate::cluster::{NodeAddr, Slot, slot_of};
-use crate::hash::KeyedMap;
+use crate::channel::glob::NOTIFICATION_PREFIXES;
+use crate::cluster::{NodeAddr, Slot};
 use crate::placement::Budget;
 
 /// An action for the connections.
@@ -130,7 +130,7 @@ struct Entry {
     topic: Arc<Topic>,
     hash: u64,
     class: Class,
-    /// The index in [`Book::broad`], for a broad topic.
+    /// The index in [`Entries::broad`], for a broad topic.
     broad_at: usize,
     listeners: Vec<Listener>,
     /// The node from which messages on ordinary and shard channels are accepted.
@@ -186,12 +186,7 @@ pub struct Book {
     held_back: usize,
     /// The nodes, and the actions for their connections.
     pub(crate) nodes: Nodes,
-    entries: Slab<Entry>,
-    names: [KeyedMap<Arc<[u8]>, usize>; TopicKind::COUNT],
-    /// Entries of broad topics.
-    broad: Vec<usize>,
-    /// Entries of the hub's own patterns, while there are broad topics.
-    own: [Option<usize>; NOTIFICATION_PREFIXES.len()],
+    entries: Entries,
     /// The workers, and the news for them.
     pub(crate) workers: Workers,
     /// Entries without listeners, to be dropped at the end of the turn.
@@ -215,10 +210,7 @@ impl Book {
             pace,
             now: 0,
             nodes: Nodes::new(),
-            entries: Slab::new(),
-            names: Default::default(),
-            broad: Vec::new(),
-            own: [None; NOTIFICATION_PREFIXES.len()],
+            entries: Entries::default(),
             workers: Workers::default(),
             idle: Vec::new(),
             ended: VecDeque::new(),
@@ -307,57 +299,26 @@ impl Book {
 
     /// The entry of a topic, created if it does not exist.
     fn entry(&mut self, kind: TopicKind, name: Arc<[u8]>) -> usize {
-        if let Some(&at) = self.names[kind as usize].get(&name) {
+        if let Some(at) = self.entries.named(kind, &name) {
             return at;
         }
-        let class = classify(kind, &name);
-        let owner = match class {
-            Class::Shard(slot) => self.nodes.owner(slot),
-            _ => None,
-        };
-        let everywhere = matches!(class, Class::Narrow { .. } | Class::Broad);
-        let topic = Arc::new(Topic::new(kind, Arc::clone(&name), everywhere));
-        let at = self.entries.insert(Entry {
-            topic: Arc::clone(&topic),
-            hash: hash(&name),
-            class,
-            broad_at: self.broad.len(),
-            listeners: Vec::new(),
-            home: None,
-            pinned: false,
-            owner,
-            former: None,
-            subs: Vec::new(),
-            echo: Default::default(),
-            joining: Default::default(),
-            live: false,
-            gapped: false,
-            tries: 0,
-            retry: None,
-            refused: None,
-            leaving: false,
-            leave_at: None,
-            made: Vec::new(),
-            starts: Vec::new(),
-        });
-        self.names[kind as usize].insert(name, at);
-        if class == Class::Broad {
-            self.broad.push(at);
+        let at = self.entries.insert(kind, name, &self.nodes);
+        if let Some(entry) = self.entries.get(at) {
+            self.workers.tell_all(|| HubEvent::Known(Arc::clone(&entry.topic)));
         }
-        self.workers.tell_all(|| HubEvent::Known(Arc::clone(&topic)));
         at
     }
 
     /// Subscribes to the hub's own patterns, which broad topics need.
     fn listen_for_broad(&mut self) {
         for which in 0..NOTIFICATION_PREFIXES.len() {
-            if self.own.get(which).is_some_and(Option::is_some) {
+            if self.entries.own.get(which).is_some_and(Option::is_some) {
                 continue;
             }
             let Some(prefix) = NOTIFICATION_PREFIXES.get(which) else { continue };
             let name: Vec<u8> = [prefix, b"*".as_slice()].concat();
             let at = self.entry(TopicKind::Pattern, name.into());
-            if let Some(own) = self.own.get_mut(which) {
+            if let Some(own) = self.entries.own.get_mut(which) {
                 *own = Some(at);
             }
             self.place(at);
@@ -382,9 +343,10 @@ impl Book {
     /// leaves just before the next one comes.)
     pub fn end_turn(&mut self) {
         while let Some(at) = self.idle.pop() {
+            let own = self.entries.is_own(at);
             let Some(entry) = self.entries.get_mut(at) else { continue };
             entry.leaving = false;
-            if !entry.listeners.is_empty() || self.own.contains(&Some(at)) {
+            if !entry.listeners.is_empty() || own {
                 continue;
             }
             if self.pace.linger == 0 {
@@ -401,42 +363,17 @@ impl Book {
 
     pub(super) fn forget(&mut self, at: usize) {
         self.withdraw(at);
-        let Some(entry) = self.entries.try_remove(at) else { return };
+        let Some(entry) = self.entries.remove(at) else { return };
         let topic = entry.topic;
-        self.names[topic.kind as usize].remove(&topic.name);
         topic.set_live(false);
         if topic.upstream() == 0 {
             self.workers.tell_all(|| HubEvent::Forgotten(Arc::clone(&topic)));
         }
-        if entry.class == Class::Broad {
-            self.broad.swap_remove(entry.broad_at);
-            if let Some(&moved) = self.broad.get(entry.broad_at)
-                && let Some(moved) = self.entries.get_mut(moved)
-            {
-                moved.broad_at = entry.broad_at;
-            }
-            if self.broad.is_empty() {
-                for own in std::mem::take(&mut self.own).into_iter().flatten() {
-                    if self.entries.get(own).is_some_and(|e| e.listeners.is_empty()) {
-                        self.forget(own);
-                    }
+        if entry.class == Class::Broad && self.entries.broad.is_empty() {
+            for own in std::mem::take(&mut self.entries.own).into_iter().flatten() {
+                if self.entries.get(own).is_some_and(|e| e.listeners.is_empty()) {
+                    self.forget(own);
                 }
-            }
-        }
-    }
-}
-
-fn classify(kind: TopicKind, name: &[u8]) -> Class {
-    match kind {
-        TopicKind::Shard => Class::Shard(slot_of(name)),
-        _ if !glob::can_receive_notifications(kind, name) => Class::Plain,
-        TopicKind::Channel => Class::Narrow { pure: true },
-        TopicKind::Pattern => {
-            let literal = glob::literal_prefix(name);
-            if literal.starts_with(b"__key") {
-                Class::Narrow { pure: glob::is_notification(&literal) }
-            } else {
-                Class::Broad
             }
         }
     }

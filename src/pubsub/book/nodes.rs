@@ -494,8 +494,8 @@ impl Book {
     }
 
     fn every_entry(&mut self, mut step: impl FnMut(&mut Self, usize)) {
-        for at in 0..self.entries.capacity() {
-            if self.entries.contains(at) {
+        for at in 0..self.entries.end() {
+            if self.entries.get(at).is_some() {
                 step(self, at);
             }
         }

@@ -80,7 +80,7 @@ impl Book {
     /// does not know the new owner yet, the node does.
     fn slot_left(&mut self, node: usize, name: &[u8]) {
         self.nodes.actions.push(Action::Refresh(None));
-        let Some(&at) = self.names[TopicKind::Shard as usize].get(name) else { return };
+        let Some(at) = self.entries.named(TopicKind::Shard, name) else { return };
         let held = |s: &super::Sub| s.node == node && s.state == SubState::Confirmed;
         let Some(entry) = self.entries.get_mut(at) else { return };
         if !entry.subs.iter().any(held) {
@@ -209,7 +209,7 @@ impl Book {
     /// The cluster refuses the topic for good: tells its listeners and drops it.
     fn refuse(&mut self, at: usize, text: &str) {
         self.withdraw(at);
-        let own = self.own.contains(&Some(at));
+        let own = self.entries.is_own(at);
         let Some(entry) = self.entries.get_mut(at) else { return };
         let topic = std::sync::Arc::clone(&entry.topic);
         let listeners = std::mem::take(&mut entry.listeners);

@@ -158,8 +158,8 @@ impl Book {
     /// Stops correcting for a subscription that no node counts any more. After the last one of a
     /// dropped topic the workers forget the topic.
     pub(super) fn uncount(&mut self, topic: &Arc<Topic>) {
-        let current = self.names[topic.kind as usize].get(&topic.name);
-        let current = current.and_then(|&at| self.entries.get(at));
+        let current = self.entries.named(topic.kind, &topic.name);
+        let current = current.and_then(|at| self.entries.get(at));
         if current.is_some_and(|entry| Arc::ptr_eq(&entry.topic, topic)) {
             return;
         }
@@ -222,7 +222,12 @@ impl Book {
                     Some(own) if own.refused.is_some() || own.live => Health::Whole,
                     _ => self.health(at).min(Health::Part),
                 };
-                self.own.iter().map(|at| at.map_or(Health::Lost, own)).min().unwrap_or(Health::Lost)
+                self.entries
+                    .own
+                    .iter()
+                    .map(|at| at.map_or(Health::Lost, own))
+                    .min()
+                    .unwrap_or(Health::Lost)
             }
         }
     }
@@ -266,9 +271,9 @@ impl Book {
                 self.workers.tell(listener.worker, HubEvent::Live { token, topic });
             }
         }
-        if self.own.contains(&Some(at)) {
-            for i in 0..self.broad.len() {
-                if let Some(&broad) = self.broad.get(i) {
+        if self.entries.is_own(at) {
+            for i in 0..self.entries.broad.len() {
+                if let Some(&broad) = self.entries.broad.get(i) {
                     self.settle(broad, reason);
                 }
             }
