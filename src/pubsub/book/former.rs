@@ -18,7 +18,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::nodes::LinkState;
-use super::{Action, Book, Class, Sent, SubState};
+use super::{Action, Book, Class, Entry, Sent, SubState};
 use crate::pubsub::{GapReason, Topic};
 
 /// How long the former home is heard at most, in microseconds.
@@ -68,6 +68,18 @@ impl HeldBack {
     }
 }
 
+impl Entry {
+    /// Whether `node` is the former home.
+    pub(super) fn is_former(&self, node: usize) -> bool {
+        self.former.as_ref().is_some_and(|former| former.node == node)
+    }
+
+    /// Whether `node` is the new home and its messages are held back.
+    pub(super) fn is_held(&self, node: usize) -> bool {
+        self.former.as_ref().is_some_and(FormerHome::is_asked) && self.home == Some(node)
+    }
+}
+
 impl Book {
     /// The entry is about to move to `home`.
     pub(super) fn home_changes(&mut self, at: usize, home: Option<usize>) {
@@ -93,12 +105,6 @@ impl Book {
         self.retries.push(Reverse((until, at)));
     }
 
-    /// Whether `node` is the entry's former home.
-    pub(super) fn is_former(&self, at: usize, node: usize) -> bool {
-        let entry = self.entries.get(at);
-        entry.and_then(|e| e.former.as_ref()).is_some_and(|former| former.node == node)
-    }
-
     /// The new home has confirmed the subscription: its messages are held back from now on if the
     /// former home is its replica.
     pub(super) fn home_confirmed(&mut self, at: usize) {
@@ -121,7 +127,7 @@ impl Book {
         if self.nodes.formers().next().is_none() {
             return;
         }
-        let held = |e: &super::Entry| e.former.as_ref().is_some_and(FormerHome::is_asked);
+        let held = |e: &Entry| e.former.as_ref().is_some_and(FormerHome::is_asked);
         let all: Vec<usize> =
             self.entries.iter().filter(|(_, e)| held(e)).map(|(at, _)| at).collect();
         all.into_iter().for_each(|at| self.ask_former(at));
@@ -157,13 +163,6 @@ impl Book {
         }
         self.leave_former(at);
         self.place(at);
-    }
-
-    /// Whether `node` is the entry's new home and its messages are held back.
-    pub(super) fn is_held(&self, at: usize, node: usize) -> bool {
-        let Some(entry) = self.entries.get(at) else { return false };
-        let holds = entry.former.as_ref().is_some_and(|former| former.held.is_some());
-        holds && entry.home == Some(node)
     }
 
     /// Holds back a message of the new home.

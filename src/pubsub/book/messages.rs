@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::entries::Entries;
 use super::workers::Workers;
 use super::{Book, Class, Entry, SubState};
 use crate::channel::{TopicKind, glob};
@@ -61,6 +62,29 @@ impl Default for Run {
     }
 }
 
+impl Run {
+    /// Looks up the topic of a message, and which messages it accepts from this node.
+    fn open(&mut self, node: usize, message: &Message<'_>, entries: &Entries) {
+        self.open = false;
+        (self.everywhere, self.takes_others) = (false, false);
+        let Some(at) = entries.named(message.kind, message.name) else { return };
+        let Some(entry) = entries.get(at) else { return };
+        let sub = entry.subs.iter().find(|s| s.node == node && s.state == SubState::Confirmed);
+        self.open = true;
+        self.node = node;
+        self.at = at;
+        self.kind = message.kind;
+        let heard = entry.home == Some(node) || entry.is_former(node);
+        self.takes_others = sub.is_some() && heard;
+        self.everywhere = entry.topic.everywhere;
+        let narrow = matches!(entry.class, Class::Narrow { .. });
+        self.takes_notifications = narrow && sub.is_some_and(|s| s.notifies);
+        self.own = entries.is_own(at);
+        self.bus = !matches!(entry.class, Class::Narrow { .. });
+        self.held = entry.is_held(node);
+    }
+}
+
 /// A parsed message.
 #[derive(Debug, Clone, Copy)]
 pub struct Message<'a> {
@@ -92,7 +116,7 @@ impl Book {
             && self.entries.get(run.at).is_some_and(|e| *e.topic.name == *message.name);
         if !same {
             self.flush(buf, run);
-            self.open(node, &message, run);
+            run.open(node, &message, &self.entries);
             (run.start, run.end) = (start, start);
         }
         let notification = run.everywhere && glob::is_notification(message.channel);
@@ -101,7 +125,7 @@ impl Book {
             self.flush(buf, run);
             (run.start, run.end) = (end, end);
             self.hold(run.at, buf.get(start..end).unwrap_or_default());
-            run.held = self.is_held(run.at, node);
+            run.held = self.entries.get(run.at).is_some_and(|e| e.is_held(node));
             return;
         }
         if takes && run.bus {
@@ -127,28 +151,6 @@ impl Book {
         }
         run.starts.push((start - run.start) as u32);
         run.end = end;
-    }
-
-    /// Looks up the topic of a message, and which messages it accepts from this node.
-    fn open(&mut self, node: usize, message: &Message<'_>, run: &mut Run) {
-        run.open = false;
-        (run.everywhere, run.takes_others) = (false, false);
-        let Some(at) = self.entries.named(message.kind, message.name) else { return };
-        let Some(entry) = self.entries.get(at) else { return };
-        let sub = entry.subs.iter().find(|s| s.node == node && s.state == SubState::Confirmed);
-        run.open = true;
-        run.node = node;
-        run.at = at;
-        run.kind = message.kind;
-        let heard =
-            entry.home == Some(node) || entry.former.as_ref().is_some_and(|f| f.node == node);
-        run.takes_others = sub.is_some() && heard;
-        run.everywhere = entry.topic.everywhere;
-        let narrow = matches!(entry.class, Class::Narrow { .. });
-        run.takes_notifications = narrow && sub.is_some_and(|s| s.notifies);
-        run.own = self.entries.is_own(at);
-        run.bus = !matches!(entry.class, Class::Narrow { .. });
-        run.held = self.is_held(at, node);
     }
 
     /// Passes the run on; required before any other event is handled.

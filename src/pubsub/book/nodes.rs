@@ -481,7 +481,7 @@ impl Book {
     /// Drops all subscriptions at `node`, and finds other homes for them at once.
     fn replace_all(&mut self, node: usize, reason: GapReason) {
         self.every_entry(|book, at| {
-            let former = book.is_former(at, node);
+            let former = book.entries.get(at).is_some_and(|e| e.is_former(node));
             if book.drop_sub(at, node).is_none() || former {
                 return;
             }

@@ -82,11 +82,11 @@ impl Book {
         self.nodes.actions.push(Action::Refresh(None));
         let Some(at) = self.entries.named(TopicKind::Shard, name) else { return };
         let held = |s: &super::Sub| s.node == node && s.state == SubState::Confirmed;
-        let Some(entry) = self.entries.get_mut(at) else { return };
+        let Some(entry) = self.entries.get(at) else { return };
         if !entry.subs.iter().any(held) {
             return;
         }
-        let former = self.is_former(at, node);
+        let former = entry.is_former(node);
         self.drop_sub(at, node);
         if former {
             // It has delivered everything; its successor is already subscribed.

@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::entries::Entries;
+use super::nodes::Nodes;
 use super::{Book, Class, Entry, Sub, SubState, count};
 use crate::pubsub::{GapReason, HubEvent, Topic};
 
@@ -32,7 +34,7 @@ impl Book {
         if entry.refused.is_some() {
             return;
         }
-        let home = self.choose_home(entry);
+        let home = entry.choose_home(&self.nodes);
         let everywhere = matches!(entry.class, Class::Narrow { .. });
         let mut subs = {
             let spare = std::mem::take(&mut self.spare_subs);
@@ -97,7 +99,8 @@ impl Book {
             let stands_in =
                 sub.notifies && !is_primary && successor.is_some_and(|node| waits(subs, node));
             let notifies = everywhere && (is_primary || stands_in);
-            if home == Some(sub.node) || notifies || self.is_former(at, sub.node) {
+            let is_former = || self.entries.get(at).is_some_and(|e| e.is_former(sub.node));
+            if home == Some(sub.node) || notifies || is_former() {
                 if let Some(sub) = subs.get_mut(i) {
                     sub.notifies = notifies;
                 }
@@ -120,7 +123,7 @@ impl Book {
 
     /// Removes a subscription that its node does not hold.
     pub(super) fn drop_sub(&mut self, at: usize, node: usize) -> Option<Sub> {
-        if self.is_former(at, node) {
+        if self.entries.get(at).is_some_and(|e| e.is_former(node)) {
             self.leave_former(at);
         }
         let entry = self.entries.get_mut(at)?;
@@ -169,72 +172,9 @@ impl Book {
         }
     }
 
-    /// The current home as long as it works, otherwise a new one.
-    fn choose_home(&self, entry: &Entry) -> Option<usize> {
-        match entry.class {
-            Class::Narrow { pure: true } => None,
-            Class::Shard(slot) => {
-                let stays =
-                    |n: &usize| entry.pinned && self.nodes.get(*n).is_some_and(|n| n.online);
-                entry.home.filter(stays).or_else(|| self.nodes.owner(slot))
-            }
-            _ => {
-                let usable = |n: &usize| self.nodes.get(*n).is_some_and(|n| n.is_usable());
-                entry.home.filter(usable).or_else(|| {
-                    // A topic that had a home prefers a connected node to the one of highest rank.
-                    self.nodes.pick(entry.hash, entry.home.is_some())
-                })
-            }
-        }
-    }
-
-    fn confirmed(entry: &Entry, node: usize) -> bool {
-        entry.subs.iter().any(|s| s.node == node && s.state == SubState::Confirmed)
-    }
-
-    fn health(&self, at: usize) -> Health {
-        let Some(entry) = self.entries.get(at) else { return Health::Lost };
-        let at_home = || entry.home.is_some_and(|home| Self::confirmed(entry, home));
-        match entry.class {
-            Class::Shard(_) if entry.former.as_ref().is_some_and(|f| f.is_asked()) => Health::Lost,
-            Class::Plain | Class::Shard(_) if at_home() => Health::Whole,
-            Class::Plain | Class::Shard(_) => Health::Lost,
-            Class::Narrow { pure } => {
-                if self.nodes.primaries.is_empty() || !(pure || at_home()) {
-                    return Health::Lost;
-                }
-                // A primary without slots does not send notifications yet.
-                let says = |node: &usize| {
-                    !entry.live || self.nodes.get(*node).is_some_and(|n| n.has_slots)
-                };
-                let missing = |node: &usize| says(node) && !Self::confirmed(entry, *node);
-                if self.nodes.primaries.iter().any(missing) {
-                    Health::Lost
-                } else if entry.gapped && !self.nodes.covered {
-                    Health::Part
-                } else {
-                    Health::Whole
-                }
-            }
-            Class::Broad if !at_home() => Health::Lost,
-            Class::Broad => {
-                let own = |at: usize| match self.entries.get(at) {
-                    Some(own) if own.refused.is_some() || own.live => Health::Whole,
-                    _ => self.health(at).min(Health::Part),
-                };
-                self.entries
-                    .own
-                    .iter()
-                    .map(|at| at.map_or(Health::Lost, own))
-                    .min()
-                    .unwrap_or(Health::Lost)
-            }
-        }
-    }
-
     /// Tells the listeners when the topic becomes live or loses messages, for `reason`.
     pub(super) fn settle(&mut self, at: usize, reason: GapReason) {
-        let health = self.health(at);
+        let health = self.entries.health(at, &self.nodes);
         let Some(entry) = self.entries.get_mut(at) else { return };
         let was = entry.live;
         let mut all = false;
@@ -276,6 +216,68 @@ impl Book {
                 if let Some(&broad) = self.entries.broad.get(i) {
                     self.settle(broad, reason);
                 }
+            }
+        }
+    }
+}
+
+impl Entry {
+    /// The current home as long as it works, otherwise a new one.
+    fn choose_home(&self, nodes: &Nodes) -> Option<usize> {
+        match self.class {
+            Class::Narrow { pure: true } => None,
+            Class::Shard(slot) => {
+                let stays = |n: &usize| self.pinned && nodes.get(*n).is_some_and(|n| n.online);
+                self.home.filter(stays).or_else(|| nodes.owner(slot))
+            }
+            _ => {
+                let usable = |n: &usize| nodes.get(*n).is_some_and(|n| n.is_usable());
+                self.home.filter(usable).or_else(|| {
+                    // A topic that had a home prefers a connected node to the one of highest rank.
+                    nodes.pick(self.hash, self.home.is_some())
+                })
+            }
+        }
+    }
+
+    /// Whether `node` has confirmed its subscription.
+    fn is_confirmed(&self, node: usize) -> bool {
+        self.subs.iter().any(|s| s.node == node && s.state == SubState::Confirmed)
+    }
+}
+
+impl Entries {
+    /// Whether the entry's topic gets its messages.
+    fn health(&self, at: usize, nodes: &Nodes) -> Health {
+        let Some(entry) = self.get(at) else { return Health::Lost };
+        let at_home = || entry.home.is_some_and(|home| entry.is_confirmed(home));
+        match entry.class {
+            Class::Shard(_) if entry.former.as_ref().is_some_and(|f| f.is_asked()) => Health::Lost,
+            Class::Plain | Class::Shard(_) if at_home() => Health::Whole,
+            Class::Plain | Class::Shard(_) => Health::Lost,
+            Class::Narrow { pure } => {
+                if nodes.primaries.is_empty() || !(pure || at_home()) {
+                    return Health::Lost;
+                }
+                // A primary without slots does not send notifications yet.
+                let says =
+                    |node: &usize| !entry.live || nodes.get(*node).is_some_and(|n| n.has_slots);
+                let missing = |node: &usize| says(node) && !entry.is_confirmed(*node);
+                if nodes.primaries.iter().any(missing) {
+                    Health::Lost
+                } else if entry.gapped && !nodes.covered {
+                    Health::Part
+                } else {
+                    Health::Whole
+                }
+            }
+            Class::Broad if !at_home() => Health::Lost,
+            Class::Broad => {
+                let own = |at: usize| match self.get(at) {
+                    Some(own) if own.refused.is_some() || own.live => Health::Whole,
+                    _ => self.health(at, nodes).min(Health::Part),
+                };
+                self.own.iter().map(|at| at.map_or(Health::Lost, own)).min().unwrap_or(Health::Lost)
             }
         }
     }
