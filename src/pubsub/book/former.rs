@@ -14,7 +14,6 @@
 //! heard, and the topic's gap ends. The first PING waits until all workers follow the topology of
 //! the failover, because the others still publish at the former home.
 
-use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::nodes::LinkState;
@@ -102,7 +101,7 @@ impl Book {
         let generation = self.nodes.snapshot.generation;
         entry.former = Some(FormerHome { node: from, until, is_replica, generation, held: None });
         entry.echo.hear_both(true);
-        self.retries.push(Reverse((until, at)));
+        self.timers.set(until, at);
     }
 
     /// The new home has confirmed the subscription: its messages are held back from now on if the

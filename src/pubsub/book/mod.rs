@@ -4,7 +4,8 @@
 //!
 //! - this file: topics, listeners, workers' requests
 //! - `entries`: all topics, by index and by name
-//! - `nodes`: nodes, their connections, timers
+//! - `nodes`: nodes, their connections
+//! - `timers`: retries, and what else is due later
 //! - `subscriptions`: where a topic should be subscribed, and whether it is; every event ends there
 //! - `join`: another subscriber of a live topic
 //! - `replies`: nodes' replies to commands
@@ -22,15 +23,17 @@ mod replies;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
+mod timers;
 mod workers;
 
 use entries::Entries;
 pub use messages::{Message, Run};
 pub use nodes::HubNode;
 use nodes::Nodes;
+use timers::Timers;
 use workers::Workers;
 
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -39,7 +42,6 @@ use crate::backoff::Backoff;
 use crate::channel::TopicKind;
 use crate::channel::glob::NOTIFICATION_PREFIXES;
 use crate::cluster::{NodeAddr, Slot};
-use crate::placement::Budget;
 
 /// An action for the connections.
 #[derive(Debug)]
@@ -191,13 +193,7 @@ pub struct Book {
     pub(crate) workers: Workers,
     /// Entries without listeners, to be dropped at the end of the turn.
     idle: Vec<usize>,
-    /// Topics unsubscribed at a node, and until when that subscription is still counted.
-    ended: VecDeque<(u64, Arc<Topic>)>,
-    retries: BinaryHeap<std::cmp::Reverse<(u64, usize)>>,
-    /// Budget for retries.
-    budget: Budget,
-    /// Entries whose retry is due and waits for the budget.
-    overdue: VecDeque<usize>,
+    timers: Timers,
     /// Kept for its capacity.
     spare_subs: Vec<Sub>,
 }
@@ -213,10 +209,7 @@ impl Book {
             entries: Entries::default(),
             workers: Workers::default(),
             idle: Vec::new(),
-            ended: VecDeque::new(),
-            retries: BinaryHeap::new(),
-            budget: Budget::new(0, pace.per_second),
-            overdue: VecDeque::new(),
+            timers: Timers::new(pace.per_second),
             held_back: 0,
             spare_subs: Vec::new(),
         }
@@ -225,7 +218,7 @@ impl Book {
     /// Changes the delays and limits of retries.
     pub fn set_pace(&mut self, pace: Pace) {
         self.pace = pace;
-        self.budget.configure(0, pace.per_second);
+        self.timers.configure(pace.per_second);
     }
 
     /// Adds a worker, and tells it which topics exist.
@@ -357,7 +350,7 @@ impl Book {
             // commands in progress are still corrected.
             let due = self.now + self.pace.linger;
             entry.leave_at = Some(due);
-            self.retries.push(std::cmp::Reverse((due, at)));
+            self.timers.set(due, at);
         }
     }
 

@@ -1,6 +1,5 @@
 //! Nodes and their connections.
 
-use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -499,58 +498,5 @@ impl Book {
                 step(self, at);
             }
         }
-    }
-
-    /// When [`Book::tick`] has work next, in microseconds.
-    pub fn next_due(&self) -> Option<u64> {
-        let retry = self.retries.peek().map(|Reverse((due, _))| *due);
-        let ended = self.ended.front().map(|(due, _)| *due);
-        let overdue = (!self.overdue.is_empty()).then(|| self.now + self.budget.wait());
-        retry.into_iter().chain(ended).chain(overdue).min()
-    }
-
-    /// Does what is due: retries, and drops topics without listeners.
-    pub fn tick(&mut self) {
-        while self.ended.front().is_some_and(|(due, _)| *due <= self.now) {
-            if let Some((_, topic)) = self.ended.pop_front() {
-                self.uncount(&topic);
-            }
-        }
-        self.budget.earn(self.now, 0);
-        while self.budget.has() && !self.overdue.is_empty() {
-            if self.retry_next() {
-                self.budget.take(1);
-            }
-        }
-        while let Some(&Reverse((due, at))) = self.retries.peek() {
-            if due > self.now {
-                return;
-            }
-            self.retries.pop();
-            // The timer may be stale: replaced by another, or of an entry that is gone.
-            let Some(entry) = self.entries.get_mut(at) else { continue };
-            if entry.leave_at == Some(due) && entry.listeners.is_empty() {
-                self.forget(at);
-            } else if entry.former.as_ref().is_some_and(|former| former.until == due) {
-                self.leave_former(at);
-                self.place(at);
-            } else if entry.retry == Some(due) {
-                self.overdue.push_back(at);
-                if self.overdue.len() == 1 && self.budget.has() && self.retry_next() {
-                    self.budget.take(1);
-                }
-            }
-        }
-    }
-
-    /// Retries the first overdue entry. Returns whether there was one to retry.
-    pub(super) fn retry_next(&mut self) -> bool {
-        let Some(at) = self.overdue.pop_front() else { return false };
-        let now = self.now;
-        let is_due = |entry: &&mut super::Entry| entry.retry.is_some_and(|due| due <= now);
-        let Some(entry) = self.entries.get_mut(at).filter(is_due) else { return false };
-        entry.retry = None;
-        self.place(at);
-        true
     }
 }

@@ -1,8 +1,6 @@
 //! Nodes' replies to SUBSCRIBE, UNSUBSCRIBE and PING. A node replies in order; each command names
 //! one topic, so an error is about one topic.
 
-use std::cmp::Reverse;
-
 use super::{Action, Book, Class, Sent, SubState, count};
 use crate::channel::TopicKind;
 use crate::cluster::NodeAddr;
@@ -203,7 +201,7 @@ impl Book {
         entry.tries = entry.tries.saturating_add(1);
         let due = self.now + self.pace.backoff.pause(entry.tries);
         entry.retry = Some(due);
-        self.retries.push(Reverse((due, at)));
+        self.timers.set(due, at);
     }
 
     /// The cluster refuses the topic for good: tells its listeners and drops it.

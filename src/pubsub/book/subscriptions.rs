@@ -154,7 +154,7 @@ impl Book {
         if self.pace.linger == 0 {
             self.uncount(topic);
         } else {
-            self.ended.push_back((self.now + self.pace.linger, Arc::clone(topic)));
+            self.timers.count_until(self.now + self.pace.linger, topic);
         }
     }
 
