@@ -67,7 +67,7 @@ pub struct HubNode {
     heard: bool,
     /// It answered nothing on the previous connection: a single subscription is sent as a probe,
     /// the others wait for its reply.
-    pub(super) trial: bool,
+    trial: bool,
     pub(super) fifo: Fifo,
 }
 
@@ -75,6 +75,35 @@ impl HubNode {
     /// Online, and without a recent failure.
     pub(super) fn is_usable(&self) -> bool {
         self.online && self.failures == 0 && self.link != LinkState::Backoff
+    }
+
+    /// Records that the connection is established.
+    fn connected(&mut self) {
+        self.link = LinkState::Ready;
+        self.failures = 0;
+        self.fifo.clear();
+    }
+
+    /// Records that the node has answered a command. Returns whether others waited for that.
+    fn answered(&mut self) -> bool {
+        self.heard = true;
+        std::mem::take(&mut self.trial)
+    }
+
+    /// Records that the node has closed an established connection. Returns whether that happens
+    /// too often.
+    fn has_closed(&mut self, now: u64) -> bool {
+        self.cuts = if now < self.cut_at + CUTS_WITHIN { self.cuts + 1 } else { 1 };
+        self.cut_at = now;
+        self.cuts > MAX_CUTS
+    }
+
+    /// Records that there is no connection any more. Returns the commands that were not answered.
+    fn cut(&mut self, link: LinkState) -> Fifo {
+        self.trial |= self.link == LinkState::Ready && !self.heard;
+        self.heard = false;
+        self.link = link;
+        std::mem::take(&mut self.fifo)
     }
 }
 
@@ -398,9 +427,7 @@ impl Book {
     /// The connection to `node` is established.
     pub fn ready(&mut self, node: usize) {
         let Some(place) = self.nodes.get_mut(node) else { return };
-        place.link = LinkState::Ready;
-        place.failures = 0;
-        place.fifo.clear();
+        place.connected();
         // Topics wanted here, and those whose home does not answer.
         self.every_entry(|book, at| {
             let Some(entry) = book.entries.get(at) else { return };
@@ -415,8 +442,7 @@ impl Book {
     /// The node has answered a command.
     pub(super) fn heard(&mut self, node: usize) {
         let Some(place) = self.nodes.get_mut(node) else { return };
-        place.heard = true;
-        if std::mem::take(&mut place.trial) {
+        if place.answered() {
             self.every_entry(|book, at| {
                 let waits = |s: &super::Sub| s.node == node && s.state == SubState::Wanted;
                 if book.entries.get(at).is_some_and(|entry| entry.subs.iter().any(waits)) {
@@ -434,9 +460,7 @@ impl Book {
     pub fn cut_off(&mut self, node: usize) -> bool {
         let now = self.now;
         let Some(place) = self.nodes.get_mut(node) else { return false };
-        place.cuts = if now < place.cut_at + CUTS_WITHIN { place.cuts + 1 } else { 1 };
-        place.cut_at = now;
-        if place.cuts > MAX_CUTS {
+        if place.has_closed(now) {
             return false;
         }
         self.cut(node, LinkState::Idle);
@@ -463,11 +487,8 @@ impl Book {
 
     fn cut(&mut self, node: usize, link: LinkState) {
         let Some(node) = self.nodes.get_mut(node) else { return };
-        node.trial |= node.link == LinkState::Ready && !node.heard;
-        node.heard = false;
-        node.link = link;
         // A node forgets the subscriptions of a closed connection.
-        for sent in std::mem::take(&mut node.fifo) {
+        for sent in node.cut(link) {
             match sent {
                 Sent::Unsubscribe { topic } => self.ended(&topic),
                 Sent::Join { entry, topic } => self.join_answered(entry, &topic, true),
