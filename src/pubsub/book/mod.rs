@@ -4,7 +4,7 @@
 //!
 //! - this file: topics, listeners, workers' requests
 //! - `entries`: all topics, by index and by name
-//! - `nodes`: nodes, their connections
+//! - `nodes`: nodes, their connections; `links`: what befalls them
 //! - `timers`: retries, and what else is due later
 //! - `subscriptions`: where a topic should be subscribed, and whether it is; every event ends there
 //! - `join`: another subscriber of a live topic
@@ -17,6 +17,7 @@ mod echo;
 mod entries;
 mod former;
 mod join;
+mod links;
 mod messages;
 mod nodes;
 mod replies;

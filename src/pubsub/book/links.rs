@@ -1,0 +1,147 @@
+//! What befalls nodes and the connections to them, and what then becomes of the topics there.
+
+use std::sync::Arc;
+
+use super::nodes::LinkState;
+use super::{Action, Book, Class, Sent, SubState};
+use crate::cluster::Snapshot;
+use crate::pubsub::GapReason;
+
+impl Book {
+    /// Applies a new topology.
+    pub fn topology(&mut self, snapshot: Arc<Snapshot>) {
+        self.nodes.apply(snapshot);
+        for at in 0..self.nodes.len() {
+            let Some(node) = self.nodes.get(at) else { continue };
+            if !node.online && node.link != LinkState::Idle {
+                self.nodes.actions.push(Action::Close(at));
+                self.cut(at, LinkState::Idle);
+                self.replace_all(at, GapReason::NodeLeft);
+            }
+        }
+        self.every_entry(|book, at| {
+            book.check_owner(at);
+            book.place(at);
+            book.settle(at, GapReason::NewPrimary);
+        });
+    }
+
+    /// Moves a shard channel with its slot: if the topology has a new owner, or while no node has
+    /// confirmed the subscription.
+    fn check_owner(&mut self, at: usize) {
+        let Some(entry) = self.entries.get(at) else { return };
+        let Class::Shard(slot) = entry.class else { return };
+        let owner = self.nodes.owner(slot);
+        let Some(entry) = self.entries.get_mut(at) else { return };
+        let moved = owner.is_some() && owner != entry.owner;
+        let waits = entry.subs.iter().all(|s| s.state == SubState::Wanted);
+        if moved || waits {
+            entry.pinned = false;
+        }
+        if moved {
+            entry.retry = None;
+        }
+        entry.owner = owner.or(entry.owner);
+        if moved && entry.live && owner != entry.home {
+            self.place(at);
+            self.settle(at, GapReason::SlotMoved);
+        }
+    }
+
+    /// The connection to `node` is established.
+    pub fn ready(&mut self, node: usize) {
+        let Some(place) = self.nodes.get_mut(node) else { return };
+        place.connected();
+        // Topics wanted here, and those whose home does not answer.
+        self.every_entry(|book, at| {
+            let Some(entry) = book.entries.get(at) else { return };
+            let waits = |s: &super::Sub| s.node == node && s.state == SubState::Wanted;
+            let stuck = |home: usize| book.nodes.get(home).is_none_or(|n| !n.is_usable());
+            if entry.subs.iter().any(waits) || entry.home.is_some_and(stuck) {
+                book.place(at);
+            }
+        });
+    }
+
+    /// The node has answered a command.
+    pub(super) fn heard(&mut self, node: usize) {
+        let Some(place) = self.nodes.get_mut(node) else { return };
+        if place.answered() {
+            self.every_entry(|book, at| {
+                let waits = |s: &super::Sub| s.node == node && s.state == SubState::Wanted;
+                if book.entries.get(at).is_some_and(|entry| entry.subs.iter().any(waits)) {
+                    book.place(at);
+                }
+            });
+        }
+    }
+
+    /// The node has closed an established connection. It may be healthy, so its topics stay and it
+    /// is reconnected at once; if that fails, [`Book::lost`] moves them. Moving them first would
+    /// not be faster, and messages already delivered might come again from other nodes.
+    ///
+    /// Returns `false` if this happens too often.
+    pub fn cut_off(&mut self, node: usize) -> bool {
+        let now = self.now;
+        let Some(place) = self.nodes.get_mut(node) else { return false };
+        if place.has_closed(now) {
+            return false;
+        }
+        self.cut(node, LinkState::Idle);
+        self.replace_all(node, GapReason::ConnectionLost);
+        self.nodes.actions.push(Action::Refresh(None));
+        true
+    }
+
+    /// The connection to `node` was lost or failed. Returns when to retry, in microseconds.
+    pub fn lost(&mut self, node: usize) -> u64 {
+        self.cut(node, LinkState::Backoff);
+        let Some(place) = self.nodes.get_mut(node) else { return self.now };
+        place.failures += 1;
+        let due = self.now + self.pace.backoff.pause(place.failures);
+        self.replace_all(node, GapReason::ConnectionLost);
+        self.nodes.actions.push(Action::Refresh(None));
+        due
+    }
+
+    /// The connection was closed because it is not needed.
+    pub fn closed(&mut self, node: usize) {
+        self.cut(node, LinkState::Idle);
+    }
+
+    fn cut(&mut self, node: usize, link: LinkState) {
+        let Some(node) = self.nodes.get_mut(node) else { return };
+        // A node forgets the subscriptions of a closed connection.
+        for sent in node.cut(link) {
+            match sent {
+                Sent::Unsubscribe { topic } => self.ended(&topic),
+                Sent::Join { entry, topic } => self.join_answered(entry, &topic, true),
+                // The former home is left when its subscription is dropped.
+                Sent::Subscribe { .. } | Sent::FormerPing { .. } | Sent::Ping => {}
+            }
+        }
+    }
+
+    /// Drops all subscriptions at `node`, and finds other homes for them at once.
+    fn replace_all(&mut self, node: usize, reason: GapReason) {
+        self.every_entry(|book, at| {
+            let former = book.entries.get(at).is_some_and(|e| e.is_former(node));
+            if book.drop_sub(at, node).is_none() || former {
+                return;
+            }
+            if let Some(entry) = book.entries.get_mut(at) {
+                entry.pinned = false;
+            }
+            book.place(at);
+            book.settle(at, reason);
+        });
+    }
+
+    fn every_entry(&mut self, mut step: impl FnMut(&mut Self, usize)) {
+        for at in 0..self.entries.end() {
+            if self.entries.get(at).is_some() {
+                step(self, at);
+            }
+        }
+    }
+}
