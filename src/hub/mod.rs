@@ -339,10 +339,10 @@ impl<'a> HubSession<'a> {
         } else {
             tracing::debug!(node = self.name(node), error = %why, topics, "node not reached");
         }
-        if closed && was_ready && self.book.cut_off(node) {
+        if closed && was_ready && self.book.links().cut_off(node) {
             return;
         }
-        let due = self.book.lost(node);
+        let due = self.book.links().lost(node);
         self.retries.push((due, node));
     }
 
@@ -376,7 +376,7 @@ impl<'a> HubSession<'a> {
                 Due::Unused => {
                     tracing::debug!(node = self.name(node), "subscription connection not needed");
                     self.close(node);
-                    self.book.closed(node);
+                    self.book.links().closed(node);
                 }
                 Due::Ping => {
                     conn.ping(now);

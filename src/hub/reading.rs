@@ -151,7 +151,7 @@ impl HubSession<'_> {
         if done {
             conn.ready(self.now);
             self.hub.stats.connections.fetch_add(1, Relaxed);
-            self.book.ready(node);
+            self.book.links().ready(node);
             tracing::debug!(node = self.name(node), "subscription connection made");
         }
         Ok(())

@@ -14,9 +14,7 @@ impl Book {
         for at in 0..self.nodes.len() {
             let Some(node) = self.nodes.get(at) else { continue };
             if !node.online && node.link != LinkState::Idle {
-                self.nodes.actions.push(Action::Close(at));
-                self.cut(at, LinkState::Idle);
-                self.replace_all(at, GapReason::NodeLeft);
+                self.links().left(at);
             }
         }
         self.every_entry(|book, at| {
@@ -48,12 +46,32 @@ impl Book {
         }
     }
 
+    /// The connections to the nodes.
+    pub(crate) fn links(&mut self) -> Links<'_> {
+        Links { book: self }
+    }
+
+    fn every_entry(&mut self, mut step: impl FnMut(&mut Self, usize)) {
+        for at in 0..self.entries.end() {
+            if self.entries.get(at).is_some() {
+                step(self, at);
+            }
+        }
+    }
+}
+
+/// What befalls the connections to the nodes.
+pub(crate) struct Links<'a> {
+    book: &'a mut Book,
+}
+
+impl Links<'_> {
     /// The connection to `node` is established.
-    pub fn ready(&mut self, node: usize) {
-        let Some(place) = self.nodes.get_mut(node) else { return };
+    pub(crate) fn ready(&mut self, node: usize) {
+        let Some(place) = self.book.nodes.get_mut(node) else { return };
         place.connected();
         // Topics wanted here, and those whose home does not answer.
-        self.every_entry(|book, at| {
+        self.book.every_entry(|book, at| {
             let Some(entry) = book.entries.get(at) else { return };
             let waits = |s: &super::Sub| s.node == node && s.state == SubState::Wanted;
             let stuck = |home: usize| book.nodes.get(home).is_none_or(|n| !n.is_usable());
@@ -65,9 +83,9 @@ impl Book {
 
     /// The node has answered a command.
     pub(super) fn heard(&mut self, node: usize) {
-        let Some(place) = self.nodes.get_mut(node) else { return };
+        let Some(place) = self.book.nodes.get_mut(node) else { return };
         if place.answered() {
-            self.every_entry(|book, at| {
+            self.book.every_entry(|book, at| {
                 let waits = |s: &super::Sub| s.node == node && s.state == SubState::Wanted;
                 if book.entries.get(at).is_some_and(|entry| entry.subs.iter().any(waits)) {
                     book.place(at);
@@ -77,45 +95,52 @@ impl Book {
     }
 
     /// The node has closed an established connection. It may be healthy, so its topics stay and it
-    /// is reconnected at once; if that fails, [`Book::lost`] moves them. Moving them first would
+    /// is reconnected at once; if that fails, [`Links::lost`] moves them. Moving them first would
     /// not be faster, and messages already delivered might come again from other nodes.
     ///
     /// Returns `false` if this happens too often.
-    pub fn cut_off(&mut self, node: usize) -> bool {
-        let now = self.now;
-        let Some(place) = self.nodes.get_mut(node) else { return false };
+    pub(crate) fn cut_off(&mut self, node: usize) -> bool {
+        let now = self.book.now;
+        let Some(place) = self.book.nodes.get_mut(node) else { return false };
         if place.has_closed(now) {
             return false;
         }
         self.cut(node, LinkState::Idle);
         self.replace_all(node, GapReason::ConnectionLost);
-        self.nodes.actions.push(Action::Refresh(None));
+        self.book.nodes.actions.push(Action::Refresh(None));
         true
     }
 
     /// The connection to `node` was lost or failed. Returns when to retry, in microseconds.
-    pub fn lost(&mut self, node: usize) -> u64 {
+    pub(crate) fn lost(&mut self, node: usize) -> u64 {
         self.cut(node, LinkState::Backoff);
-        let Some(place) = self.nodes.get_mut(node) else { return self.now };
+        let Some(place) = self.book.nodes.get_mut(node) else { return self.book.now };
         place.failures += 1;
-        let due = self.now + self.pace.backoff.pause(place.failures);
+        let due = self.book.now + self.book.pace.backoff.pause(place.failures);
         self.replace_all(node, GapReason::ConnectionLost);
-        self.nodes.actions.push(Action::Refresh(None));
+        self.book.nodes.actions.push(Action::Refresh(None));
         due
     }
 
     /// The connection was closed because it is not needed.
-    pub fn closed(&mut self, node: usize) {
+    pub(crate) fn closed(&mut self, node: usize) {
         self.cut(node, LinkState::Idle);
     }
 
+    /// The node has left the cluster or failed.
+    fn left(&mut self, node: usize) {
+        self.book.nodes.actions.push(Action::Close(node));
+        self.cut(node, LinkState::Idle);
+        self.replace_all(node, GapReason::NodeLeft);
+    }
+
     fn cut(&mut self, node: usize, link: LinkState) {
-        let Some(node) = self.nodes.get_mut(node) else { return };
+        let Some(node) = self.book.nodes.get_mut(node) else { return };
         // A node forgets the subscriptions of a closed connection.
         for sent in node.cut(link) {
             match sent {
-                Sent::Unsubscribe { topic } => self.ended(&topic),
-                Sent::Join { entry, topic } => self.join_answered(entry, &topic, true),
+                Sent::Unsubscribe { topic } => self.book.ended(&topic),
+                Sent::Join { entry, topic } => self.book.join_answered(entry, &topic, true),
                 // The former home is left when its subscription is dropped.
                 Sent::Subscribe { .. } | Sent::FormerPing { .. } | Sent::Ping => {}
             }
@@ -124,7 +149,7 @@ impl Book {
 
     /// Drops all subscriptions at `node`, and finds other homes for them at once.
     fn replace_all(&mut self, node: usize, reason: GapReason) {
-        self.every_entry(|book, at| {
+        self.book.every_entry(|book, at| {
             let former = book.entries.get(at).is_some_and(|e| e.is_former(node));
             if book.drop_sub(at, node).is_none() || former {
                 return;
@@ -135,13 +160,5 @@ impl Book {
             book.place(at);
             book.settle(at, reason);
         });
-    }
-
-    fn every_entry(&mut self, mut step: impl FnMut(&mut Self, usize)) {
-        for at in 0..self.entries.end() {
-            if self.entries.get(at).is_some() {
-                step(self, at);
-            }
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! The hub's state: which workers listen to which topics, and which subscriptions exist at which
-//! nodes. Pure logic: events go in ([`Book::wish`], [`Book::topology`], [`Book::ready`], …),
-//! actions for the connections and news for the workers come out. The caller sets the time.
+//! nodes. Pure logic: events go in ([`Book::wish`], [`Book::topology`], …), actions for
+//! the connections and news for the workers come out. The caller sets the time.
 //!
 //! - this file: topics, listeners, workers' requests
 //! - `entries`: all topics, by index and by name

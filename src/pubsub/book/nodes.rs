@@ -358,7 +358,7 @@ impl Nodes {
         told
     }
 
-    /// Reconnects to the node if it is needed, at the time that [`super::Book::lost`] returned.
+    /// Reconnects to the node if it is needed, at the time that [`super::links::Links::lost`] returned.
     pub(crate) fn retry(&mut self, node: usize) {
         let Some(place) = self.get_mut(node) else { return };
         if place.link != LinkState::Backoff {

@@ -41,7 +41,7 @@ impl Book {
             }
             return Err("a confirmation of what was not asked for");
         }
-        self.heard(node);
+        self.links().heard(node);
         let Some(place) = self.nodes.get_mut(node) else { return Ok(()) };
         let (at, serial) = match place.fifo.pop_front() {
             Some(Sent::Subscribe { entry, serial, .. }) => (entry, serial),
@@ -104,7 +104,7 @@ impl Book {
     pub fn error(&mut self, node: usize, text: &[u8]) -> Result<(), &'static str> {
         let place = self.nodes.get_mut(node).ok_or("a node that is not known")?;
         let sent = place.fifo.pop_front().ok_or("an error that answers nothing")?;
-        self.heard(node);
+        self.links().heard(node);
         let (at, serial) = match sent {
             Sent::Subscribe { entry, serial, .. } => (entry, serial),
             Sent::Unsubscribe { topic } => {

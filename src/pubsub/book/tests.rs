@@ -117,7 +117,7 @@ impl Rig {
             for action in actions {
                 let text = |topic: &Topic| String::from_utf8_lossy(&topic.name).into_owned();
                 match action {
-                    Action::Connect(n) if connect => self.book.ready(n),
+                    Action::Connect(n) if connect => self.book.links().ready(n),
                     Action::Connect(n) => all.push(format!("connect {n}")),
                     Action::Close(n) => all.push(format!("close {n}")),
                     Action::Subscribe(n, topic) => all.push(format!("+ {} @{n}", text(&topic))),
@@ -348,7 +348,7 @@ fn a_new_subscriber_gets_no_earlier_messages() {
     assert_eq!(rig.news(1), ["live c"]);
     assert_eq!(rig.act(true), [format!("+ c @{home}")]);
     // The connection is lost: waiting subscribers are told when the topic is restored.
-    rig.book.lost(home);
+    rig.book.links().lost(home);
     assert_eq!(rig.news(1), ["gap c"]);
     rig.run();
     assert_eq!(rig.news(1), ["live c"]);
@@ -439,7 +439,7 @@ fn topics_of_a_lost_connection_move_at_once() {
         (0..30).map(|i| rig.home(TopicKind::Channel, &format!("c{i}"))).collect();
     assert!([0, 1, 2].iter().all(|n| homes.contains(n)), "spread: {homes:?}");
     let victims = homes.iter().filter(|&&h| h == 1).count();
-    rig.book.lost(1);
+    rig.book.links().lost(1);
     let actions = rig.act(false);
     // No new connection was needed.
     assert_eq!(actions.len(), victims, "{actions:?}");
@@ -462,7 +462,7 @@ fn an_unconfirmed_subscription_makes_no_gap() {
     rig.subscribe(1, TopicKind::Channel, "c");
     let home = rig.home(TopicKind::Channel, "c");
     assert_eq!(rig.act(false), [format!("connect {home}")]);
-    rig.book.lost(home);
+    rig.book.links().lost(home);
     let other = rig.home(TopicKind::Channel, "c");
     assert_ne!(other, home);
     assert_eq!(rig.run(), [format!("+ c @{other}")]);
@@ -478,13 +478,13 @@ fn all_nodes_gone_and_back() {
     rig.news(1);
     for _ in 0..3 {
         for n in 0..6 {
-            rig.book.lost(n);
+            rig.book.links().lost(n);
         }
     }
     rig.act(false);
     assert_eq!(rig.news(1), ["gap c"]);
     // The first node to connect becomes the home, even a replica.
-    rig.book.ready(4);
+    rig.book.links().ready(4);
     assert_eq!(rig.act(false), ["+ c @4"]);
     rig.confirm(4);
     assert_eq!(rig.news(1), ["live c"]);
@@ -579,7 +579,7 @@ fn messages_published_before_a_move_come_first() {
     rig.topology(cluster());
     rig.run();
     assert_eq!(rig.book.nodes.formers().collect::<Vec<_>>(), [other]);
-    rig.book.lost(other);
+    rig.book.links().lost(other);
     assert_eq!(rig.book.nodes.formers().count(), 0);
     assert_eq!(rig.home(TopicKind::Shard, "s"), home);
 }
@@ -643,7 +643,7 @@ fn after_a_failover_the_former_home_is_drained_first() {
     rig.book.reply(old).unwrap();
     let (mut rig, old, new) = moved(1);
     rig.shard_message(new, "s", "1");
-    rig.book.lost(old);
+    rig.book.links().lost(old);
     assert_eq!(texts(rig.news(1)), ["0", "1", "live s"]);
     // The bytes held back are limited.
     let (mut rig, _, new) = moved(1);
@@ -779,8 +779,8 @@ fn messages_of_one_topic_are_one_run() {
     let home = rig.home(TopicKind::Channel, "a");
     let other = rig.home(TopicKind::Channel, "b");
     if other != home {
-        rig.book.lost(other);
-        rig.book.lost((0..3).find(|&n| n != home && n != other).unwrap());
+        rig.book.links().lost(other);
+        rig.book.links().lost((0..3).find(|&n| n != home && n != other).unwrap());
         rig.run();
         rig.news(1);
     }
@@ -903,7 +903,7 @@ fn an_unresponsive_node_gets_a_single_probe() {
     let home = rig.home(TopicKind::Shard, "{s}0");
     assert_eq!(rig.act(true).len(), 10);
     for _ in 0..3 {
-        assert!(rig.book.cut_off(home));
+        assert!(rig.book.links().cut_off(home));
         assert_eq!(rig.act(true).len(), 1);
     }
     assert!(rig.answer(home));

@@ -20,7 +20,7 @@ fn narrow_topics_are_subscribed_at_every_primary() {
     rig.message(3, Some(SPACE), "__keyspace@0__:k");
     assert_eq!(rig.got(SPACE), 0);
     // A lost connection makes a gap until it is restored.
-    rig.book.lost(1);
+    rig.book.links().lost(1);
     assert_eq!(rig.news(1), [format!("gap {SPACE}")]);
     rig.book.nodes.retry(1);
     assert_eq!(rig.run(), [format!("+ {SPACE} @1")]);
@@ -102,7 +102,7 @@ fn a_failover_is_one_gap_without_duplicates() {
     // Until the new primary is subscribed, the old one passes on what it replicates.
     rig.message(0, Some(SPACE), "__keyspace@0__:k");
     assert_eq!(rig.got(SPACE), 1);
-    rig.book.ready(3);
+    rig.book.links().ready(3);
     assert_eq!(rig.act(false), [format!("+ {SPACE} @3"), format!("- {SPACE} @0")]);
     rig.message(0, Some(SPACE), "__keyspace@0__:k");
     assert_eq!(rig.got(SPACE), 0);
@@ -170,7 +170,7 @@ fn a_former_primary_stands_in_until_its_successor_is_subscribed() {
         rig.message(0, Some(SPACE), "__keyspace@0__:k");
         assert_eq!(rig.got(SPACE), 1);
     }
-    rig.book.ready(3);
+    rig.book.links().ready(3);
     assert_eq!(rig.act(false), [format!("+ {SPACE} @3"), format!("- {SPACE} @0")]);
 }
 
@@ -180,7 +180,7 @@ fn a_killed_primary_is_one_gap_until_its_successor_is_subscribed() {
     rig.subscribe(1, TopicKind::Pattern, SPACE);
     rig.run();
     rig.news(1);
-    rig.book.lost(0);
+    rig.book.links().lost(0);
     rig.topology(failed(0));
     rig.run();
     assert_eq!(rig.news(1), [format!("gap {SPACE}")]);
