@@ -124,13 +124,15 @@ impl HubSession<'_> {
         self.book.flush(buf, run);
         match said {
             NodeFrame::Changed { kind, subscribed, name } => {
-                let changed = self.book.changed(node, kind, subscribed, name);
+                let changed = self.book.replies().changed(node, kind, subscribed, name);
                 changed.map_err(ConnectionEnd::Unrelated)?;
             }
             NodeFrame::Error(text) => {
-                self.book.error(node, text).map_err(ConnectionEnd::Unrelated)?
+                self.book.replies().error(node, text).map_err(ConnectionEnd::Unrelated)?
             }
-            NodeFrame::Reply => self.book.reply(node).map_err(ConnectionEnd::Unrelated)?,
+            NodeFrame::Reply => {
+                self.book.replies().other(node).map_err(ConnectionEnd::Unrelated)?
+            }
             NodeFrame::Message { .. } | NodeFrame::Other => {}
         }
         Ok(())

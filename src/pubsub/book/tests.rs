@@ -163,7 +163,7 @@ impl Rig {
         }) else {
             return false;
         };
-        self.book.changed(n, topic.kind, subscribed, &topic.name).unwrap();
+        self.book.replies().changed(n, topic.kind, subscribed, &topic.name).unwrap();
         true
     }
 
@@ -422,9 +422,9 @@ fn stale_confirmations_are_ignored() {
     assert!(rig.answer(home) && !rig.answer(home));
     assert_eq!(rig.news(1), ["live c"]);
     assert_eq!(rig.upstream(), [1, 0, 0]);
-    rig.book.changed(home, TopicKind::Channel, true, b"c").unwrap_err();
-    rig.book.reply(home).unwrap_err();
-    rig.book.error(home, b"ERR what").unwrap_err();
+    rig.book.replies().changed(home, TopicKind::Channel, true, b"c").unwrap_err();
+    rig.book.replies().other(home).unwrap_err();
+    rig.book.replies().error(home, b"ERR what").unwrap_err();
 }
 
 #[test]
@@ -518,11 +518,11 @@ fn a_shard_channel_follows_sunsubscribe_and_moved() {
     let home = rig.home(TopicKind::Shard, "s");
     let other = (home + 1) % 3;
     // The topology is old: the node itself knows the new owner.
-    rig.book.changed(home, TopicKind::Shard, false, b"s").unwrap();
+    rig.book.replies().changed(home, TopicKind::Shard, false, b"s").unwrap();
     assert_eq!(rig.act(true), [format!("+ s @{home}")]);
     assert_eq!(rig.news(1), ["gap s"]);
     let moved = format!("MOVED 1 127.0.0.1:{}", 7000 + other);
-    rig.book.error(home, moved.as_bytes()).unwrap();
+    rig.book.replies().error(home, moved.as_bytes()).unwrap();
     assert_eq!(rig.run(), [format!("+ s @{other}")]);
     assert_eq!(rig.news(1), ["live s"]);
     assert_eq!((rig.gaps(), rig.upstream()), ([0, 0, 1, 0, 0], [0, 0, 1]));
@@ -536,10 +536,10 @@ fn a_shard_channel_follows_sunsubscribe_and_moved() {
     assert_eq!(rig.run(), [format!("+ s @{third}")]);
     assert_eq!(rig.news(1), ["gap s", "live s"]);
     // The former home is heard until it ends the subscription itself.
-    rig.book.changed(other, TopicKind::Shard, false, b"s").unwrap();
+    rig.book.replies().changed(other, TopicKind::Shard, false, b"s").unwrap();
     // Unexpected ends of other subscriptions are ignored.
-    rig.book.changed(home, TopicKind::Shard, false, b"s").unwrap();
-    rig.book.changed(home, TopicKind::Shard, false, b"unknown").unwrap();
+    rig.book.replies().changed(home, TopicKind::Shard, false, b"s").unwrap();
+    rig.book.replies().changed(home, TopicKind::Shard, false, b"unknown").unwrap();
     assert!(rig.run().is_empty());
 }
 
@@ -601,7 +601,7 @@ fn after_a_failover_the_former_home_is_drained_first() {
         assert!(rig.answer(home + 3));
         assert_eq!(rig.act(true), [format!("ping {home}")]);
         for _ in 0..pings {
-            rig.book.reply(home).unwrap();
+            rig.book.replies().other(home).unwrap();
         }
         (rig, home, home + 3)
     };
@@ -613,10 +613,10 @@ fn after_a_failover_the_former_home_is_drained_first() {
     for (node, text) in [(new, "2"), (new, "1"), (old, "1"), (old, "2"), (new, "3")] {
         rig.shard_message(node, "s", text);
     }
-    rig.book.reply(old).unwrap();
+    rig.book.replies().other(old).unwrap();
     assert_eq!(rig.act(true), [format!("ping {old}")]);
     assert_eq!(texts(rig.news(1)), ["0", "1", "2"]);
-    rig.book.reply(old).unwrap();
+    rig.book.replies().other(old).unwrap();
     assert_eq!(texts(rig.news(1)), ["3", "live s"]);
     assert_eq!(rig.run(), [format!("- s @{old}")]);
     // The primary did not forward 1: it is not delivered late, and the gap lasts until then.
@@ -625,7 +625,7 @@ fn after_a_failover_the_former_home_is_drained_first() {
         rig.shard_message(node, "s", text);
     }
     assert_eq!(texts(rig.news(1)), ["0", "2"]);
-    rig.book.reply(old).unwrap();
+    rig.book.replies().other(old).unwrap();
     assert_eq!(texts(rig.news(1)), ["3", "live s"]);
     // From then on only the primary is heard, which sends everything.
     for (node, text) in [(old, "5"), (new, "4"), (new, "5")] {
@@ -640,7 +640,7 @@ fn after_a_failover_the_former_home_is_drained_first() {
     rig.book.now = rig.book.next_due().unwrap();
     rig.book.tick();
     assert_eq!(texts(rig.news(1)), ["1", "live s"]);
-    rig.book.reply(old).unwrap();
+    rig.book.replies().other(old).unwrap();
     let (mut rig, old, new) = moved(1);
     rig.shard_message(new, "s", "1");
     rig.book.links().lost(old);
@@ -676,7 +676,7 @@ fn after_a_failover_the_former_home_is_drained_first() {
         assert_eq!(rig.act(true), [format!("ping {old}")]);
         rig.book.worker_follows(1, 2);
         assert!(rig.act(true).is_empty());
-        rig.book.reply(old).unwrap();
+        rig.book.replies().other(old).unwrap();
     }
     assert_eq!(texts(rig.news(1)), ["1", "2", "live s"]);
 }
@@ -687,7 +687,7 @@ fn moved_to_an_unknown_node_waits_for_the_topology() {
     rig.subscribe(1, TopicKind::Shard, "s");
     let home = rig.home(TopicKind::Shard, "s");
     rig.act(true);
-    rig.book.error(home, b"MOVED 1 10.0.0.1:7000").unwrap();
+    rig.book.replies().error(home, b"MOVED 1 10.0.0.1:7000").unwrap();
     assert!(rig.act(true).is_empty() && rig.refreshes > 0);
     let mut grown = cluster();
     let mut node = grown.nodes[0].clone();
@@ -709,7 +709,7 @@ fn temporary_refusals_are_retried_with_backoff() {
     let mut waits = Vec::new();
     for _ in 0..6 {
         assert_eq!(rig.act(true), [format!("+ s @{home}")]);
-        rig.book.error(home, b"CLUSTERDOWN Hash slot not served").unwrap();
+        rig.book.replies().error(home, b"CLUSTERDOWN Hash slot not served").unwrap();
         assert!(rig.act(true).is_empty());
         let due = rig.book.next_due().unwrap();
         waits.push(due - rig.book.now);
@@ -732,7 +732,7 @@ fn redirection_loops_end() {
         let Some(action) = actions.first() else { break };
         let n: usize = action.rsplit('@').next().unwrap().parse().unwrap();
         let moved = format!("MOVED 1 127.0.0.1:{}", 7000 + (n + 1) % 2);
-        rig.book.error(n, moved.as_bytes()).unwrap();
+        rig.book.replies().error(n, moved.as_bytes()).unwrap();
         followed += 1;
         assert!(followed < 10);
     }
@@ -747,7 +747,7 @@ fn a_refusal_is_reported_to_all_listeners() {
     let again = rig.subscribe(1, TopicKind::Channel, "c");
     let home = rig.home(TopicKind::Channel, "c");
     rig.act(true);
-    rig.book.error(home, b"NOPERM no").unwrap();
+    rig.book.replies().error(home, b"NOPERM no").unwrap();
     assert!(rig.act(true).is_empty());
     assert_eq!(
         rig.news(1),
@@ -760,7 +760,7 @@ fn a_refusal_is_reported_to_all_listeners() {
     rig.subscribe(1, TopicKind::Pattern, SPACE);
     rig.act(true);
     rig.confirm(0);
-    rig.book.error(1, b"NOPERM no").unwrap();
+    rig.book.replies().error(1, b"NOPERM no").unwrap();
     assert_eq!(rig.act(true), [format!("- {SPACE} @0"), format!("- {SPACE} @2")]);
     rig.confirm(0);
     rig.confirm(2);
@@ -866,7 +866,7 @@ fn refused_topics_share_a_budget() {
     assert_eq!(calls, 1_000);
     loop {
         while !rig.fifo(home).is_empty() {
-            rig.book.error(home, b"CLUSTERDOWN The cluster is down").unwrap();
+            rig.book.replies().error(home, b"CLUSTERDOWN The cluster is down").unwrap();
         }
         let due = rig.book.next_due().unwrap();
         assert!(due > rig.book.now);

@@ -273,7 +273,7 @@ fn broad_patterns_work_without_permission_for_notifications() {
             if *topic.name == *b"*" {
                 rig.answer(n);
             } else {
-                rig.book.error(n, b"NOPERM no").unwrap();
+                rig.book.replies().error(n, b"NOPERM no").unwrap();
             }
         }
     }
