@@ -79,10 +79,28 @@ impl Entry {
     }
 }
 
+/// The former homes of all topics.
+pub(super) struct Formers<'a> {
+    book: &'a mut Book,
+}
+
 impl Book {
+    /// The former homes.
+    pub(super) fn formers(&mut self) -> Formers<'_> {
+        Formers { book: self }
+    }
+
+    /// Worker `index` follows the topology of this generation.
+    pub fn worker_follows(&mut self, index: usize, generation: u64) {
+        self.workers.follows(index, generation);
+        self.formers().ask_all();
+    }
+}
+
+impl Formers<'_> {
     /// The entry is about to move to `home`.
     pub(super) fn home_changes(&mut self, at: usize, home: Option<usize>) {
-        let Some(entry) = self.entries.get(at) else { return };
+        let Some(entry) = self.book.entries.get(at) else { return };
         let (Class::Shard(_), Some(from), Some(to)) = (entry.class, entry.home, home) else {
             return;
         };
@@ -90,114 +108,109 @@ impl Book {
         if from == to || !entry.subs.iter().any(heard) {
             return;
         }
-        self.leave_former(at);
-        let until = self.now + MAX_HEARD;
-        let Some(entry) = self.entries.get_mut(at) else { return };
-        let Some(node) = self.nodes.get_mut(from).filter(|n| n.link == LinkState::Ready) else {
+        self.leave(at);
+        let until = self.book.now + MAX_HEARD;
+        let Some(entry) = self.book.entries.get_mut(at) else { return };
+        let Some(node) = self.book.nodes.get_mut(from).filter(|n| n.link == LinkState::Ready)
+        else {
             return;
         };
         node.leaving += 1;
         let is_replica = node.primary == Some(to);
-        let generation = self.nodes.snapshot.generation;
+        let generation = self.book.nodes.snapshot.generation;
         entry.former = Some(FormerHome { node: from, until, is_replica, generation, held: None });
         entry.echo.hear_both(true);
-        self.timers.set(until, at);
+        self.book.timers.set(until, at);
     }
 
     /// The new home has confirmed the subscription: its messages are held back from now on if the
     /// former home is its replica.
     pub(super) fn home_confirmed(&mut self, at: usize) {
-        let Some(entry) = self.entries.get_mut(at) else { return };
+        let Some(entry) = self.book.entries.get_mut(at) else { return };
         let Some(former) = entry.former.as_mut().filter(|f| f.is_replica) else { return };
         if former.held.is_none() {
             former.held = Some(HeldBack::default());
-            self.ask_former(at);
+            self.ask(at);
         }
     }
 
-    /// Worker `index` follows the topology of this generation.
-    pub fn worker_follows(&mut self, index: usize, generation: u64) {
-        self.workers.follows(index, generation);
-        self.ask_formers();
-    }
-
     /// Sends the PINGs that waited for a worker.
-    pub(super) fn ask_formers(&mut self) {
-        if self.nodes.formers().next().is_none() {
+    pub(super) fn ask_all(&mut self) {
+        if self.book.nodes.formers().next().is_none() {
             return;
         }
         let held = |e: &Entry| e.former.as_ref().is_some_and(FormerHome::is_asked);
         let all: Vec<usize> =
-            self.entries.iter().filter(|(_, e)| held(e)).map(|(at, _)| at).collect();
-        all.into_iter().for_each(|at| self.ask_former(at));
+            self.book.entries.iter().filter(|(_, e)| held(e)).map(|(at, _)| at).collect();
+        all.into_iter().for_each(|at| self.ask(at));
     }
 
     /// Sends the next PING to the former home, if it is time.
-    fn ask_former(&mut self, at: usize) {
-        let Some(entry) = self.entries.get_mut(at) else { return };
+    fn ask(&mut self, at: usize) {
+        let Some(entry) = self.book.entries.get_mut(at) else { return };
         let topic = Arc::clone(&entry.topic);
         let Some(former) = entry.former.as_mut() else { return };
         let (node, generation) = (former.node, former.generation);
         let Some(held) = former.held.as_mut().filter(|held| held.sent == held.answered) else {
             return;
         };
-        if held.sent == 0 && !self.workers.all_follow(generation) {
+        if held.sent == 0 && !self.book.workers.all_follow(generation) {
             return;
         }
-        if let Some(place) = self.nodes.get_mut(node) {
+        if let Some(place) = self.book.nodes.get_mut(node) {
             held.sent += 1;
             place.fifo.push_back(Sent::FormerPing { entry: at, topic });
-            self.nodes.actions.push(Action::Ping(node));
+            self.book.nodes.actions.push(Action::Ping(node));
         }
     }
 
     /// `node` has answered a PING.
-    pub(super) fn former_answered(&mut self, at: usize, node: usize, topic: Arc<Topic>) {
-        let entry = self.entries.get_mut(at).filter(|e| Arc::ptr_eq(&e.topic, &topic));
+    pub(super) fn answered(&mut self, at: usize, node: usize, topic: Arc<Topic>) {
+        let entry = self.book.entries.get_mut(at).filter(|e| Arc::ptr_eq(&e.topic, &topic));
         let former = entry.and_then(|e| e.former.as_mut()).filter(|f| f.node == node);
         let Some(held) = former.and_then(|former| former.held.as_mut()) else { return };
         held.answered += 1;
         if held.answered < PINGS {
-            return self.ask_former(at);
+            return self.ask(at);
         }
-        self.leave_former(at);
-        self.place(at);
+        self.leave(at);
+        self.book.place(at);
     }
 
     /// Holds back a message of the new home.
     pub(super) fn hold(&mut self, at: usize, frame: &[u8]) {
-        let former = self.entries.get_mut(at).and_then(|entry| entry.former.as_mut());
+        let former = self.book.entries.get_mut(at).and_then(|entry| entry.former.as_mut());
         let Some(held) = former.and_then(|former| former.held.as_mut()) else { return };
         held.starts.push(held.bytes.len() as u32);
         held.bytes.extend_from_slice(frame);
-        self.held_back += frame.len();
-        if held.bytes.len() > MAX_HELD || self.held_back > MAX_HELD_TOTAL {
-            self.leave_former(at);
-            self.place(at);
+        self.book.held_back += frame.len();
+        if held.bytes.len() > MAX_HELD || self.book.held_back > MAX_HELD_TOTAL {
+            self.leave(at);
+            self.book.place(at);
         }
     }
 
     /// Stops hearing the former home.
-    pub(super) fn leave_former(&mut self, at: usize) {
-        let Some(entry) = self.entries.get_mut(at) else { return };
+    pub(super) fn leave(&mut self, at: usize) {
+        let Some(entry) = self.book.entries.get_mut(at) else { return };
         let Some(former) = entry.former.take() else { return };
         entry.echo.hear_both(false);
-        if let Some(node) = self.nodes.get_mut(former.node) {
+        if let Some(node) = self.book.nodes.get_mut(former.node) {
             node.leaving = node.leaving.saturating_sub(1);
         }
         if let Some(held) = former.held {
-            self.held_back = self.held_back.saturating_sub(held.bytes.len());
+            self.book.held_back = self.book.held_back.saturating_sub(held.bytes.len());
             self.release(at, &held);
-            self.settle(at, GapReason::SlotMoved);
+            self.book.settle(at, GapReason::SlotMoved);
         }
     }
 
     /// Passes on the messages held back, except those that the former home delivered as well and
     /// those before the last of these: their order relative to its messages is not known.
     fn release(&mut self, at: usize, held: &HeldBack) {
-        let Some(entry) = self.entries.get_mut(at) else { return };
+        let Some(entry) = self.book.entries.get_mut(at) else { return };
         let Some(home) = entry.home else { return };
-        let now = self.now;
+        let now = self.book.now;
         let mut fresh = Vec::new();
         for i in 0..held.starts.len() {
             if entry.echo.is_echo(home, held.frame(i), now) {
@@ -207,14 +220,14 @@ impl Book {
             }
         }
         let dropped = held.starts.len() - fresh.len();
-        self.stats.ignored.fetch_add(dropped as u64, std::sync::atomic::Ordering::Relaxed);
+        self.book.stats.ignored.fetch_add(dropped as u64, std::sync::atomic::Ordering::Relaxed);
         let (mut bytes, mut starts) = (Vec::new(), Vec::new());
         for i in fresh {
             starts.push(bytes.len() as u32);
             bytes.extend_from_slice(held.frame(i));
         }
         if !starts.is_empty() {
-            self.workers.deliver(&entry.listeners, &bytes, &starts, &self.stats.held);
+            self.book.workers.deliver(&entry.listeners, &bytes, &starts, &self.book.stats.held);
         }
     }
 }

@@ -124,7 +124,7 @@ impl Book {
         if takes && run.held {
             self.flush(buf, run);
             (run.start, run.end) = (end, end);
-            self.hold(run.at, buf.get(start..end).unwrap_or_default());
+            self.formers().hold(run.at, buf.get(start..end).unwrap_or_default());
             run.held = self.entries.get(run.at).is_some_and(|e| e.is_held(node));
             return;
         }

@@ -235,7 +235,7 @@ impl Book {
         for (token, entry) in tokens {
             self.leave(index, token, entry);
         }
-        self.ask_formers();
+        self.formers().ask_all();
     }
 
     /// Handles a worker's request.

@@ -76,7 +76,7 @@ impl Replies<'_> {
         entry.echo.moved(node, self.book.now);
         let at_home = entry.home == Some(node);
         if at_home {
-            self.book.home_confirmed(at);
+            self.book.formers().home_confirmed(at);
         }
         self.book.settle(at, GapReason::NewPrimary);
         // Nodes accept retries again: each success lets two more go.
@@ -130,7 +130,7 @@ impl Replies<'_> {
             }
             // An error is an answer as well.
             Sent::FormerPing { entry, topic } => {
-                self.book.former_answered(entry, node, topic);
+                self.book.formers().answered(entry, node, topic);
                 return Ok(());
             }
             Sent::Ping => return Ok(()),
@@ -171,7 +171,7 @@ impl Replies<'_> {
         match place.fifo.pop_front() {
             Some(Sent::Ping) => Ok(()),
             Some(Sent::FormerPing { entry, topic }) => {
-                self.book.former_answered(entry, node, topic);
+                self.book.formers().answered(entry, node, topic);
                 Ok(())
             }
             _ => Err("a reply where a push must be"),

@@ -38,7 +38,7 @@ impl Book {
         let everywhere = matches!(entry.class, Class::Narrow { .. });
         let mut subs = {
             let spare = std::mem::take(&mut self.spare_subs);
-            self.home_changes(at, home);
+            self.formers().home_changes(at, home);
             let Some(entry) = self.entries.get_mut(at) else { return };
             if entry.home != home {
                 entry.home = home;
@@ -124,7 +124,7 @@ impl Book {
     /// Removes a subscription that its node does not hold.
     pub(super) fn drop_sub(&mut self, at: usize, node: usize) -> Option<Sub> {
         if self.entries.get(at).is_some_and(|e| e.is_former(node)) {
-            self.leave_former(at);
+            self.formers().leave(at);
         }
         let entry = self.entries.get_mut(at)?;
         let sub =
@@ -140,7 +140,7 @@ impl Book {
 
     /// Ends all subscriptions of an entry. The nodes count them until they execute UNSUBSCRIBE.
     pub(super) fn withdraw(&mut self, at: usize) {
-        self.leave_former(at);
+        self.formers().leave(at);
         let Some(entry) = self.entries.get_mut(at) else { return };
         let topic = Arc::clone(&entry.topic);
         let subs = std::mem::take(&mut entry.subs);

@@ -96,7 +96,7 @@ impl Book {
             if entry.leave_at == Some(due) && entry.listeners.is_empty() {
                 self.forget(at);
             } else if entry.former.as_ref().is_some_and(|former| former.until == due) {
-                self.leave_former(at);
+                self.formers().leave(at);
                 self.place(at);
             } else if entry.retry == Some(due) {
                 self.timers.overdue.push_back(at);
