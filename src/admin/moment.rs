@@ -53,7 +53,7 @@ pub(super) struct Counts {
 impl Moment {
     /// The current moment. Workers have `limit` to answer.
     pub async fn now(pool: &Pool, status: &Status, limit: Duration) -> Moment {
-        let Scrape { totals, running, answered } = pool.scrape(limit).await;
+        let Scrape { totals, running, answered } = pool.survey().scrape(limit).await;
         let topology = status.topology().clone();
         let draining = status.is_draining();
         let readiness = Readiness::of(&ReadinessInputs {

@@ -278,7 +278,7 @@ impl Admin {
     }
 
     async fn metrics(&self) -> Page {
-        let scrape = self.pool.scrape(SCRAPE_LIMIT).await;
+        let scrape = self.pool.survey().scrape(SCRAPE_LIMIT).await;
         let budget = self.pool.budget();
         let (control, commands) = {
             let topology = self.status.topology();
@@ -351,7 +351,7 @@ impl Admin {
         let text = match &*last {
             Some((at, text)) if at.elapsed() < CENSUS_AGE => text.clone(),
             _ => {
-                let census = self.pool.census(SCRAPE_LIMIT).await;
+                let census = self.pool.survey().census(SCRAPE_LIMIT).await;
                 let text = Bytes::from(status::clients(&census).to_string());
                 *last = Some((Instant::now(), text.clone()));
                 text
@@ -368,7 +368,7 @@ impl Admin {
         let json = match uri.path() {
             "/slowlog" => self.pool.slowlog().json(count.unwrap_or(50)),
             path => {
-                let seen = self.pool.seen(SCRAPE_LIMIT).await;
+                let seen = self.pool.survey().seen(SCRAPE_LIMIT).await;
                 let topology = self.status.topology().clone();
                 let count = count.unwrap_or(20);
                 let observe = &self.pool.config().observe;
@@ -380,7 +380,7 @@ impl Admin {
     }
 
     async fn health(&self) -> Page {
-        let scrape = self.pool.scrape(HEALTH_LIMIT).await;
+        let scrape = self.pool.survey().scrape(HEALTH_LIMIT).await;
         let (running, answered) = (scrape.running, scrape.answered);
         if scrape.is_well(self.status.is_draining()) {
             return page(StatusCode::OK, TEXT, "ok\n");
@@ -390,7 +390,7 @@ impl Admin {
     }
 
     async fn readiness(&self) -> Page {
-        let scrape = self.pool.scrape(SCRAPE_LIMIT).await;
+        let scrape = self.pool.survey().scrape(SCRAPE_LIMIT).await;
         let topology = self.status.topology().clone();
         let readiness = Readiness::of(&ReadinessInputs {
             draining: self.status.is_draining(),

@@ -16,6 +16,7 @@ mod requests;
 mod round;
 mod status;
 mod supervise;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod topology;
@@ -23,11 +24,12 @@ mod verify;
 mod wire;
 
 pub use blocked::BlockWatcher;
-pub use pool::{Pool, Scrape};
+pub use pool::Pool;
 pub use probe::Prober;
 pub use replicas::Replicas;
 pub use requests::Requests;
 pub use status::{Status, TopologyStatus, Unreached};
 pub use supervise::supervise;
+pub use survey::Scrape;
 pub use topology::Refresher;
 pub use verify::Verifier;

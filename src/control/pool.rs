@@ -1,5 +1,4 @@
-//! The pool of workers: starts and replaces them, distributes clients, sends them messages,
-//! collects their counters.
+//! The pool of workers: starts and replaces them, distributes clients, sends them messages.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicUsize;
@@ -7,11 +6,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tracing::debug;
 
 use super::export::Exporter;
-use crate::client::{Census, Pause, Question};
+use crate::client::{Pause, Question};
 use crate::cluster::{Health, Identity, Snapshot};
 use crate::command::{CommandTable, Flags};
 use crate::config::{Auth, Config};
@@ -20,7 +19,7 @@ use crate::mailbox::Inquiry;
 use crate::mailbox::ToHub;
 use crate::mailbox::{Arrival, ToControl, ToWorker, WorkerHandle};
 use crate::metrics::{Totals, WorkerStats};
-use crate::observe::{ObservedKeys, SlowLog};
+use crate::observe::SlowLog;
 use crate::pubsub::HubStats;
 use crate::tls::Tls;
 
@@ -71,7 +70,7 @@ pub(super) struct Inner {
     users: Option<Arc<crate::users::Users>>,
     pause: Option<Pause>,
     /// Counters of ended workers.
-    ended: Totals,
+    pub(super) ended: Totals,
 }
 
 #[derive(Debug)]
@@ -82,7 +81,7 @@ pub(super) struct Running {
     /// It gets no new clients, and ends when the last one has gone.
     pub(super) retiring: bool,
     /// Its counters as of the last scrape: all that is left of them if it fails.
-    last: Box<WorkerStats>,
+    pub(super) last: Box<WorkerStats>,
 }
 
 /// What file descriptors are needed for.
@@ -98,24 +97,6 @@ fn demand(inner: &Inner, replicas: &super::replica_watch::ReplicaWatch) -> Descr
         clients: config.limits.clients,
         dedicated: config.limits.dedicated,
         users: (config.auth == Auth::Passthrough).then_some(config.limits.users),
-    }
-}
-
-/// The result of one scrape.
-#[derive(Debug, Clone, Default)]
-pub struct Scrape {
-    /// The counters of all workers, ended ones included.
-    pub totals: Totals,
-    /// Number of workers that run.
-    pub running: usize,
-    /// Number of workers that answered in time; for the others the last known counters are used.
-    pub answered: usize,
-}
-
-impl Scrape {
-    /// Whether all workers respond. During a drain it is normal that they end.
-    pub fn is_well(&self, draining: bool) -> bool {
-        self.answered >= self.running && (self.running > 0 || draining)
     }
 }
 
@@ -297,27 +278,6 @@ impl Pool {
         &self.shared.slow
     }
 
-    /// What the workers have observed of keys, as far as they answer within `limit`.
-    pub async fn seen(&self, limit: Duration) -> ObservedKeys {
-        let asked: Vec<_> = {
-            let inner = self.inner();
-            let ask = |w: &Running| {
-                let (sender, receiver) = oneshot::channel();
-                w.handle.send(ToWorker::Seen(sender));
-                receiver
-            };
-            inner.running.iter().map(ask).collect()
-        };
-        let deadline = tokio::time::Instant::now() + limit;
-        let mut seen = ObservedKeys::default();
-        for receiver in asked {
-            if let Ok(Ok(one)) = tokio::time::timeout_at(deadline, receiver).await {
-                seen.merge(*one);
-            }
-        }
-        seen
-    }
-
     /// The pub/sub hub's counters.
     pub fn hub_stats(&self) -> &HubStats {
         &self.shared.hub.stats
@@ -347,27 +307,6 @@ impl Pool {
     /// Number of clients of each worker, with the worker's index.
     pub fn clients_by_worker(&self) -> Vec<(usize, usize)> {
         self.inner().running.iter().map(|w| (w.index, w.handle.clients.load(Relaxed))).collect()
-    }
-
-    /// A summary of all clients, as far as workers answer within `limit`.
-    pub async fn census(&self, limit: Duration) -> Census {
-        let asked: Vec<_> = {
-            let inner = self.inner();
-            let ask = |w: &Running| {
-                let (sender, receiver) = oneshot::channel();
-                w.handle.send(ToWorker::Census(sender));
-                receiver
-            };
-            inner.running.iter().map(ask).collect()
-        };
-        let deadline = tokio::time::Instant::now() + limit;
-        let mut all = Census::default();
-        for receiver in asked {
-            if let Ok(Ok(census)) = tokio::time::timeout_at(deadline, receiver).await {
-                all.merge(*census);
-            }
-        }
-        all
     }
 
     /// Sends a client to the worker with the fewest. Returns it if there is no worker.
@@ -507,39 +446,5 @@ impl Pool {
             inner.tell_config();
         }
         Some(ended.started.elapsed())
-    }
-
-    /// Collects the counters of all workers, waiting no longer than `limit`.
-    pub async fn scrape(&self, limit: Duration) -> Scrape {
-        let asked: Vec<_> = {
-            let inner = self.inner();
-            let ask = |w: &Running| {
-                let (sender, receiver) = oneshot::channel();
-                w.handle.send(ToWorker::Scrape(sender));
-                (w.index, receiver)
-            };
-            inner.running.iter().map(ask).collect()
-        };
-        let deadline = tokio::time::Instant::now() + limit;
-        let mut answered = 0;
-        for (index, receiver) in asked {
-            if let Ok(Ok(stats)) = tokio::time::timeout_at(deadline, receiver).await {
-                answered += 1;
-                let mut inner = self.inner();
-                if let Some(worker) = inner.running.iter_mut().find(|w| w.index == index) {
-                    worker.last = stats;
-                }
-            }
-        }
-        let inner = self.inner();
-        let mut totals = Totals::default();
-        for worker in &inner.running {
-            totals.add(&worker.last);
-        }
-        // Of ended workers' nodes only those that are still in use count.
-        let mut ended = inner.ended.clone();
-        ended.nodes.retain(|addr, _| totals.nodes.contains_key(addr));
-        totals.merge(&ended);
-        Scrape { totals, running: inner.running.len(), answered }
     }
 }

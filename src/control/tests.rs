@@ -295,7 +295,7 @@ fn an_ended_worker_is_replaced_and_its_counters_stay() {
         let pool = Pool::new(config, no_tls(), commands, to_control).unwrap();
         pool.start_one().unwrap();
         let limit = PATIENCE;
-        let before = pool.scrape(limit).await;
+        let before = pool.survey().scrape(limit).await;
         assert_eq!((before.running, before.answered), (1, 1));
         assert!(before.totals.rest.turns > 0);
 
@@ -306,11 +306,11 @@ fn an_ended_worker_is_replaced_and_its_counters_stay() {
         assert!(pool.remove(0).is_some());
         assert!(pool.remove(0).is_none(), "once");
         assert_eq!(pool.running(), 0);
-        assert_eq!(pool.scrape(limit).await.totals.rest.turns, before.totals.rest.turns);
+        assert_eq!(pool.survey().scrape(limit).await.totals.rest.turns, before.totals.rest.turns);
 
         pool.start_one().unwrap();
         assert!(pool.remove(0).is_none(), "a late word of the first is not about the second");
-        let after = pool.scrape(limit).await;
+        let after = pool.survey().scrape(limit).await;
         assert_eq!((after.running, after.answered), (1, 1));
         assert!(after.totals.rest.turns > before.totals.rest.turns);
         assert_eq!(after.totals.rest.clients, 0);

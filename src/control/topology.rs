@@ -445,7 +445,7 @@ impl Refresher {
     /// Connects to every primary with slots to which no worker is connected, so that the
     /// reachability of all primaries is known.
     async fn probe_primaries(&mut self) {
-        let connected = self.pool.scrape(SCRAPE_LIMIT).await.totals.nodes;
+        let connected = self.pool.survey().scrape(SCRAPE_LIMIT).await.totals.nodes;
         let mut reached = std::mem::take(&mut self.status.topology().reached);
         let mut still = BTreeMap::new();
         for node in self.current.slot_primaries() {

@@ -52,7 +52,7 @@ pub async fn watchdog(pool: Arc<Pool>, status: Arc<Status>) {
     // One turn of a worker's loop may take up to half the interval.
     let pause = (interval / 4).max(Duration::from_millis(1));
     loop {
-        let scrape = pool.scrape(pause * 2).await;
+        let scrape = pool.survey().scrape(pause * 2).await;
         if scrape.is_well(status.is_draining()) {
             send(&[NotifyState::Watchdog]);
         } else {
