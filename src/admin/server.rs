@@ -189,7 +189,7 @@ impl Admin {
                     debug!(%error, "admin connection");
                 }
             });
-            limit.admit(peer.ip(), connection, self.pool.budget().admin);
+            limit.admit(peer.ip(), connection, self.pool.descriptors().budget().admin);
         }
         connections.detach_all();
     }
@@ -279,7 +279,7 @@ impl Admin {
 
     async fn metrics(&self) -> Page {
         let scrape = self.pool.survey().scrape(SCRAPE_LIMIT).await;
-        let budget = self.pool.budget();
+        let budget = self.pool.descriptors().budget();
         let (control, commands) = {
             let topology = self.status.topology();
             let mut control = ControlStats {
@@ -331,7 +331,7 @@ impl Admin {
     async fn status_json(&self, query: &str) -> Page {
         let known = Cursor::parse(query);
         let uptime = self.started.elapsed().as_secs();
-        let limits = Admin::limits(&self.pool.config(), &self.pool.budget());
+        let limits = Admin::limits(&self.pool.config(), &self.pool.descriptors().budget());
         let now = || {
             let process = status::ProcessInfo { uptime, limits: &limits };
             status::status(&self.sampler.timeline(), known, process)

@@ -14,6 +14,7 @@ mod replica_watch;
 mod replicas;
 mod requests;
 mod round;
+mod shares;
 mod status;
 mod supervise;
 mod survey;

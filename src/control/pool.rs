@@ -14,7 +14,7 @@ use crate::client::{Pause, Question};
 use crate::cluster::{Health, Identity, Snapshot};
 use crate::command::{CommandTable, Flags};
 use crate::config::{Auth, Config};
-use crate::descriptors::{DescriptorBudget, DescriptorDemand, Descriptors};
+use crate::descriptors::{DescriptorDemand, Descriptors};
 use crate::mailbox::Inquiry;
 use crate::mailbox::ToHub;
 use crate::mailbox::{Arrival, ToControl, ToWorker, WorkerHandle};
@@ -43,7 +43,8 @@ pub struct Pool {
     tls: Arc<Tls>,
     shared: Arc<crate::common::shared::Shared>,
     to_control: mpsc::UnboundedSender<ToControl>,
-    descriptors: Mutex<Descriptors>,
+    /// How the limit on open files is shared out; see [`Pool::descriptors`].
+    pub(super) descriptors: Mutex<Descriptors>,
     /// Number of connections whose PROXY protocol header is awaited.
     pub arriving: AtomicUsize,
     /// Whether replicas are checked.
@@ -85,7 +86,10 @@ pub(super) struct Running {
 }
 
 /// What file descriptors are needed for.
-fn demand(inner: &Inner, replicas: &super::replica_watch::ReplicaWatch) -> DescriptorDemand {
+pub(super) fn demand(
+    inner: &Inner,
+    replicas: &super::replica_watch::ReplicaWatch,
+) -> DescriptorDemand {
     let config = &inner.config;
     let known = inner.topology.as_ref().map_or(0, |topology| topology.nodes.len());
     DescriptorDemand {
@@ -144,60 +148,6 @@ impl Pool {
 
     pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn descriptors(&self) -> MutexGuard<'_, Descriptors> {
-        self.descriptors.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The current distribution of file descriptors.
-    pub fn budget(&self) -> DescriptorBudget {
-        self.descriptors().budget()
-    }
-
-    /// Distributes file descriptors anew if the limit on open files was changed from outside.
-    pub fn look_at_descriptors(&self) {
-        let outdated = self.descriptors().is_outdated();
-        if outdated {
-            self.share_descriptors();
-        }
-    }
-
-    /// Distributes file descriptors anew, after a change of the topology, the workers, the
-    /// configuration or the limit on open files. If fewer are left for clients than there are, the
-    /// clients that have been idle longest are closed: nodes could not be reached otherwise.
-    pub fn share_descriptors(&self) {
-        let (demand, configured) = {
-            let inner = self.inner();
-            (demand(&inner, &self.replicas), inner.config.limits.clients)
-        };
-        let budget = {
-            let mut descriptors = self.descriptors();
-            descriptors.update(demand);
-            descriptors.budget()
-        };
-        self.shared.set_budget(&budget);
-        if budget.clients < configured {
-            self.shed(budget.clients);
-        }
-    }
-
-    /// Closes clients down to `most`, in each worker the same proportion.
-    fn shed(&self, most: usize) {
-        let inner = self.inner();
-        let counts: Vec<usize> =
-            inner.running.iter().map(|w| w.handle.clients.load(Relaxed)).collect();
-        let total: usize = counts.iter().sum();
-        let (mut clients, mut stay) = (total, most);
-        if total <= most {
-            return;
-        }
-        for (worker, count) in inner.running.iter().zip(counts) {
-            // A share of what is left of `stay`, so that the shares add up.
-            let keep = (count * stay).checked_div(clients).unwrap_or(0);
-            (clients, stay) = (clients - count, stay - keep);
-            worker.handle.send(ToWorker::Shed { keep });
-        }
     }
 
     /// Starts a worker and sends it what the others know.
@@ -329,7 +279,7 @@ impl Pool {
         self.tell_hub(ToHub::Topology(Arc::clone(&snapshot)));
         self.inner().topology = Some(Arc::clone(&snapshot));
         self.tell(|| ToWorker::Topology(Arc::clone(&snapshot)));
-        self.share_descriptors();
+        self.descriptors().update();
     }
 
     /// Sets slotway's own users.

@@ -31,7 +31,7 @@ impl Pool {
         inner.config = config;
         inner.tell_config();
         drop(inner);
-        self.share_descriptors();
+        self.descriptors().update();
     }
 
     /// Starts workers, or retires those that were started last, until `wanted` workers get new
@@ -58,7 +58,7 @@ impl Pool {
         }
         inner.tell_config();
         drop(inner);
-        self.share_descriptors();
+        self.descriptors().update();
         Ok(())
     }
 

@@ -491,8 +491,8 @@ impl Acceptor {
     /// Hands an accepted connection to a worker or refuses it. Where `listen` is one of
     /// `proxy_protocol.listen` its header is read first.
     fn admit(&self, client: Downstream, listen: &Listen, accepting: &mut AcceptState) {
-        self.pool.look_at_descriptors();
-        let budget = self.pool.budget();
+        self.pool.descriptors().check();
+        let budget = self.pool.descriptors().budget();
         if self.pool.clients() + self.pool.arriving.load(Relaxed) >= budget.clients {
             let why = budget.refusal(self.pool.config().limits.clients);
             return self.refuse(&client, &why, &mut accepting.refusals);
@@ -553,7 +553,7 @@ impl Acceptor {
 
     fn refuse(&self, client: &Downstream, why: &Failure, refusals: &mut LogLimit) {
         self.status.clients_rejected.fetch_add(1, Relaxed);
-        let limit = self.pool.budget().clients;
+        let limit = self.pool.descriptors().budget().clients;
         sparsely!(refusals, warn, limit, answer = %why, "a client is refused");
         send_error(client, why);
     }

@@ -145,7 +145,7 @@ impl Supervisor {
         // one.
         self.requests.topology(None);
         self.pool.replicas.reconsider(&config);
-        self.pool.share_descriptors();
+        self.pool.descriptors().update();
         Ok(())
     }
 

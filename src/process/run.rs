@@ -319,7 +319,7 @@ impl Supervisor {
             ToControl::RefreshTopology { hint } => self.requests.topology(hint),
             ToControl::WatchReplicas => {
                 self.pool.replicas.start();
-                self.pool.share_descriptors();
+                self.pool.descriptors().update();
             }
             ToControl::RefreshCommands => self.requests.commands(),
             ToControl::Silent { node } => self.prober.probe(node),
