@@ -18,8 +18,9 @@ use std::time::Instant;
 
 use tracing::{debug, warn};
 
+use super::briefing::{Learned, MAX_LEARNED};
 use super::node::{AskError, NodeConn};
-use super::pool::{Learned, MAX_LEARNED, Pool};
+use super::pool::Pool;
 use crate::mailbox::{BusyNode, ToWorker};
 use crate::resp::reply::{error_text, text};
 
@@ -97,7 +98,7 @@ impl BlockWatcher {
     }
 
     fn learn(&self, node: SocketAddr, command: &str) {
-        match self.pool.learn_blocking(command) {
+        match self.pool.announce().learn_blocking(command) {
             Learned::Now => warn!(
                 %node,
                 command,

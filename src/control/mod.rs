@@ -2,7 +2,9 @@
 //! probes, questions to nodes, the pool of workers. No command passes here.
 //! Not here: what starts and stops these tasks ([`crate::process`]).
 
+mod announce;
 mod blocked;
+mod briefing;
 mod export;
 mod names;
 mod node;

@@ -1,6 +1,5 @@
 //! The pool of workers: starts and replaces them, distributes clients, sends them messages.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,33 +8,17 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tracing::debug;
 
+use super::briefing::Briefing;
 use super::export::Exporter;
-use crate::client::{Pause, Question};
-use crate::cluster::{Health, Identity, Snapshot};
-use crate::command::{CommandTable, Flags};
+use crate::command::CommandTable;
 use crate::config::{Auth, Config};
 use crate::descriptors::{DescriptorDemand, Descriptors};
-use crate::mailbox::Inquiry;
 use crate::mailbox::ToHub;
 use crate::mailbox::{Arrival, ToControl, ToWorker, WorkerHandle};
 use crate::metrics::{Totals, WorkerStats};
 use crate::observe::SlowLog;
 use crate::pubsub::HubStats;
 use crate::tls::Tls;
-
-/// Limit on modules' commands that are learned to block.
-pub(super) const MAX_LEARNED: usize = 64;
-
-/// The result of an observation that a command blocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Learned {
-    /// The command counts as blocking from now on.
-    Now,
-    /// It counted as blocking before, or is not a module's command.
-    NotConcerned,
-    /// [`MAX_LEARNED`] is reached.
-    TooMany,
-}
 
 /// All workers. Shared by the tasks of the control thread.
 #[derive(Debug)]
@@ -60,16 +43,8 @@ pub(super) struct Inner {
     /// The index of the next worker. Indices are never reused, so that a late message from an ended
     /// worker is not taken for one from its replacement.
     next: usize,
-    /// The messages for a new worker: this and the next fields.
-    topology: Option<Arc<Snapshot>>,
-    health: Option<Arc<Health>>,
-    commands: Arc<CommandTable>,
-    /// Commands that were observed to block although COMMAND does not say so; at most
-    /// [`MAX_LEARNED`].
-    learned: BTreeSet<Box<str>>,
-    identity: Option<Arc<Identity>>,
-    users: Option<Arc<crate::users::Users>>,
-    pause: Option<Pause>,
+    /// What the workers have been told.
+    pub(super) told: Briefing,
     /// Counters of ended workers.
     pub(super) ended: Totals,
 }
@@ -91,7 +66,7 @@ pub(super) fn demand(
     replicas: &super::replica_watch::ReplicaWatch,
 ) -> DescriptorDemand {
     let config = &inner.config;
-    let known = inner.topology.as_ref().map_or(0, |topology| topology.nodes.len());
+    let known = inner.told.topology.as_ref().map_or(0, |topology| topology.nodes.len());
     DescriptorDemand {
         workers: inner.running.len().max(config.workers.count()),
         nodes: if known == 0 { config.seeds.len() } else { known },
@@ -121,15 +96,9 @@ impl Pool {
             config: Arc::clone(&config),
             running: Vec::new(),
             next: 0,
-            topology: None,
-            health: None,
-            commands,
-            learned: BTreeSet::new(),
-            identity: None,
             // The file of users was valid when the configuration was read; if it is not any more,
             // starting fails rather than serving without it.
-            users: Some(Arc::new(users)),
-            pause: None,
+            told: Briefing::new(commands, Arc::new(users)),
             ended: Totals::default(),
         };
         let hub = crate::hub::spawn(Arc::clone(&config), Arc::clone(&tls), to_control.clone())?;
@@ -157,27 +126,16 @@ impl Pool {
         let handle = crate::worker::spawn(
             index,
             Arc::clone(&inner.config),
-            Arc::clone(&inner.commands),
+            Arc::clone(&inner.told.commands),
             Arc::clone(&self.shared),
             self.to_control.clone(),
         )?;
         inner.next += 1;
-        if let Some(users) = inner.users.as_ref().filter(|users| !users.is_open()) {
-            handle.send(ToWorker::Users(Arc::clone(users)));
+        if !inner.told.users.is_open() {
+            handle.send(ToWorker::Users(Arc::clone(&inner.told.users)));
         }
         self.tell_hub(ToHub::Worker { index, handle: handle.clone() });
-        if let Some(topology) = &inner.topology {
-            handle.send(ToWorker::Topology(Arc::clone(topology)));
-        }
-        if let Some(health) = &inner.health {
-            handle.send(ToWorker::Health(Arc::clone(health)));
-        }
-        if let Some(identity) = &inner.identity {
-            handle.send(ToWorker::Identity(Arc::clone(identity)));
-        }
-        if let Some(pause) = inner.pause {
-            handle.send(ToWorker::Pause(pause));
-        }
+        inner.told.tell(&handle);
         inner.running.push(Running {
             index,
             handle,
@@ -196,7 +154,7 @@ impl Pool {
     /// The name that the certificate of the node at `socket` should have.
     pub fn server_name(&self, socket: std::net::SocketAddr) -> String {
         let inner = self.inner();
-        let mut nodes = inner.topology.iter().flat_map(|snapshot| &snapshot.nodes);
+        let mut nodes = inner.told.topology.iter().flat_map(|snapshot| &snapshot.nodes);
         let node = nodes.find(|node| node.socket == Some(socket));
         node.map_or_else(|| socket.ip().to_string(), |node| node.server_name().to_owned())
     }
@@ -274,85 +232,9 @@ impl Pool {
         Ok(())
     }
 
-    /// Sets the topology of workers and hub.
-    pub(super) fn set_topology(&self, snapshot: Arc<Snapshot>) {
-        self.tell_hub(ToHub::Topology(Arc::clone(&snapshot)));
-        self.inner().topology = Some(Arc::clone(&snapshot));
-        self.tell(|| ToWorker::Topology(Arc::clone(&snapshot)));
-        self.descriptors().update();
-    }
-
-    /// Sets slotway's own users.
-    pub fn set_users(&self, users: Arc<crate::users::Users>) {
-        self.inner().users = Some(Arc::clone(&users));
-        self.tell(|| ToWorker::Users(Arc::clone(&users)));
-    }
-
-    /// Sets the health of replicas.
-    pub(super) fn set_health(&self, health: Arc<Health>) {
-        self.inner().health = Some(Arc::clone(&health));
-        self.tell(|| ToWorker::Health(Arc::clone(&health)));
-    }
-
-    /// Sets the command table; commands that were learned to block are marked in it.
-    pub(super) fn set_commands(&self, table: Arc<CommandTable>) {
-        let table = {
-            let mut inner = self.inner();
-            let learned = inner.learned.iter().map(|name| &**name);
-            let table = match inner.learned.is_empty() {
-                true => table,
-                false => Arc::new(table.with_seen_blocking(learned)),
-            };
-            inner.commands = Arc::clone(&table);
-            table
-        };
-        self.tell(|| ToWorker::Commands(Arc::clone(&table)));
-    }
-
-    /// Notes that the command called `name` blocks its connection: from now on it goes over
-    /// dedicated connections.
-    pub(super) fn learn_blocking(&self, name: &str) -> Learned {
-        let table = {
-            let mut inner = self.inner();
-            let id = inner.commands.by_name(name);
-            let spec = id.map(|id| inner.commands.get(id));
-            let modules = spec.filter(|spec| spec.flags.contains(Flags::MODULE));
-            if modules.is_none_or(|spec| spec.may_block() || spec.seen_blocking) {
-                return Learned::NotConcerned;
-            }
-            if inner.learned.len() >= MAX_LEARNED {
-                return Learned::TooMany;
-            }
-            inner.learned.insert(name.to_ascii_lowercase().into());
-            Arc::clone(&inner.commands)
-        };
-        self.set_commands(table);
-        Learned::Now
-    }
-
     /// Number of commands that were learned to block.
     pub fn learned_blocking(&self) -> usize {
-        self.inner().learned.len()
-    }
-
-    /// Sets the version and the like that clients are told.
-    pub(super) fn set_identity(&self, identity: Arc<Identity>) {
-        self.inner().identity = Some(Arc::clone(&identity));
-        self.tell(|| ToWorker::Identity(Arc::clone(&identity)));
-    }
-
-    /// Sends a client's question to all workers. The state that it sets (CLIENT PAUSE) is sent to
-    /// workers that start later as well.
-    pub fn ask(&self, inquiry: Arc<Inquiry>) {
-        match *inquiry.question() {
-            Question::Pause(pause) => {
-                let mut inner = self.inner();
-                inner.pause = Some(pause.joined(inner.pause));
-            }
-            Question::Unpause => self.inner().pause = None,
-            _ => {}
-        }
-        self.tell(|| ToWorker::Asked(Arc::clone(&inquiry)));
+        self.inner().told.learned()
     }
 
     /// Makes the first worker panic.

@@ -198,7 +198,7 @@ impl Replicas {
         self.lonely = lonely;
         self.last = Arc::new(health);
         self.status.topology().health = Arc::clone(&self.last);
-        self.pool.set_health(Arc::clone(&self.last));
+        self.pool.announce().health(Arc::clone(&self.last));
     }
 }
 

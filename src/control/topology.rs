@@ -284,11 +284,11 @@ impl Refresher {
             // A new node may have another version and configuration.
             self.commands.due |= snapshot.nodes.iter().any(|n| !known.contains(&*n.id));
             self.current = Arc::new(snapshot);
-            self.pool.set_topology(Arc::clone(&self.current));
+            self.pool.announce().topology(Arc::clone(&self.current));
             let sockets: HashSet<_> = self.current.nodes.iter().filter_map(|n| n.socket).collect();
             self.connections.retain(|socket, _| sockets.contains(socket));
         } else if by_worker {
-            self.pool.set_topology(Arc::clone(&self.current));
+            self.pool.announce().topology(Arc::clone(&self.current));
         }
         {
             let mut topology = self.status.topology();
@@ -389,7 +389,7 @@ impl Refresher {
                 let table = Arc::new(table);
                 self.commands.table = Arc::clone(&table);
                 self.status.topology().commands = Arc::clone(&table);
-                self.pool.set_commands(table);
+                self.pool.announce().commands(table);
             }
             Err(error) => {
                 warn!(%error, "COMMAND's answer cannot be used, keeping the known commands")
@@ -401,7 +401,7 @@ impl Refresher {
     /// Asks for the node's version and the like, which clients are told.
     async fn fetch_identity(&self, conn: &mut NodeConn) {
         match ask_identity(conn).await {
-            Ok(Some(identity)) => self.pool.set_identity(Arc::new(identity)),
+            Ok(Some(identity)) => self.pool.announce().identity(Arc::new(identity)),
             Ok(None) => debug!("INFO has no redis_version"),
             Err(error) => warn!(%error, "INFO, HELLO or CLIENT INFO was not answered"),
         }

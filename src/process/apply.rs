@@ -135,7 +135,7 @@ impl Supervisor {
         self.listeners.retain(&ListenAddress::all(&config));
         self.listeners.wait_closed().await;
         let pool = &self.pool;
-        self.files.change(Arc::clone(&config), |users| pool.set_users(Arc::new(users)));
+        self.files.change(Arc::clone(&config), |users| pool.announce().users(Arc::new(users)));
         self.verifier.renew();
         self.listeners.add(listeners);
         if self.is_open {
@@ -151,7 +151,7 @@ impl Supervisor {
 
     /// Reads the files that the configuration names again.
     async fn check_files(&self) {
-        self.files.check(|users| self.pool.set_users(Arc::new(users)));
+        self.files.check(|users| self.pool.announce().users(Arc::new(users)));
         Arc::clone(self.pool.tls()).reload().await;
     }
 

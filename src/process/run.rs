@@ -219,7 +219,7 @@ impl Supervisor {
             let (files, pool) = (Arc::clone(&files), Arc::clone(&pool));
             move || {
                 let (files, pool) = (Arc::clone(&files), Arc::clone(&pool));
-                async move { files.run(|users| pool.set_users(Arc::new(users))).await }
+                async move { files.run(|users| pool.announce().users(Arc::new(users))).await }
             }
         };
         background.spawn(supervise("files".to_owned(), Arc::clone(&status), watch_files));
@@ -326,7 +326,7 @@ impl Supervisor {
             ToControl::Blocked { node, own, module } => {
                 self.watcher.check(node, own, module);
             }
-            ToControl::AskEveryone(inquiry) => self.pool.ask(inquiry),
+            ToControl::AskEveryone(inquiry) => self.pool.announce().inquiry(inquiry),
             ToControl::UserQuestion(question) => {
                 tokio::spawn(Arc::clone(&self.verifier).answer(*question));
             }
