@@ -3,8 +3,9 @@
 //! `form` creates the cluster; `operate` has the operations on slots and roles.
 
 use super::conn::{Conn, Reply};
+use super::members::{Members, no_such};
 use super::progress::Progress;
-use super::server::{self, PAUSE, Server, Setup, State};
+use super::server::{self, PAUSE, Server, Setup};
 use super::unmet::Unmet;
 use super::view::{self, Node};
 use super::watchdog::{SandboxDir, guarded};
@@ -14,7 +15,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Time limit for what the nodes have to agree on.
@@ -57,18 +57,11 @@ impl Default for ClusterOptions {
 #[derive(Debug)]
 pub struct Cluster {
     // Dropped in this order: the processes before their folder.
-    members: Mutex<Vec<Member>>,
+    pub(super) members: Members,
     pub(super) setup: Setup,
     pub(super) dir: SandboxDir,
     /// Whether nodes run different programs, see [`Cluster::upgrade`].
     pub(super) mixed: AtomicBool,
-}
-
-/// A server and its node ID.
-#[derive(Debug)]
-pub(super) struct Member {
-    pub id: String,
-    pub server: Server,
 }
 
 impl Cluster {
@@ -92,7 +85,7 @@ impl Cluster {
         let setup = Setup { program, password, conf };
         setup.check()?;
         let cluster = Cluster {
-            members: Mutex::default(),
+            members: Members::default(),
             setup,
             dir: SandboxDir::new()?,
             mixed: AtomicBool::new(false),
@@ -108,7 +101,7 @@ impl Cluster {
     /// are as one running node sees them, preferably one that calls the cluster ok.
     pub fn nodes(&self) -> Result<Vec<Node>> {
         let lines = self.view()?;
-        let members = self.members();
+        let members = self.members.lock();
         let nodes = members.iter().map(|member| {
             let line = lines.iter().find(|line| line.id == member.id);
             Node {
@@ -151,7 +144,7 @@ impl Cluster {
 
     /// The addresses of all nodes, for a proxy's seeds.
     pub fn addrs(&self) -> Vec<SocketAddr> {
-        self.members().iter().map(|member| member.server.addr()).collect()
+        self.members.lock().iter().map(|member| member.server.addr()).collect()
     }
 
     /// The nodes' password.
@@ -179,7 +172,7 @@ impl Cluster {
 
     /// Kills the node's process (SIGKILL). The cluster notices after its node timeout.
     pub fn kill(&self, node: &Node) -> Result<()> {
-        self.with(node, |server| {
+        self.members.with(node, |server| {
             server.kill();
             Ok(())
         })
@@ -189,47 +182,30 @@ impl Cluster {
     /// process first if it still runs. Returns when the node answers; [`Cluster::settle`] waits
     /// until the cluster is ok.
     pub fn restart(&self, node: &Node) -> Result<()> {
-        self.with(node, Server::restart)
+        self.members.with(node, Server::restart)
     }
 
     /// Restarts the node, without its data, with another server program, as an in-place upgrade
     /// does.
     pub fn upgrade(&self, node: &Node, program: &Path) -> Result<()> {
         self.mixed.store(true, Relaxed);
-        self.with(node, |server| server.restart_with(program))
+        self.members.with(node, |server| server.restart_with(program))
     }
 
     /// Pauses the node's process (SIGSTOP): it keeps its connections and does not answer.
     pub fn pause(&self, node: &Node) -> Result<()> {
-        self.with(node, Server::pause)
+        self.members.with(node, Server::pause)
     }
 
     /// Resumes the node's process (SIGCONT).
     pub fn resume(&self, node: &Node) -> Result<()> {
-        self.with(node, Server::resume)
-    }
-
-    fn with<T>(&self, node: &Node, act: impl FnOnce(&mut Server) -> Result<T>) -> Result<T> {
-        let mut members = self.members();
-        let member = members.iter_mut().find(|member| member.id == node.id);
-        act(&mut member.ok_or_else(|| no_such(&node.id))?.server)
-    }
-
-    pub(super) fn members(&self) -> MutexGuard<'_, Vec<Member>> {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// ID and address of the nodes that are neither dead nor paused.
-    pub(super) fn running(&self) -> Vec<(String, SocketAddr)> {
-        let members = self.members();
-        let running = members.iter().filter(|member| member.server.state() == State::Running);
-        running.map(|member| (member.id.clone(), member.server.addr())).collect()
+        self.members.with(node, Server::resume)
     }
 
     /// CLUSTER NODES of a running node, preferably of one that calls the cluster ok.
     pub(super) fn view(&self) -> Result<Vec<view::Line>> {
         let mut fallback = None;
-        for (_, addr) in self.running() {
+        for (_, addr) in self.members.running() {
             let Ok(lines) = self.ask(addr, &["CLUSTER", "NODES"]) else { continue };
             let lines = view::parse(&lines.text().unwrap_or_default());
             let info = self.ask(addr, &["CLUSTER", "INFO"])?.text().unwrap_or_default();
@@ -270,7 +246,7 @@ impl Cluster {
                 return Err(Error::Interrupted);
             }
             if since.elapsed() > SETTLE_TIMEOUT {
-                let log = self.members().iter().map(|member| member.server.log()).collect();
+                let log = self.members.lock().iter().map(|member| member.server.log()).collect();
                 return Err(Error::Deadline {
                     what: what.to_owned(),
                     within: SETTLE_TIMEOUT,
@@ -282,8 +258,4 @@ impl Cluster {
             std::thread::sleep(PAUSE);
         }
     }
-}
-
-fn no_such(id: &str) -> Error {
-    Error::NoSuchNode(id.to_owned())
 }

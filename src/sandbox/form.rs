@@ -5,8 +5,9 @@
 //! cluster ok.
 
 use super::Result;
-use super::cluster::{Cluster, Member};
+use super::cluster::Cluster;
 use super::conn::Reply;
+use super::members::Member;
 use super::progress::Progress;
 use super::server::{self, Server, info_field};
 use super::unmet::Unmet;
@@ -17,7 +18,7 @@ use std::net::SocketAddr;
 impl Cluster {
     /// Starts `count` servers, which do not know each other yet.
     pub(super) fn spawn(&self, count: usize, progress: &mut dyn Progress) -> Result<()> {
-        let first = self.members().len();
+        let first = self.members.lock().len();
         let mut servers = Vec::with_capacity(count);
         for number in 0..count {
             // Numbers are not used twice, not even those of removed nodes.
@@ -29,7 +30,7 @@ impl Cluster {
         for (number, mut server) in servers.into_iter().enumerate() {
             server.ready(progress)?;
             let id = self.ask(server.addr(), &["CLUSTER", "MYID"])?.text().unwrap_or_default();
-            self.members().push(Member { id, server });
+            self.members.lock().push(Member { id, server });
             progress.detail(&format!("{} of {count} answer", number + 1));
         }
         Ok(())
@@ -38,7 +39,7 @@ impl Cluster {
     /// Makes one cluster of the servers: the first `primaries` share the slots, the others become
     /// their replicas in turn.
     pub(super) fn form(&self, primaries: usize, progress: &mut dyn Progress) -> Result<()> {
-        let nodes = self.running();
+        let nodes = self.members.running();
         let (first, others) = nodes.split_at(primaries.min(nodes.len()));
         for (number, (_, addr)) in nodes.iter().enumerate() {
             // Different epochs from the start, so that the nodes need not resolve conflicts later.
@@ -66,7 +67,7 @@ impl Cluster {
     /// CLUSTER MEET: makes the server at `addr` known to the one at `other`, and the reverse.
     pub(super) fn meet(&self, addr: SocketAddr, other: SocketAddr) -> Result<()> {
         let bus_port = {
-            let members = self.members();
+            let members = self.members.lock();
             let member = members.iter().find(|member| member.server.addr() == other);
             member.map_or(0, |member| member.server.bus_port())
         };
@@ -76,7 +77,7 @@ impl Cluster {
 
     /// Checks that every running node knows `count` nodes.
     pub(super) fn check_known(&self, count: usize) -> std::result::Result<(), Unmet> {
-        for (_, addr) in self.running() {
+        for (_, addr) in self.members.running() {
             let known = self.node_lines(addr)?.iter().filter(|line| line.problem.is_none()).count();
             if known < count {
                 return Err(Unmet::Unknown { addr, known, count });
@@ -107,7 +108,7 @@ impl Cluster {
 
     /// Checks that the cluster is settled.
     fn check_settled(&self) -> std::result::Result<(), Unmet> {
-        let running = self.running();
+        let running = self.members.running();
         let mixed = self.mixed.load(std::sync::atomic::Ordering::Relaxed);
         let mut agreed: Option<Vec<NodeView>> = None;
         if running.is_empty() {

@@ -10,6 +10,7 @@
 mod cluster;
 mod conn;
 mod form;
+mod members;
 mod operate;
 mod ports;
 mod progress;

@@ -65,7 +65,8 @@ impl Cluster {
         self.wait_for_epoch(to, from)?;
         let others = self.primaries()?.into_iter().map(|node| node.addr);
         let others = others.filter(|addr| *addr != from.addr && *addr != to.addr);
-        let running: Vec<SocketAddr> = self.running().into_iter().map(|(_, addr)| addr).collect();
+        let running: Vec<SocketAddr> =
+            self.members.running().into_iter().map(|(_, addr)| addr).collect();
         let slot = slot.0.to_string();
         for addr in [to.addr, from.addr].into_iter().chain(others.filter(|a| running.contains(a))) {
             self.ask(addr, &["CLUSTER", "SETSLOT", &slot, "NODE", &to.id])?;
@@ -116,9 +117,9 @@ impl Cluster {
     /// Starts another node: a replica of `primary`, or a primary without slots. Returns when the
     /// cluster is settled again.
     pub fn add_node(&self, primary: Option<&Node>) -> Result<Node> {
-        let before = self.running();
+        let before = self.members.running();
         self.spawn(1, &mut ())?;
-        let Some((id, addr)) = self.running().pop() else {
+        let Some((id, addr)) = self.members.running().pop() else {
             return Err(Error::NewNodeEnded);
         };
         for (_, other) in &before {
@@ -139,8 +140,8 @@ impl Cluster {
             return Err(Error::OwnsSlots(node.addr));
         }
         self.kill(node)?;
-        self.members().retain(|member| member.id != node.id);
-        for (_, addr) in self.running() {
+        self.members.lock().retain(|member| member.id != node.id);
+        for (_, addr) in self.members.running() {
             self.ask(addr, &["CLUSTER", "FORGET", &node.id])?;
         }
         Ok(())
