@@ -1,6 +1,7 @@
 //! A cluster of local servers: its nodes, and operations on their processes.
 //!
-//! `form` creates the cluster; `operate` has the operations on slots and roles.
+//! `form` creates the cluster; `settle` waits until its nodes agree; `operate` has the operations on
+//! slots and roles; `members` are the processes.
 
 use super::conn::{Conn, Reply};
 use super::members::{Members, no_such};

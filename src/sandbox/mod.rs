@@ -16,6 +16,7 @@ mod ports;
 mod progress;
 mod run;
 mod server;
+mod settle;
 mod standalone;
 mod unmet;
 mod view;

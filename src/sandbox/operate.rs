@@ -82,7 +82,7 @@ impl Cluster {
     /// owns it.
     fn wait_for_epoch(&self, node: &Node, other: &Node) -> Result<()> {
         let epoch = |addr: SocketAddr| -> std::result::Result<u64, Unmet> {
-            let lines = self.node_lines(addr)?;
+            let lines = self.checks().lines(addr)?;
             let line = lines.iter().find(|line| line.id == other.id);
             line.map(|line| line.epoch).ok_or(Unmet::Stranger { addr, other: other.addr })
         };
@@ -126,7 +126,7 @@ impl Cluster {
             self.meet(*other, addr)?;
         }
         let count = before.len() + 1;
-        self.wait("waiting for the new node to be known", &mut (), || self.check_known(count))?;
+        self.wait("waiting for the new node to be known", &mut (), || self.checks().known(count))?;
         if let Some(primary) = primary {
             self.ask(addr, &["CLUSTER", "REPLICATE", &primary.id])?;
         }
