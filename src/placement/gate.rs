@@ -59,4 +59,29 @@ impl Gate {
             self.closed = false;
         }
     }
+
+    /// Closes the gate after a refusal; `true` if it was open. The next probe goes after
+    /// `pause(failures)` microseconds. Refusals that arrive before that do not extend the pause.
+    pub(super) fn close(&mut self, now: u64, pause: impl FnOnce(u8) -> u64) -> bool {
+        let opened = !self.closed;
+        (self.width, self.paid, self.trial) = (1, 0, false);
+        if opened {
+            (self.closed, self.since, self.failures, self.not_before) = (true, now, 0, now);
+        }
+        if now >= self.not_before {
+            self.failures = self.failures.saturating_add(1);
+            self.not_before = now + pause(self.failures);
+        }
+        opened
+    }
+
+    /// Makes the next probe due now. `paid`: without taking from the budget. `false`: the gate is
+    /// open.
+    pub(super) fn probe_now(&mut self, now: u64, paid: bool) -> bool {
+        if self.closed {
+            (self.not_before, self.failures) = (now, 0);
+            self.paid = self.paid.max(u32::from(paid));
+        }
+        self.closed
+    }
 }

@@ -90,6 +90,32 @@ impl<T> Lane<T> {
     fn is_quiet(&self) -> bool {
         self.under_way == 0 && self.in_flight == 0
     }
+
+    /// The lane's next command, if the lane lets it go at `now`.
+    fn ready(&self, now: u64) -> Option<&Held<T>> {
+        if self.under_way > 0 || self.not_before > now {
+            return None;
+        }
+        let fresh = || self.fresh.front().filter(|_| self.in_flight == 0);
+        self.refused.front().or_else(fresh)
+    }
+
+    /// Takes the lane's next command, which is in flight from here on; `None` if none may go.
+    fn next(&mut self, now: u64) -> Option<Held<T>> {
+        if self.under_way > 0 || self.not_before > now {
+            return None;
+        }
+        let held = match self.refused.pop_front() {
+            Some(held) => held,
+            None if self.in_flight == 0 => {
+                self.unsent = self.unsent.saturating_sub(1);
+                self.fresh.pop_front()?
+            }
+            None => return None,
+        };
+        self.under_way = 1;
+        Some(held)
+    }
 }
 
 #[derive(Debug)]
@@ -99,6 +125,43 @@ struct SlotHold<T> {
     /// Accounted bytes of the slot's waiting commands.
     bytes: usize,
     gates: [Gate; GateClass::COUNT],
+}
+
+impl<T: HoldMeta> SlotHold<T> {
+    fn lane(&mut self, key: ClientId) -> &mut Lane<T> {
+        self.lanes.entry(key).or_default()
+    }
+
+    fn gate(&mut self, class: GateClass) -> &mut Gate {
+        &mut self.gates[class as usize]
+    }
+
+    /// Takes the lane's command off the count of the closed gate that admitted it.
+    fn leave_gate(&mut self, key: ClientId) -> Option<GateClass> {
+        let class = self.lanes.get_mut(&key)?.through.take()?;
+        let gate = self.gate(class);
+        gate.under_way = gate.under_way.saturating_sub(1);
+        Some(class)
+    }
+
+    /// Takes the first lane out of the queue of the gate.
+    fn pop_gate(&mut self, class: GateClass) {
+        if let Some(key) = self.gate(class).queue.pop_front()
+            && let Some(lane) = self.lanes.get_mut(&key)
+        {
+            lane.queued = None;
+        }
+    }
+
+    /// Whether nothing was refused after `since`, and no lane waits at a closed gate or for the
+    /// budget.
+    fn is_calm(&self, since: u64) -> bool {
+        let waits = |gate: &Gate| gate.closed && !gate.queue.is_empty();
+        let owes = |lane: &Lane<T>| lane.owes && lane.waiting() > 0;
+        self.last_refusal <= since
+            && !self.gates.iter().any(waits)
+            && !self.lanes.values().any(owes)
+    }
 }
 
 /// The held slots of one worker.
@@ -176,20 +239,17 @@ impl<T: HoldMeta> Holds<T> {
         hold.last_refusal = now;
     }
 
-    fn lane(&mut self, slot: u16, key: ClientId) -> Option<&mut Lane<T>> {
-        Some(self.slots.get_mut(&slot)?.lanes.entry(key).or_default())
-    }
-
     /// Counts an unanswered command of the lane that was sent before the hold.
     pub fn track(&mut self, slot: u16, key: ClientId) {
-        if let Some(lane) = self.lane(slot, key) {
-            lane.in_flight += 1;
+        if let Some(hold) = self.slots.get_mut(&slot) {
+            hold.lane(key).in_flight += 1;
         }
     }
 
     /// Records that such a command ([`Holds::track`]) is answered or lost.
     pub fn untrack(&mut self, slot: u16, key: ClientId) {
-        if let Some(lane) = self.lane(slot, key) {
+        if let Some(hold) = self.slots.get_mut(&slot) {
+            let lane = hold.lane(key);
             lane.in_flight = lane.in_flight.saturating_sub(1);
         }
     }
@@ -197,8 +257,8 @@ impl<T: HoldMeta> Holds<T> {
     /// Appends a command that arrived while the slot was held.
     pub fn push_fresh(&mut self, slot: u16, key: ClientId, held: Held<T>) {
         self.add(slot, held.frame.len());
-        if let Some(lane) = self.lane(slot, key) {
-            lane.fresh.push_back(held);
+        if let Some(hold) = self.slots.get_mut(&slot) {
+            hold.lane(key).fresh.push_back(held);
         }
     }
 
@@ -206,7 +266,8 @@ impl<T: HoldMeta> Holds<T> {
     /// before those that arrived during the hold, behind those that were sent.
     pub fn push_unsent(&mut self, slot: u16, key: ClientId, held: Held<T>) {
         self.add(slot, held.frame.len());
-        if let Some(lane) = self.lane(slot, key) {
+        if let Some(hold) = self.slots.get_mut(&slot) {
+            let lane = hold.lane(key);
             lane.fresh.insert(lane.unsent, held);
             lane.unsent += 1;
         }
@@ -215,8 +276,8 @@ impl<T: HoldMeta> Holds<T> {
     /// Appends a command that was sent before the hold and refused.
     pub fn push_refused(&mut self, slot: u16, key: ClientId, held: Held<T>) {
         self.add(slot, held.frame.len());
-        if let Some(lane) = self.lane(slot, key) {
-            lane.refused.push_back(held);
+        if let Some(hold) = self.slots.get_mut(&slot) {
+            hold.lane(key).refused.push_back(held);
         }
     }
 
@@ -224,47 +285,39 @@ impl<T: HoldMeta> Holds<T> {
     /// again at `not_before`.
     pub fn push_back_again(&mut self, slot: u16, key: ClientId, held: Held<T>, not_before: u64) {
         self.add(slot, held.frame.len());
-        if let Some(lane) = self.lane(slot, key) {
+        if let Some(hold) = self.slots.get_mut(&slot) {
+            let lane = hold.lane(key);
             lane.under_way = lane.under_way.saturating_sub(1);
             lane.not_before = not_before;
             lane.refused.push_front(held);
+            hold.leave_gate(key);
         }
-        self.leave_gate(slot, key);
-    }
-
-    /// Takes the lane's command off the count of the closed gate that admitted it.
-    fn leave_gate(&mut self, slot: u16, key: ClientId) -> Option<GateClass> {
-        let hold = self.slots.get_mut(&slot)?;
-        let class = hold.lanes.get_mut(&key)?.through.take()?;
-        let gate = &mut hold.gates[class as usize];
-        gate.under_way = gate.under_way.saturating_sub(1);
-        Some(class)
     }
 
     /// Takes the lane's turn for a command that was just refused and is resent elsewhere at once.
     /// `false`: it is not the lane's next command.
     pub fn begin(&mut self, slot: u16, key: ClientId) -> bool {
-        match self.lane(slot, key) {
-            Some(lane) if lane.under_way == 0 && lane.refused.is_empty() => {
-                lane.under_way = 1;
-                true
-            }
-            _ => false,
+        let Some(hold) = self.slots.get_mut(&slot) else { return false };
+        let lane = hold.lane(key);
+        let next = lane.under_way == 0 && lane.refused.is_empty();
+        if next {
+            lane.under_way = 1;
         }
+        next
     }
 
     /// Replaces the lane's command in flight by `parts`, which go at the same time; the lane goes
     /// on when all of them have ended. Returns the closed gate that the command had passed.
     pub fn divide(&mut self, slot: u16, key: ClientId, parts: u32) -> Option<GateClass> {
-        if let Some(lane) = self.lane(slot, key) {
-            lane.under_way = parts;
-        }
-        self.leave_gate(slot, key)
+        let hold = self.slots.get_mut(&slot)?;
+        hold.lane(key).under_way = parts;
+        hold.leave_gate(key)
     }
 
     /// Delays the lane until `not_before`.
     pub fn delay(&mut self, slot: u16, key: ClientId, not_before: u64) {
-        if let Some(lane) = self.lane(slot, key) {
+        if let Some(hold) = self.slots.get_mut(&slot) {
+            let lane = hold.lane(key);
             lane.not_before = lane.not_before.max(not_before);
         }
     }
@@ -278,18 +331,14 @@ impl<T: HoldMeta> Holds<T> {
         answered: bool,
         now: u64,
     ) -> Option<GateClass> {
-        if let Some(lane) = self.lane(slot, key) {
-            lane.under_way = lane.under_way.saturating_sub(1);
-        }
-        let class = self.leave_gate(slot, key)?;
-        if answered && let Some(gate) = self.gate(slot, class) {
-            gate.answered(now);
+        let hold = self.slots.get_mut(&slot)?;
+        let lane = hold.lane(key);
+        lane.under_way = lane.under_way.saturating_sub(1);
+        let class = hold.leave_gate(key)?;
+        if answered {
+            hold.gate(class).answered(now);
         }
         Some(class)
-    }
-
-    fn gate(&mut self, slot: u16, class: GateClass) -> Option<&mut Gate> {
-        Some(&mut self.slots.get_mut(&slot)?.gates[class as usize])
     }
 
     /// Closes the slot's gate for `class` after a refusal; `true` if it was open. The next probe
@@ -302,30 +351,13 @@ impl<T: HoldMeta> Holds<T> {
         now: u64,
         pause: impl FnOnce(u8) -> u64,
     ) -> bool {
-        let Some(gate) = self.gate(slot, class) else { return false };
-        let opened = !gate.closed;
-        (gate.width, gate.paid, gate.trial) = (1, 0, false);
-        if opened {
-            (gate.closed, gate.since, gate.failures, gate.not_before) = (true, now, 0, now);
-        }
-        if now >= gate.not_before {
-            gate.failures = gate.failures.saturating_add(1);
-            gate.not_before = now + pause(gate.failures);
-        }
-        opened
+        self.slots.get_mut(&slot).is_some_and(|hold| hold.gate(class).close(now, pause))
     }
 
     /// Makes the next probe due now, because something may have ended the refusals. `paid`: without
     /// taking from the budget. `false`: the gate is open.
     pub fn probe_now(&mut self, slot: u16, class: GateClass, now: u64, paid: bool) -> bool {
-        match self.gate(slot, class) {
-            Some(gate) if gate.closed => {
-                (gate.not_before, gate.failures) = (now, 0);
-                gate.paid = gate.paid.max(u32::from(paid));
-                true
-            }
-            _ => false,
-        }
+        self.slots.get_mut(&slot).is_some_and(|hold| hold.gate(class).probe_now(now, paid))
     }
 
     /// Since when the slot is refused to commands of `class`; `None` if its gate is open.
@@ -336,25 +368,19 @@ impl<T: HoldMeta> Holds<T> {
 
     /// The class of the lane's next command, if the lane lets it go at `now`.
     pub fn ready(&self, slot: u16, key: ClientId, now: u64) -> Option<GateClass> {
-        let lane = self.slots.get(&slot)?.lanes.get(&key)?;
-        if lane.under_way > 0 || lane.not_before > now {
-            return None;
-        }
-        let fresh = || lane.fresh.front().filter(|_| lane.in_flight == 0);
-        Some(lane.refused.front().or_else(fresh)?.meta.class())
+        Some(self.slots.get(&slot)?.lanes.get(&key)?.ready(now)?.meta.class())
     }
 
     /// Appends the lane to the queue of the gate; `false` if the gate is open.
     pub fn wait_at_gate(&mut self, slot: u16, class: GateClass, key: ClientId) -> bool {
         let Some(hold) = self.slots.get_mut(&slot) else { return false };
-        let gate = &mut hold.gates[class as usize];
-        if !gate.closed {
+        if !hold.gate(class).closed {
             return false;
         }
-        let lane = hold.lanes.entry(key).or_default();
+        let lane = hold.lane(key);
         if lane.queued != Some(class) {
             lane.queued = Some(class);
-            gate.queue.push_back(key);
+            hold.gate(class).queue.push_back(key);
         }
         true
     }
@@ -368,12 +394,13 @@ impl<T: HoldMeta> Holds<T> {
         now: u64,
         waits: impl Fn(ClientId) -> bool,
     ) -> GateNext {
-        let Some(gate) = self.gate(slot, class) else { return GateNext::Nothing };
+        let Some(hold) = self.slots.get_mut(&slot) else { return GateNext::Nothing };
+        let gate = hold.gate(class);
         if gate.closed && gate.trial && now >= gate.not_before {
             gate.answered(now);
         }
         loop {
-            let Some(gate) = self.gate(slot, class) else { return GateNext::Nothing };
+            let gate = hold.gate(class);
             let Some(&key) = gate.queue.front() else {
                 if gate.under_way == 0 && gate.failures == 0 && !gate.trial {
                     gate.closed = false;
@@ -387,20 +414,11 @@ impl<T: HoldMeta> Holds<T> {
                 return GateNext::Nothing;
             }
             let paid = gate.paid > 0;
-            if self.ready(slot, key, now) == Some(class) || waits(key) {
+            let next = hold.lanes.get(&key).and_then(|lane| lane.ready(now));
+            if next.is_some_and(|held| held.meta.class() == class) || waits(key) {
                 return GateNext::Try { lane: key, paid };
             }
-            self.pop_gate(slot, class);
-        }
-    }
-
-    fn pop_gate(&mut self, slot: u16, class: GateClass) {
-        let Some(hold) = self.slots.get_mut(&slot) else { return };
-        let gate = &mut hold.gates[class as usize];
-        if let Some(key) = gate.queue.pop_front()
-            && let Some(lane) = hold.lanes.get_mut(&key)
-        {
-            lane.queued = None;
+            hold.pop_gate(class);
         }
     }
 
@@ -408,18 +426,18 @@ impl<T: HoldMeta> Holds<T> {
     /// with a blocking command, which counts as answered if it is not refused within `trial`
     /// microseconds.
     pub fn admit(&mut self, slot: u16, class: GateClass, now: u64, trial: u64) -> Option<Held<T>> {
-        let gate = self.gate(slot, class)?;
+        let hold = self.slots.get_mut(&slot)?;
+        let gate = hold.gate(class);
         let key = *gate.queue.front()?;
         gate.paid = gate.paid.saturating_sub(1);
-        self.pop_gate(slot, class);
+        hold.pop_gate(class);
         let held = self.next(slot, key, now);
-        let gate = self.gate(slot, class)?;
+        let hold = self.slots.get_mut(&slot)?;
+        let gate = hold.gate(class);
         match held {
             Some(held) => {
                 gate.under_way += 1;
-                if let Some(lane) = self.lane(slot, key) {
-                    lane.through = Some(class);
-                }
+                hold.lane(key).through = Some(class);
                 Some(held)
             }
             None => {
@@ -434,20 +452,21 @@ impl<T: HoldMeta> Holds<T> {
 
     /// Records that the gate's timer has expired.
     pub fn disarm(&mut self, slot: u16, class: GateClass) {
-        if let Some(gate) = self.gate(slot, class) {
-            gate.armed = false;
+        if let Some(hold) = self.slots.get_mut(&slot) {
+            hold.gate(class).armed = false;
         }
     }
 
     /// Records that a timer is set for the gate; `false` if there was one already.
     pub fn arm(&mut self, slot: u16, class: GateClass) -> bool {
-        self.gate(slot, class).is_some_and(|gate| !std::mem::replace(&mut gate.armed, true))
+        let Some(hold) = self.slots.get_mut(&slot) else { return false };
+        !std::mem::replace(&mut hold.gate(class).armed, true)
     }
 
     /// Marks the lane's next command as a retry that has to be taken from the worker's budget.
     pub fn owe(&mut self, slot: u16, key: ClientId) {
-        if let Some(lane) = self.lane(slot, key) {
-            lane.owes = true;
+        if let Some(hold) = self.slots.get_mut(&slot) {
+            hold.lane(key).owes = true;
         }
     }
 
@@ -485,19 +504,7 @@ impl<T: HoldMeta> Holds<T> {
 
     /// Takes the lane's next command, which is in flight from here on; `None` if none may go.
     pub fn next(&mut self, slot: u16, key: ClientId, now: u64) -> Option<Held<T>> {
-        let lane = self.slots.get_mut(&slot)?.lanes.get_mut(&key)?;
-        if lane.under_way > 0 || lane.not_before > now {
-            return None;
-        }
-        let held = match lane.refused.pop_front() {
-            Some(held) => held,
-            None if lane.in_flight == 0 => {
-                lane.unsent = lane.unsent.saturating_sub(1);
-                lane.fresh.pop_front()?
-            }
-            None => return None,
-        };
-        lane.under_way = 1;
+        let held = self.slots.get_mut(&slot)?.lanes.get_mut(&key)?.next(now)?;
         self.take(slot, held.frame.len());
         Some(held)
     }
@@ -512,12 +519,7 @@ impl<T: HoldMeta> Holds<T> {
     /// The slots where nothing was refused after `since`, and where no lane waits at a closed gate
     /// or for the budget.
     pub fn calm(&self, since: u64) -> Vec<u16> {
-        let waits = |gate: &Gate| gate.closed && !gate.queue.is_empty();
-        let owes = |lane: &Lane<T>| lane.owes && lane.waiting() > 0;
-        let calm = |h: &SlotHold<T>| {
-            h.last_refusal <= since && !h.gates.iter().any(waits) && !h.lanes.values().any(owes)
-        };
-        self.slots.iter().filter(|(_, h)| calm(h)).map(|(s, _)| *s).collect()
+        self.slots.iter().filter(|(_, hold)| hold.is_calm(since)).map(|(slot, _)| *slot).collect()
     }
 
     /// Ends the hold of a calm slot as far as no command is in flight: takes out the commands of
