@@ -147,7 +147,7 @@ impl Core {
     }
 
     pub(crate) fn count_retry(&mut self, reason: RetryReason) {
-        self.stats.retries[reason as usize] += 1;
+        self.stats.retries[reason.index()] += 1;
     }
 
     /// The pause before try `tries`, with jitter.

@@ -58,19 +58,11 @@ pub struct CommandStats {
     pub refused: u64,
 }
 
-/// Reason for sending a command again (label `reason`). The first discriminants are those of
-/// [`Redirection`].
+/// Reason for sending a command again (label `reason`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub enum RetryReason {
-    Moved,
-    Ask,
-    TryAgain,
-    ClusterDown,
-    Loading,
-    MasterDown,
-    ReadOnly,
-    NoScript,
+    /// A node has refused the command.
+    Refused(Redirection),
     /// The connection was lost.
     Lost,
     /// The command was still queued when its slot got another primary.
@@ -78,33 +70,27 @@ pub enum RetryReason {
 }
 
 impl RetryReason {
-    /// Number of reasons.
+    /// Number of reasons, each kind of refusal being one.
     pub const COUNT: usize = Redirection::COUNT + 2;
-    /// Label values, by discriminant.
-    pub const NAMES: [&'static str; Self::COUNT] = [
-        "moved",
-        "ask",
-        "tryagain",
-        "clusterdown",
-        "loading",
-        "masterdown",
-        "readonly",
-        "noscript",
-        "lost",
-        "topology",
-    ];
+    /// Label values, by [`RetryReason::index`].
+    pub const NAMES: [&'static str; Self::COUNT] = {
+        let mut names = [""; Self::COUNT];
+        let mut kind = 0;
+        while kind < Redirection::COUNT {
+            names[kind] = Redirection::NAMES[kind];
+            kind += 1;
+        }
+        names[Self::Lost.index()] = "lost";
+        names[Self::Topology.index()] = "topology";
+        names
+    };
 
-    /// The reason for a retry after `refusal`.
-    pub fn of(refusal: Redirection) -> RetryReason {
-        match refusal {
-            Redirection::Moved => RetryReason::Moved,
-            Redirection::Ask => RetryReason::Ask,
-            Redirection::TryAgain => RetryReason::TryAgain,
-            Redirection::ClusterDown => RetryReason::ClusterDown,
-            Redirection::Loading => RetryReason::Loading,
-            Redirection::MasterDown => RetryReason::MasterDown,
-            Redirection::ReadOnly => RetryReason::ReadOnly,
-            Redirection::NoScript => RetryReason::NoScript,
+    /// The index of the reason among all.
+    pub const fn index(self) -> usize {
+        match self {
+            RetryReason::Refused(kind) => kind as usize,
+            RetryReason::Lost => Redirection::COUNT,
+            RetryReason::Topology => Redirection::COUNT + 1,
         }
     }
 }

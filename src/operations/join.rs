@@ -203,7 +203,7 @@ impl Operations {
             errand.last = Some(text.to_owned());
         }
         let pause = base.clients.no_primary_pause(index, base.core);
-        base.core.count_retry(RetryReason::of(refusal.kind()));
+        base.core.count_retry(RetryReason::Refused(refusal.kind()));
         base.core.errand_later(join.client, join.seq, pause);
     }
 
