@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use super::reply::{CommandResult, Reply, batch, check_frame, failed_before, scalar};
 use super::talk::{Request, Step, Talk};
 use crate::cluster::{SLOTS, slot_of};
-use crate::errors::{Cause, Failure, StopCause};
+use crate::errors::{Cause, Failure, Halfway, StopCause};
 use crate::hash::KeyedMap;
 use crate::resp::reply::{elements, error_text};
 use crate::resp::{Protocol, write};
@@ -118,15 +118,10 @@ pub(super) fn null_list(protocol: Protocol) -> Vec<u8> {
 }
 
 /// The error of a command that stopped after some of its steps; `done` says which.
-pub fn stopped(
-    talk: &Talk,
-    req: &Request,
-    done: impl Into<String>,
-    cause: impl Into<StopCause>,
-) -> Cause {
+pub fn stopped(talk: &Talk, req: &Request, done: Halfway, cause: impl Into<StopCause>) -> Cause {
     talk.halfway();
     let cause = cause.into();
-    let (code, command, done) = (cause.code(), req.command(), done.into());
+    let (code, command) = (cause.code(), req.command());
     Failure::StoppedHalfway { code, command, done, cause }.into()
 }
 
@@ -182,8 +177,7 @@ pub async fn replace(
 pub(super) fn target_failed(talk: &Talk, req: &Request, cause: impl Into<Cause>) -> Cause {
     let cause = cause.into();
     if cause.is_outcome_unknown() {
-        let done = "the target may or may not have been written, the sources are as they were";
-        return stopped(talk, req, done, cause);
+        return stopped(talk, req, Halfway::MayHaveWritten, cause);
     }
     failed_before(&req.name, cause)
 }
@@ -242,7 +236,7 @@ mod tests {
         let lost = Failure::ConnectionLost { node: node.clone(), why: why.clone() };
         let stopped = |cause: Cause| {
             let cause = StopCause::from(cause);
-            let (command, done) = ("COPY".into(), "x".to_owned());
+            let (command, done) = ("COPY".into(), Halfway::Copied);
             Failure::StoppedHalfway { code: cause.code(), command, done, cause }
         };
         for (failure, is_cause) in [

@@ -22,7 +22,7 @@ use super::reply::scalar;
 use super::reply::{CommandResult, Reply, batch, first_error};
 use super::talk::{Request, Step, Talk};
 use crate::cluster::slot_of;
-use crate::errors::{Cause, Failure, Key, StopCause};
+use crate::errors::{Cause, Failure, Halfway, Key, StopCause};
 use crate::resp::reply::integer;
 use crate::resp::{Protocol, write};
 use crate::scripts::Sha;
@@ -261,7 +261,7 @@ async fn rename_locked(
                 talk.one(lock.release()).await;
                 return Err(match copies {
                     0 => cause,
-                    _ => stopped(talk, req, COPIED, cause),
+                    _ => stopped(talk, req, Halfway::Copied, cause),
                 });
             }
         };
@@ -272,7 +272,9 @@ async fn rename_locked(
             talk.one(lock.release()).await;
             return match written.is_error_of("BUSYKEY") {
                 true => Ok(number(0)),
-                false if copies > 0 => Err(stopped(talk, req, COPIED, Cause::from(written))),
+                false if copies > 0 => {
+                    Err(stopped(talk, req, Halfway::Copied, Cause::from(written)))
+                }
                 false => Err(target_failed(talk, req, written)),
             };
         }
@@ -298,20 +300,16 @@ async fn rename_locked(
                     false => b"+OK\r\n".to_vec(),
                 });
             }
-            None => return Err(stopped(talk, req, NOT_REMOVED, Cause::from(removed))),
+            None => return Err(stopped(talk, req, Halfway::MayHaveRemoved, Cause::from(removed))),
         }
         if copies + 1 == MAX_COPIES {
             talk.one(lock.release()).await;
-            return Err(stopped(talk, req, COPIED, StopCause::SourceChanging));
+            return Err(stopped(talk, req, Halfway::Copied, StopCause::SourceChanging));
         }
     }
     talk.one(lock.release()).await;
     Ok(if only_new { number(1) } else { b"+OK\r\n".to_vec() })
 }
-
-const COPIED: &str = "the target has a copy, the source is still there";
-const NOT_REMOVED: &str =
-    "the target is written, what was to be removed from the source may or may not have been";
 
 /// SMOVE.
 pub(super) async fn set_member(talk: Talk, req: Rc<Request>) -> CommandResult {
@@ -358,15 +356,14 @@ async fn set_member_locked(
             if written.integer() == Some(1) {
                 let taken_back = talk.one(Step::one(target, &[b"SREM", target, member])).await;
                 if taken_back.is_error() {
-                    let done =
-                        "the target has the member, and others have removed it from the source";
+                    let done = Halfway::MemberRemoved;
                     return Err(stopped(talk, req, done, Cause::from(taken_back)));
                 }
             }
             Ok(number(0))
         }
         Some(_) => Ok(number(1)),
-        None => Err(stopped(talk, req, NOT_REMOVED, Cause::from(removed))),
+        None => Err(stopped(talk, req, Halfway::MayHaveRemoved, Cause::from(removed))),
     }
 }
 
@@ -476,14 +473,13 @@ async fn move_one(
         match removed.integer() {
             Some(0) => {}
             Some(_) => return Ok(Some(seen.frame().to_vec())),
-            None => return Err(stopped(talk, req, NOT_REMOVED, Cause::from(removed))),
+            None => return Err(stopped(talk, req, Halfway::MayHaveRemoved, Cause::from(removed))),
         }
         // Another client has taken the element: remove our copy and try the next one.
         let taken_back =
             talk.one(Step::one(target, &Ends::remove(ends.to_left, target, value))).await;
         if taken_back.is_error() {
-            let done = "the target has the element, and others have taken it from the source";
-            return Err(stopped(talk, req, done, Cause::from(taken_back)));
+            return Err(stopped(talk, req, Halfway::ElementTaken, Cause::from(taken_back)));
         }
         if talk.now().saturating_sub(since) > req.patience {
             return Err(Failure::ElementsContended.into());
@@ -513,9 +509,8 @@ pub(super) async fn set_if_none(talk: Talk, req: Rc<Request>) -> CommandResult {
         return Ok(number(0));
     }
     talk.writes();
-    let names = |all: &[usize]| {
-        let names: Vec<_> = all.iter().map(|&at| String::from_utf8_lossy(req.arg(at))).collect();
-        names.join(", ")
+    let names = |all: &[usize]| -> Vec<String> {
+        all.iter().map(|&at| String::from_utf8_lossy(req.arg(at)).into_owned()).collect()
     };
     let mut done: Vec<usize> = Vec::new();
     for all in by_slot.values() {
@@ -534,19 +529,10 @@ pub(super) async fn set_if_none(talk: Talk, req: Rc<Request>) -> CommandResult {
             }
             None => StopCause::Step(reply.into()),
         };
-        let mut said = Vec::new();
-        if !done.is_empty() {
-            said.push(format!("set are {}", names(&done)));
-        }
-        let unknown = cause.is_outcome_unknown();
-        if unknown {
-            said.push(format!("whether {} is set is not known", names(all)));
-        }
-        let told = done.len() + if unknown { all.len() } else { 0 };
-        if told < req.keys.len() {
-            said.push("the others are not".to_owned());
-        }
-        return Err(stopped(&talk, &req, said.join(", "), cause));
+        let unknown = if cause.is_outcome_unknown() { all.as_slice() } else { &[] };
+        let others = done.len() + unknown.len() < req.keys.len();
+        let done = Halfway::Set { set: names(&done), unknown: names(unknown), others };
+        return Err(stopped(&talk, &req, done, cause));
     }
     Ok(number(1))
 }

@@ -122,6 +122,68 @@ impl fmt::Display for Cause {
     }
 }
 
+/// What an emulated command had done when it stopped after some of its steps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Halfway {
+    /// It may have written the target, and nothing else.
+    MayHaveWritten,
+    /// It has copied the source to the target, and removed nothing.
+    Copied,
+    /// It has written the target, and may have removed from the source what it moves.
+    MayHaveRemoved,
+    /// It has added a member to the target that others have removed from the source.
+    MemberRemoved,
+    /// It has added an element to the target that others have taken from the source.
+    ElementTaken,
+    /// It has set keys.
+    Set {
+        /// The keys that are set.
+        set: Vec<String>,
+        /// The keys that may be set.
+        unknown: Vec<String>,
+        /// Whether there are others.
+        others: bool,
+    },
+    /// It has read entries of these streams for a consumer; without a stream, it may have.
+    Delivered(Vec<String>),
+}
+
+impl fmt::Display for Halfway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pending = "and are pending for the consumer";
+        match self {
+            Halfway::MayHaveWritten => f.write_str(
+                "the target may or may not have been written, the sources are as they were",
+            ),
+            Halfway::Copied => f.write_str("the target has a copy, the source is still there"),
+            Halfway::MayHaveRemoved => f.write_str(
+                "the target is written, what was to be removed from the source may or may not \
+                 have been",
+            ),
+            Halfway::MemberRemoved => {
+                f.write_str("the target has the member, and others have removed it from the source")
+            }
+            Halfway::ElementTaken => {
+                f.write_str("the target has the element, and others have taken it from the source")
+            }
+            Halfway::Set { set, unknown, others } => {
+                let set = (!set.is_empty()).then(|| format!("set are {}", set.join(", ")));
+                let unknown = (!unknown.is_empty())
+                    .then(|| format!("whether {} is set is not known", unknown.join(", ")));
+                let others = others.then(|| "the others are not".to_owned());
+                let all: Vec<String> = [set, unknown, others].into_iter().flatten().collect();
+                f.write_str(&all.join(", "))
+            }
+            Halfway::Delivered(streams) if streams.is_empty() => {
+                write!(f, "entries may have been delivered {pending}")
+            }
+            Halfway::Delivered(streams) => {
+                write!(f, "entries of {} were delivered {pending}", streams.join(", "))
+            }
+        }
+    }
+}
+
 /// A reason why an emulated command stopped after some of its steps.
 #[derive(Debug, Clone, PartialEq)]
 pub enum StopCause {
@@ -202,5 +264,34 @@ impl fmt::Display for CrossSlotRemedy {
             ),
             CrossSlotRemedy::HashTag => write!(f, "; {TAG}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_told_apart_by_what_is_known_of_them() {
+        let said = |set: &[&str], unknown: &[&str], others| {
+            let [set, unknown] =
+                [set, unknown].map(|keys| keys.iter().map(ToString::to_string).collect());
+            Halfway::Set { set, unknown, others }.to_string()
+        };
+        assert_eq!(said(&["a", "b"], &[], true), "set are a, b, the others are not");
+        assert_eq!(said(&["a"], &["b"], false), "set are a, whether b is set is not known");
+        assert_eq!(said(&[], &["a"], true), "whether a is set is not known, the others are not");
+    }
+
+    #[test]
+    fn streams_are_named_if_they_are_known() {
+        let said = |streams: &[&str]| {
+            Halfway::Delivered(streams.iter().map(ToString::to_string).collect()).to_string()
+        };
+        assert_eq!(
+            said(&["a", "b"]),
+            "entries of a, b were delivered and are pending for the consumer"
+        );
+        assert_eq!(said(&[]), "entries may have been delivered and are pending for the consumer");
     }
 }

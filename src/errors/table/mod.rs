@@ -6,7 +6,7 @@ pub mod fields;
 
 use super::{Code, Row, Section, Unanswered};
 use crate::resp::ProtocolError;
-use fields::{Cause, CrossSlotRemedy, ForSlot, Key, Last, StopCause};
+use fields::{Cause, CrossSlotRemedy, ForSlot, Halfway, Key, Last, StopCause};
 use std::fmt;
 
 /// The code of an error: the field that its row names in brackets, or a constant.
@@ -442,7 +442,7 @@ failures! {
         row "a node failed between the steps of a command over several slots; the text says which steps were executed. The code is `OUTCOMEUNKNOWN` if that is not known of one of them, otherwise `ERR` (`slotway_emulated_total{outcome=\"halfway\"}`)"
             => "check both keys; after a move both may have the data, but never neither" {
             /// An emulated command stopped after some of its steps.
-            StoppedHalfway { code: Code, command: Box<str>, done: String, cause: StopCause } => (code) "{command} over several slots stopped halfway: {done} (commands.cross_slot = \"emulate\"); the cause: {cause}";
+            StoppedHalfway { code: Code, command: Box<str>, done: Halfway, cause: StopCause } => (code) "{command} over several slots stopped halfway: {done} (commands.cross_slot = \"emulate\"); the cause: {cause}";
         }
         row "a node failed, or a connection was lost, while the keys were read or before the first was written"
             => "resolve the cause and send it again" {
