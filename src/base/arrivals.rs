@@ -18,7 +18,7 @@ impl Base<'_> {
             Downstream::Unix(s) => Stream::Unix(mio::net::UnixStream::from_std(s)),
             Downstream::Tls(s) => match self.core.secured(s) {
                 Some(stream) => stream,
-                None => return self.core.uncount_client(),
+                None => return self.core.link.uncount_client(),
             },
         };
         self.clients.arrivals.next_generation =

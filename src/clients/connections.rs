@@ -96,7 +96,7 @@ impl Clients {
         core.stats.clients_closed += 1;
         core.shared.clients.fetch_sub(1, Ordering::Relaxed);
         core.turn.effects.push_back(Effect::Closed(index));
-        core.uncount_client();
+        core.link.uncount_client();
     }
 
     /// Control has looked at a silent node.

@@ -6,7 +6,6 @@ use crate::cluster::NO_SLOT;
 use crate::common::{Core, micros};
 use crate::dest::ClientId;
 use crate::errors::{Code, Failure, ForSlot, Last, Unanswered};
-use crate::mailbox::ToControl;
 use crate::metrics::RetryReason;
 use crate::ops::Errand;
 use crate::placement::{GateClass, pause};
@@ -107,12 +106,6 @@ impl Core {
             migration: migration.into(),
             last: Last(last),
         }
-    }
-
-    /// Asks control for a new topology; `hint` is who is likely to know it.
-    pub(crate) fn want_topology(&self, hint: Option<crate::cluster::NodeAddr>) {
-        // Control may be gone at the very end: nothing to refresh then.
-        let _ = self.link.control.send(ToControl::RefreshTopology { hint });
     }
 
     pub(crate) fn errand_later(&mut self, client: ClientId, seq: u32, delay: u64) {

@@ -1,7 +1,5 @@
 //! Counters: replies, errors and limits of this worker.
 
-use std::sync::atomic::Ordering;
-
 use crate::command::{CommandId, Flags};
 use crate::common::Core;
 use crate::dest::Dest;
@@ -101,14 +99,6 @@ impl Core {
         spec.is_write()
             || spec.flags.contains(Flags::MAY_REPLICATE)
             || MAY_REPLICATE.contains(&&*spec.name)
-    }
-
-    pub(crate) fn uncount_client(&self) {
-        // Control and this thread both count; the last to leave must not make it less than none.
-        let _ = self
-            .link
-            .client_count
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
     }
 
     /// Counts a dropped reply of `pending`'s command; the error in its place.

@@ -4,6 +4,7 @@ pub(crate) mod clock;
 pub(crate) mod connections;
 pub(crate) mod counters;
 pub(crate) mod effect;
+pub(crate) mod link;
 pub(crate) mod memory;
 pub(crate) mod requests;
 pub(crate) mod scripts;

@@ -88,7 +88,7 @@ impl Operations {
                 NO_SLOT => Failure::NoPrimary.to_string(),
                 slot => Failure::SlotWithoutPrimary { slot }.to_string(),
             });
-            base.core.want_topology(None);
+            base.core.link.want_topology(None);
             let pause = base.clients.no_primary_pause(index, base.core);
             return base.core.errand_later(me, seq, pause);
         };
@@ -206,10 +206,10 @@ impl Operations {
                 if let Some(node) = named {
                     base.nodes.placement.slots.moved(slot.0, node);
                 }
-                base.core.want_topology(Some(addr));
+                base.core.link.want_topology(Some(addr));
             }
             Refusal::Ask(..) => {}
-            Refusal::Later(_) => base.core.want_topology(None),
+            Refusal::Later(_) => base.core.link.want_topology(None),
         }
         let index = client.at();
         let slot = pending.slot;

@@ -43,7 +43,7 @@ impl Operations {
         match refusal {
             Refusal::Moved(_, addr) => {
                 let node = named;
-                base.core.want_topology(Some(addr));
+                base.core.link.want_topology(Some(addr));
                 if let Some(node) = node {
                     if slot == NO_SLOT {
                         // A command whose keys slotway does not know: the node knows them.
@@ -57,11 +57,11 @@ impl Operations {
                     return base.send_asking(node, pending, bytes, lane.index);
                 }
                 Some(_) => ask = named.filter(|_| when == Retry::Asking),
-                None => base.core.want_topology(None),
+                None => base.core.link.want_topology(None),
             },
             // The same node again, at once.
             Refusal::Later(Redirection::NoScript) => {}
-            Refusal::Later(_) => base.core.want_topology(None),
+            Refusal::Later(_) => base.core.link.want_topology(None),
         }
         let delay = match when {
             Retry::Now | Retry::Asking => 0,

@@ -197,7 +197,7 @@ impl Operations {
             return base.clients.close(join.client.at(), base.core);
         }
         base.core.stats.redirections[refusal.kind() as usize] += 1;
-        base.core.want_topology(None);
+        base.core.link.want_topology(None);
         let index = join.client.at();
         if let Some(errand) = base.clients.errand(index).filter(|e| e.seq == join.seq) {
             errand.last = Some(text.to_owned());

@@ -114,7 +114,7 @@ impl Worker {
                 let after = refusal.map(|refusal| after_refusal(Work::Exec, &refusal, false, 1));
                 let aborted = after == Some(AfterRefusal::Aborted);
                 if aborted {
-                    self.core.want_topology(None);
+                    self.core.link.want_topology(None);
                 }
                 self.answer_first(u, if aborted { null } else { frame })?;
                 self.clients.give_back(u, &mut self.nodes, &mut self.core);
@@ -159,11 +159,11 @@ impl Worker {
         let after = refusal.map(|refusal| after_refusal(work, &refusal, false, 1));
         let aborted = after == Some(AfterRefusal::Aborted);
         if aborted && work == Work::ExecPiece {
-            self.core.want_topology(None);
+            self.core.link.want_topology(None);
             self.answer_first(u, b"*-1\r\n")?;
         } else if aborted && let Some(client) = client {
             // Watched in vain: EXEC will answer as if the key had changed.
-            self.core.want_topology(None);
+            self.core.link.want_topology(None);
             self.clients.lent_of(client, |lent| {
                 let watches = lent.watches.iter_mut();
                 watches.filter(|w| w.upstream == Some(u)).for_each(|w| w.upstream = None);
@@ -203,7 +203,7 @@ impl Worker {
         }
         let monitored = client.is_some_and(|client| self.clients.is_monitoring(client, u));
         self.clients.close_dedicated(u, &mut self.nodes, &mut self.core);
-        self.core.want_topology(None);
+        self.core.link.want_topology(None);
         let Some(client) = client else { return };
         if let Some(refused) = refused.filter(|_| realm != OWN_REALM) {
             // Not a fault that passes: the user's password has changed, or the user is gone.

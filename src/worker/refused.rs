@@ -31,7 +31,7 @@ impl Worker {
         let Some(refusal) = Refusal::parse(frame, &node.addr) else { return false };
         if bound && !self.nodes.rebind_refused(u, &refusal, &mut self.core) {
             // The client is told; what comes next need not be.
-            self.core.want_topology(None);
+            self.core.link.want_topology(None);
             return false;
         }
         let Some(front) = self.nodes.upstreams.get(u).and_then(|up| up.pending.front()) else {
@@ -80,7 +80,7 @@ impl Worker {
                 );
             }
             _ => {
-                self.core.want_topology(None);
+                self.core.link.want_topology(None);
                 self.ops.send_to_primary(pending, bytes, &mut base!(self));
             }
         }
