@@ -53,7 +53,7 @@ impl Access {
         if let Some(client) = clients.slab.get_mut(index) {
             client.session.last_command = command;
         }
-        core.count_own(command, &reply);
+        core.stats.count_own(command, &reply);
         clients.answer_plain(index, &reply, core);
         Some(Flow::Next)
     }

@@ -41,7 +41,7 @@ impl Base<'_> {
                 Some(modes) => {
                     client.session.modes = modes;
                     if modes & (mode::SILENT | mode::SKIP) != 0 {
-                        self.core.count_own(command, b"+");
+                        self.core.stats.count_own(command, b"+");
                         return Flow::Next;
                     }
                     write::simple(&mut reply, "OK");
@@ -56,7 +56,7 @@ impl Base<'_> {
                 Err(failure) => failure.write(&mut reply),
             },
         }
-        self.core.count_own(command, &reply);
+        self.core.stats.count_own(command, &reply);
         if let Some(client) = self.clients.slab.get_mut(index) {
             client.answer(&reply, &mut self.core.spare.pool, &mut self.core.spare.replies);
         }

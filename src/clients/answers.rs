@@ -16,7 +16,7 @@ impl Clients {
     /// An error of slotway's own goes where a reply is waited for. One that leaves the outcome open
     /// ends the client's connection instead, where `commands.on_outcome_unknown` says so.
     pub(crate) fn deliver_failure(&mut self, to: Dest, failure: &Failure, core: &mut Core) {
-        core.count_failure(failure);
+        core.stats.count_failure(failure);
         match core.settings.disconnect_on_unknown && failure.is_outcome_unknown() {
             true => self.end_in_place_of(to, core),
             false => self.deliver_own(to, &failure.frame(), core),
@@ -135,7 +135,7 @@ impl Clients {
     }
 
     pub(crate) fn answer_error(&mut self, index: usize, failure: &Failure, core: &mut Core) {
-        core.count_failure(failure);
+        core.stats.count_failure(failure);
         let mut reply = std::mem::take(&mut core.spare.reply);
         reply.clear();
         failure.write(&mut reply);

@@ -213,7 +213,7 @@ impl Clients {
             let (Some(node), Dest::Client { index, .. }) = (node_of(&pending), pending.dest) else {
                 continue;
             };
-            core.count_retry(RetryReason::Lost);
+            core.stats.count_retry(RetryReason::Lost);
             let replica = self.replica_upstream(node, protocol, index as usize, nodes, core);
             nodes.send_owned(replica, pending, frame, core);
         }

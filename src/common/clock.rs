@@ -6,7 +6,6 @@ use crate::cluster::NO_SLOT;
 use crate::common::{Core, micros};
 use crate::dest::ClientId;
 use crate::errors::{Code, Failure, ForSlot, Last, Unanswered};
-use crate::metrics::RetryReason;
 use crate::ops::Errand;
 use crate::placement::{GateClass, pause};
 use crate::route::flag;
@@ -137,10 +136,6 @@ impl Core {
         if flags & flag::PUBLISHES != 0 {
             pending.started = self.publish_time();
         }
-    }
-
-    pub(crate) fn count_retry(&mut self, reason: RetryReason) {
-        self.stats.retries[reason.index()] += 1;
     }
 
     /// The pause before try `tries`, with jitter.

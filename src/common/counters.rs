@@ -77,23 +77,6 @@ impl Core {
         }
     }
 
-    /// A client gets this error.
-    pub(crate) fn count_failure(&mut self, failure: &Failure) {
-        if let Some(count) = self.stats.errors.get_mut(failure.code().index()) {
-            *count += 1;
-        }
-    }
-
-    /// Counts an answer that was made here.
-    pub(crate) fn count_own(&mut self, command: CommandId, reply: &[u8]) {
-        if let Some(stats) = self.stats.commands.get_mut(command.index()) {
-            match reply.first() {
-                Some(b'-') => stats.error += 1,
-                _ => stats.ok += 1,
-            }
-        }
-    }
-
     pub(crate) fn may_write(&self, command: CommandId) -> bool {
         let spec = self.router.table().get(command);
         spec.is_write()

@@ -2,8 +2,8 @@
 
 use crate::channel::TopicKind;
 use crate::cluster::NodeAddr;
-use crate::command::Class;
-use crate::errors::Code;
+use crate::command::{Class, CommandId};
+use crate::errors::{Code, Failure};
 use crate::placement::{ReadTo, Redirection};
 
 /// Upper bounds of the latency buckets in microseconds, ascending. One more bucket (`+Inf`) has the
@@ -380,4 +380,28 @@ pub struct WorkerStats {
     pub sampled: u64,
     /// Turns of the event loop.
     pub turns: u64,
+}
+
+impl WorkerStats {
+    /// A client gets this error.
+    pub fn count_failure(&mut self, failure: &Failure) {
+        if let Some(count) = self.errors.get_mut(failure.code().index()) {
+            *count += 1;
+        }
+    }
+
+    /// Counts an answer of slotway's own to a command.
+    pub fn count_own(&mut self, command: CommandId, reply: &[u8]) {
+        if let Some(stats) = self.commands.get_mut(command.index()) {
+            match reply.first() {
+                Some(b'-') => stats.error += 1,
+                _ => stats.ok += 1,
+            }
+        }
+    }
+
+    /// A command is sent again.
+    pub fn count_retry(&mut self, reason: RetryReason) {
+        self.retries[reason.index()] += 1;
+    }
 }

@@ -193,7 +193,7 @@ impl Operations {
         };
         base.nodes.pop_pending(u, base.core);
         base.core.stats.redirections[refusal.kind() as usize] += 1;
-        base.core.count_retry(RetryReason::Refused(refusal.kind()));
+        base.core.stats.count_retry(RetryReason::Refused(refusal.kind()));
         if !base.clients.is_watching(client, u) {
             base.clients.give_back(u, base.nodes, base.core);
         }

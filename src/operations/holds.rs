@@ -175,7 +175,7 @@ impl Operations {
             return base.clients.leave_primary(u, base.nodes, base.core);
         }
         for (pending, frame) in up.take_unsent(&mut base.core.spare.pool, |_| true) {
-            base.core.count_retry(RetryReason::Lost);
+            base.core.stats.count_retry(RetryReason::Lost);
             self.send_to_primary(pending, frame, base);
         }
     }
@@ -350,7 +350,7 @@ impl Operations {
             }
             for (mut pending, frame) in taken {
                 let lane = self.lane_of(&pending);
-                base.core.count_retry(RetryReason::Topology);
+                base.core.stats.count_retry(RetryReason::Topology);
                 if pending.has(flag::NODE_BOUND) {
                     base.nodes.bind_to_shard(node, &mut pending, base.core);
                 }

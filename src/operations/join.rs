@@ -203,7 +203,7 @@ impl Operations {
             errand.last = Some(text.to_owned());
         }
         let pause = base.clients.no_primary_pause(index, base.core);
-        base.core.count_retry(RetryReason::Refused(refusal.kind()));
+        base.core.stats.count_retry(RetryReason::Refused(refusal.kind()));
         base.core.errand_later(join.client, join.seq, pause);
     }
 
@@ -216,7 +216,7 @@ impl Operations {
             return base.clients.close(join.client.at(), base.core);
         }
         let pause = base.clients.no_primary_pause(join.client.at(), base.core);
-        base.core.count_retry(RetryReason::Lost);
+        base.core.stats.count_retry(RetryReason::Lost);
         base.core.errand_later(join.client, join.seq, pause);
     }
 

@@ -143,7 +143,7 @@ impl Subscribers {
             }
         }
         client.complete(wait.seq, &wait.reply, &mut core.spare.pool);
-        core.count_own(wait.command, &wait.reply);
+        core.stats.count_own(wait.command, &wait.reply);
         clients.mark_client(index as usize, core);
     }
 
@@ -234,7 +234,7 @@ impl Subscribers {
         if let Some(client) = clients.slab.get_mut(index) {
             client.complete(seq, &reply, &mut core.spare.pool);
         }
-        core.count_own(command, &reply);
+        core.stats.count_own(command, &reply);
         clients.settle(index);
         clients.mark_client(index, core);
     }

@@ -167,7 +167,7 @@ impl Worker {
                 Ok(()) => unknown,
                 Err(cause) => {
                     if let Cause::Own(failure) = &cause {
-                        self.core.count_failure(failure);
+                        self.core.stats.count_failure(failure);
                     }
                     cause.write(&mut reply);
                     cause.is_outcome_unknown()

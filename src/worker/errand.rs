@@ -44,7 +44,7 @@ impl Worker {
             (ErrandKind::Fleet | ErrandKind::Join | ErrandKind::Emulated, _) => {}
             (_, AfterLoss::Again) => {
                 let delay = self.core.retry_pause(tries);
-                self.core.count_retry(RetryReason::Lost);
+                self.core.stats.count_retry(RetryReason::Lost);
                 self.core.errand_later(client, seq, delay);
             }
             (ErrandKind::Check { left, .. }, _) => {

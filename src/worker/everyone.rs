@@ -104,7 +104,7 @@ impl Worker {
             // The transaction is waited for whether its client is there or not.
             self.part(gather, first, u16::MAX, &reply);
         } else {
-            self.core.count_own(asker.command, &reply);
+            self.core.stats.count_own(asker.command, &reply);
             self.clients.deliver_own(asker.to, &reply, &mut self.core);
             // A drain may have ended its reading meanwhile.
             if waits {

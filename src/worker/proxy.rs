@@ -66,7 +66,7 @@ impl Worker {
         } else {
             unknown(args, 1, "PROXY").write(&mut reply);
         }
-        self.core.count_own(command, &reply);
+        self.core.stats.count_own(command, &reply);
         self.clients.answer_plain(index, &reply, &mut self.core);
         Flow::Next
     }

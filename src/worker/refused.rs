@@ -62,7 +62,7 @@ impl Worker {
         let bytes = up.queue.take_front(len, &mut self.core.spare.pool);
         self.core.stats.redirections[refusal.kind() as usize] += 1;
         let (node, read_only) = (up.node, up.read_only);
-        self.core.count_retry(RetryReason::Refused(refusal.kind()));
+        self.core.stats.count_retry(RetryReason::Refused(refusal.kind()));
         pending.tries = pending.tries.saturating_add(1);
         pending.refused = Some(refusal.kind());
         let work = if read_only { Work::ReplicaRead } else { pending.work() };
