@@ -31,7 +31,9 @@
 use crate::client::{Paused, TransferSizes};
 use crate::clients::{Clients, Flow};
 use crate::common::Core;
-use crate::common::connections::{BYTES_WHEN_SHARED, REMEMBERED};
+use crate::common::connections::{
+    BYTES_WHEN_SHARED, REMEMBERED, has_room_for_transfer, note_shared,
+};
 use crate::dest::ClientId;
 use crate::metrics::LimitHit;
 use crate::nodes::Nodes;
@@ -139,12 +141,12 @@ impl Clients {
         let expected = client.transfer_sizes.expected() as usize;
         let owed = client.replies.as_ref().map_or(0, |r| r.waiting());
         if (owed + 1).saturating_mul(expected) <= FEW_BYTES {
-            core.note_shared(up);
+            note_shared(up, core.now);
             return false;
         }
         !client.transfer_sizes.has_turn()
             && up.delivers()
-            && (!up.turns.is_empty() || !core.has_room_for_transfer(up, client))
+            && (!up.turns.is_empty() || !has_room_for_transfer(up, client, core.now))
     }
 
     fn is_too_much(&self, index: usize, up: &Upstream, core: &Core) -> bool {
@@ -155,7 +157,7 @@ impl Clients {
         let is_owed = |much: usize| owed * work >= much * count;
         // It is owed something by other nodes as well: who fills this queue is owed more than it has.
         if owed + owed / 8 < count {
-            core.note_shared(up);
+            note_shared(up, core.now);
             return work > TOO_LONG && is_owed(TOO_MUCH);
         }
         let shared = core.now < up.shared_at.get() + REMEMBERED;
@@ -234,7 +236,7 @@ impl Clients {
             let waits =
                 client.filter(|c| c.generation == next.generation && c.paused == Paused::Turn);
             let Some(up) = nodes.upstreams.get(u) else { return };
-            if waits.is_some_and(|client| !core.has_room_for_transfer(up, client)) {
+            if waits.is_some_and(|client| !has_room_for_transfer(up, client, core.now)) {
                 return;
             }
             let waits = waits.is_some();

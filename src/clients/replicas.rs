@@ -36,7 +36,8 @@ impl Clients {
             return false;
         };
         let protocol = client.session.protocol;
-        let Some(from) = core.wish_of(client).filter(|_| pending.realm == OWN_REALM) else {
+        let Some(from) = core.settings.wish_of(client).filter(|_| pending.realm == OWN_REALM)
+        else {
             return false;
         };
         if !std::mem::replace(&mut nodes.reads.watches_replicas, true) {
@@ -188,7 +189,7 @@ impl Clients {
             let client = self.slab.get(index as usize).filter(|c| c.generation == generation);
             if plain
                 && !written.contains(&key)
-                && let Some(from) = client.and_then(|client| core.wish_of(client))
+                && let Some(from) = client.and_then(|client| core.settings.wish_of(client))
             {
                 wanted.push((index, seq, pending.slot, from));
             }

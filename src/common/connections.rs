@@ -1,7 +1,7 @@
 //! What a client's wishes and transfers mean for the choice of a connection.
 
 use crate::client::{Client, mode};
-use crate::common::Core;
+use crate::common::settings::Settings;
 use crate::config::ReadFrom;
 use crate::upstream::Upstream;
 
@@ -13,25 +13,24 @@ pub(crate) const BYTES_WHEN_SHARED: usize = 1 << 20;
 /// The same for a connection that only clients with large transfers use.
 const BYTES_WHEN_ALONE: usize = 8 << 20;
 
-impl Core {
-    /// A client with little to ask for uses the connection, too. On those for large transfers it is
-    /// one whose estimate has fallen.
-    pub(crate) fn note_shared(&self, up: &Upstream) {
-        if !up.bulk {
-            up.shared_at.set(self.now);
-        }
+/// A client with little to ask for uses the connection, too. On those for large transfers it is
+/// one whose estimate has fallen.
+pub(crate) fn note_shared(up: &Upstream, now: u64) {
+    if !up.bulk {
+        up.shared_at.set(now);
     }
+}
 
-    /// Whether the client's next transfer is within the connection's budget.
-    pub(crate) fn has_room_for_transfer(&self, up: &Upstream, client: &Client) -> bool {
-        // The replies of a client that has had none may be larger than any that were seen here.
-        let small =
-            self.now < up.shared_at.get() + REMEMBERED || client.transfer_sizes.is_unknown();
-        let budget = if small { BYTES_WHEN_SHARED } else { BYTES_WHEN_ALONE };
-        let under_way = up.pending.expected();
-        under_way == 0 || under_way + client.transfer_sizes.expected() as usize <= budget
-    }
+/// Whether the client's next transfer is within the connection's budget.
+pub(crate) fn has_room_for_transfer(up: &Upstream, client: &Client, now: u64) -> bool {
+    // The replies of a client that has had none may be larger than any that were seen here.
+    let small = now < up.shared_at.get() + REMEMBERED || client.transfer_sizes.is_unknown();
+    let budget = if small { BYTES_WHEN_SHARED } else { BYTES_WHEN_ALONE };
+    let under_way = up.pending.expected();
+    under_way == 0 || under_way + client.transfer_sizes.expected() as usize <= budget
+}
 
+impl Settings {
     /// From where the client wants to read; `None`: from primaries, whatever else is said.
     pub(crate) fn wish_of(&self, client: &Client) -> Option<ReadFrom> {
         // What WATCH watches is the primary's: EXEC finds nothing changed, and what was read from
@@ -39,8 +38,8 @@ impl Core {
         let watches = client.lent.as_ref().is_some_and(|lent| !lent.watches.is_empty());
         match client.session.modes {
             _ if watches => None,
-            modes if modes & mode::READONLY != 0 => Some(self.settings.reads.for_readonly()),
-            modes if modes & mode::READ_FROM != 0 => Some(self.settings.reads.from),
+            modes if modes & mode::READONLY != 0 => Some(self.reads.for_readonly()),
+            modes if modes & mode::READ_FROM != 0 => Some(self.reads.from),
             _ => None,
         }
     }

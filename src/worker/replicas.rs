@@ -36,7 +36,7 @@ impl Worker {
         }
         let Some(client) = self.clients.slab.get(index) else { return Flow::Stop };
         let (protocol, generation) = (client.session.protocol, client.generation);
-        let choice = match self.core.wish_of(client) {
+        let choice = match self.core.settings.wish_of(client) {
             Some(from) => self.clients.choose_node(
                 from,
                 index,
