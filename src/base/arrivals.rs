@@ -16,7 +16,7 @@ impl Base<'_> {
         let stream = match arrival.socket {
             Downstream::Tcp(s) => Stream::Tcp(mio::net::TcpStream::from_std(s)),
             Downstream::Unix(s) => Stream::Unix(mio::net::UnixStream::from_std(s)),
-            Downstream::Tls(s) => match self.core.secured(s) {
+            Downstream::Tls(s) => match self.core.shared.secured(s) {
                 Some(stream) => stream,
                 None => return self.core.link.uncount_client(),
             },

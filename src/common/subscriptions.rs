@@ -2,16 +2,19 @@
 
 use crate::channel::TopicKind;
 use crate::common::Core;
+use crate::common::shared::Shared;
 use crate::mailbox::{Serial, ToHub};
 use crate::resp::Args;
 
-impl Core {
+impl Shared {
     pub(crate) fn say_to_hub(&self, message: ToHub) {
-        if self.shared.hub.handle.send(message).is_err() {
+        if self.hub.handle.send(message).is_err() {
             tracing::error!("the pub/sub hub has ended");
         }
     }
+}
 
+impl Core {
     /// The subscription command that `args` has to wait for; this worker is told when it ends.
     pub(crate) fn subscription_before(&self, args: &Args, limit: Serial) -> Option<Serial> {
         let kind = published(args)?;

@@ -479,7 +479,7 @@ impl Subscribers {
         if wishes.is_empty() {
             return;
         }
-        core.say_to_hub(ToHub::Wishes { worker: core.link.index, wishes });
+        core.shared.say_to_hub(ToHub::Wishes { worker: core.link.index, wishes });
     }
 
     /// This worker's topics, and its share of the messages that subscribers have not taken.

@@ -71,7 +71,7 @@ impl Worker {
             .for_each(|i| self.clients.monitor_others(i, &mut self.nodes, &mut self.core));
         // Nodes whose names were not resolved, or that were down, are tried by their timers.
         self.core.arm_tick();
-        self.core.say_to_hub(ToHub::Follows {
+        self.core.shared.say_to_hub(ToHub::Follows {
             worker: self.core.link.index,
             generation: self.nodes.topology.snapshot.generation,
         });
