@@ -11,7 +11,7 @@ use crate::clients::Clients;
 use crate::command::{Class, CommandId, key_positions};
 use crate::common::Core;
 use crate::common::requests::scan;
-use crate::common::slow::Unfinished;
+use crate::common::slow::{Unfinished, is_wait};
 use crate::config::Config;
 use crate::dest::{ClientId, Dest};
 use crate::nodes::Nodes;
@@ -255,11 +255,13 @@ impl Seeing {
     ) {
         let Some(up) = base.nodes.upstreams.get(u) else { return };
         // Blocking commands wait because they were told to; KEYS is looked at when it is whole.
-        if up.dedicated.is_some() && (pending.before == 0 || base.core.is_wait(pending.command)) {
+        if up.dedicated.is_some()
+            && (pending.before == 0 || is_wait(pending.command, &base.core.router))
+        {
             return;
         }
         let frame = up.queue.front(pending.len as usize).unwrap_or_default();
-        let args = base.core.slow_args(pending, frame);
+        let args = base.core.settings.slow_args(pending, frame);
         let sent = up.stamps.sent_at(up.queue.sent(), pending.len as usize);
         self.slow_part(up.node, pending, args, sent.unwrap_or(pending.started), ops, base);
     }
@@ -303,7 +305,8 @@ impl Seeing {
             if arriving || pending.started > before || pending.dest == Dest::Discard {
                 continue;
             }
-            let args = base.core.slow_args(pending, up.queue.at(start, len).unwrap_or_default());
+            let args =
+                base.core.settings.slow_args(pending, up.queue.at(start, len).unwrap_or_default());
             found.push((*pending, args, up.stamps.sent_at(up.queue.sent(), offset)));
             if found.len() >= MOST_EXPIRED {
                 break;
@@ -324,7 +327,7 @@ impl Seeing {
         ops: &mut Operations,
         base: &mut Base<'_>,
     ) {
-        let args = base.core.slow_args(pending, frame);
+        let args = base.core.settings.slow_args(pending, frame);
         self.slow_part(u16::MAX, pending, args, base.core.now, ops, base);
     }
 
@@ -403,7 +406,7 @@ impl Seeing {
         if self.unfinished.len() < MOST_UNFINISHED {
             self.unfinished.push(unfinished);
         } else {
-            core.finish_slow(unfinished, core.now);
+            core.shared.finish_slow(unfinished, core.now);
         }
     }
 
@@ -429,7 +432,7 @@ impl Seeing {
                 client.generation != generation || (client.answered_up_to(seq) && !client.blocked)
             });
             if written {
-                core.finish_slow(slow, now);
+                core.shared.finish_slow(slow, now);
             } else {
                 waiting.push(slow);
             }

@@ -39,7 +39,7 @@ impl Worker {
         let protocol = client.session.protocol;
         let mut reply = Vec::new();
         if local == Local::SlowLog {
-            self.core.slowlog(args, 1, None, &mut reply);
+            self.core.shared.slowlog(args, 1, None, &mut reply);
         } else if args.is(1, "slowlog") && args.is(2, "nodes") {
             match nodes_slowlog(args) {
                 Some((merge, frame)) => {
@@ -52,7 +52,7 @@ impl Worker {
                 None => Failure::Syntax.write(&mut reply),
             }
         } else if args.is(1, "slowlog") && args.len() > 2 {
-            self.core.slowlog(args, 2, Some(protocol), &mut reply);
+            self.core.shared.slowlog(args, 2, Some(protocol), &mut reply);
         } else if args.is(1, "hotkeys") || args.is(1, "bigkeys") {
             match question(args) {
                 Some(question) => {
