@@ -22,7 +22,9 @@ impl Clients {
         nodes: &mut Nodes,
         core: &mut Core,
     ) -> bool {
-        nodes.keep_or_give_back(core.memory.meter.grown() + bytes, core);
+        core.keep_or_give_back(
+            nodes.placement.slots.holds.bytes() + core.memory.meter.grown() + bytes,
+        );
         core.memory.accounted
             + nodes.placement.slots.holds.bytes()
             + core.memory.meter.grown()

@@ -159,19 +159,6 @@ impl Nodes {
         }
     }
 
-    /// So many bytes more are about to be taken.
-    pub(crate) fn keep_or_give_back(&mut self, bytes: usize, core: &mut Core) {
-        let taken = core.memory.accounted + self.placement.slots.holds.bytes() + bytes;
-        let enough = core.keeps_pages_up_to();
-        if core.memory.arena.keeps() {
-            if taken > enough {
-                core.memory.arena.give_back();
-            }
-        } else if taken < enough / 2 {
-            core.memory.arena.keep();
-        }
-    }
-
     /// What is only kept for reuse.
     pub(crate) fn trim(&mut self, core: &mut Core) {
         core.spare.pool.clear();

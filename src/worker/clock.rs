@@ -37,7 +37,7 @@ impl Worker {
                     self.core.run_gate(slot, class);
                 }
                 Some(Job::Retries) => self.ops.run_retries(&mut base!(self)),
-                Some(Job::Purge) => self.core.purge(),
+                Some(Job::Purge) => self.core.memory.purge(),
                 Some(Job::Errand(client, seq)) => {
                     self.ops.errand_again(client, seq, &mut base!(self));
                 }

@@ -24,7 +24,7 @@ impl Worker {
     /// At the end of a turn.
     #[inline]
     pub(super) fn relieve(&mut self) {
-        self.nodes.keep_or_give_back(0, &mut self.core);
+        self.core.keep_or_give_back(self.nodes.placement.slots.holds.bytes());
         // The steady state neither allocates nor frees. What other threads free of what this one
         // allocated is not counted here; it was told to them within the second that is waited for.
         if self
