@@ -145,7 +145,7 @@ impl Clients {
     /// MULTI is forgotten, and so are the watched keys.
     pub(crate) fn drop_transaction(&mut self, index: usize, nodes: &mut Nodes, core: &mut Core) {
         if let Some(multi) = self.take_multi(index) {
-            core.spare_multi(multi);
+            core.spare.keep_multi(multi);
         }
         self.unwatch(index, nodes, core);
     }

@@ -11,6 +11,7 @@ pub(crate) mod scripts;
 pub(crate) mod settings;
 pub(crate) mod shared;
 pub(crate) mod slow;
+pub(crate) mod spare;
 pub(crate) mod subscriptions;
 pub(crate) mod tls;
 pub(crate) mod users;

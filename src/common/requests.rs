@@ -1,7 +1,5 @@
 //! Requests as the command table and the settings see them. No I/O.
 
-use crate::buf::CHUNK;
-use crate::client::Multi;
 use crate::cluster::{hash_tag, slot_of};
 use crate::command::{CommandId, invalid_key_count, key_positions};
 use crate::common::Core;
@@ -101,14 +99,6 @@ impl Core {
             part_frame(&mut frame, args, first, step, group);
             let slot = group.first().map_or(0, |g| g.0);
             each(slot, &frame, group.iter().map(|g| g.1).collect());
-        }
-    }
-
-    pub(crate) fn spare_multi(&mut self, mut multi: Box<Multi>) {
-        if self.spare.multis.len() < 64 && multi.memory() <= CHUNK {
-            let frames = std::mem::take(&mut multi.frames);
-            *multi = Multi::reusing(frames, std::mem::take(&mut multi.queue));
-            self.spare.multis.push(multi);
         }
     }
 }

@@ -161,10 +161,7 @@ impl Nodes {
 
     /// What is only kept for reuse.
     pub(crate) fn trim(&mut self, core: &mut Core) {
-        core.spare.pool.clear();
-        core.spare.replies = Vec::new();
-        core.spare.gathers = Vec::new();
-        core.spare.multis = Vec::new();
+        core.spare.trim();
         for (_, up) in self.upstreams.iter_mut().filter(|(_, up)| up.pending.is_empty()) {
             up.pending.shrink_to_fit();
             let held = up.memory();

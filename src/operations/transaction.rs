@@ -151,7 +151,7 @@ impl Operations {
                 );
             }
         }
-        base.core.spare_multi(multi);
+        base.core.spare.keep_multi(multi);
         Flow::Next
     }
 
