@@ -71,6 +71,11 @@ impl PartialOrd for Timer {
     }
 }
 
+/// Up to `range` / 2, at random.
+pub(crate) fn jitter(range: u64) -> u64 {
+    fastrand::u64(..=range / 2)
+}
+
 impl Core {
     /// Something is under way: deadlines are looked at from time to time.
     #[inline]
@@ -78,11 +83,6 @@ impl Core {
         if self.clock.tick.is_none() {
             self.clock.tick = Some(self.now + TICK);
         }
-    }
-
-    /// Up to `range` / 2, at random.
-    pub(crate) fn backoff_jitter(&self, range: u64) -> u64 {
-        fastrand::u64(..=range / 2)
     }
 
     /// The error for a command whose `timeouts.command` is over. Where the outcome is known, a
@@ -141,6 +141,6 @@ impl Core {
     /// The pause before try `tries`, with jitter.
     pub(crate) fn retry_pause(&self, tries: u8) -> u64 {
         let pause = pause(tries);
-        pause / 2 + self.backoff_jitter(pause)
+        pause / 2 + jitter(pause)
     }
 }

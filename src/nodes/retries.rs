@@ -2,7 +2,7 @@
 
 use crate::cluster::NO_SLOT;
 use crate::common::Core;
-use crate::common::clock::{Job, Timer};
+use crate::common::clock::{Job, Timer, jitter};
 use crate::dest::{ClientId, Dest};
 use crate::errors::{Failure, Unanswered};
 use crate::nodes::{Node, Nodes};
@@ -69,7 +69,7 @@ impl Nodes {
         wide: bool,
         core: &mut Core,
     ) {
-        let jitter = core.backoff_jitter(1 << 10);
+        let jitter = jitter(1 << 10);
         let jittered = |failures| {
             let pause = pause(failures);
             pause / 2 + pause * jitter / (1 << 10)

@@ -4,7 +4,7 @@ use crate::base::Base;
 use crate::clients::errands::NO_PRIMARY_PAUSE;
 use crate::cluster::NO_SLOT;
 use crate::common::Core;
-use crate::common::clock::{Job, Timer};
+use crate::common::clock::{Job, Timer, jitter};
 use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
 use crate::metrics::{LimitHit, RetryReason};
@@ -65,7 +65,7 @@ impl Operations {
         }
         let delay = match when {
             Retry::Now | Retry::Asking => 0,
-            Retry::After(pause) => pause / 2 + base.core.backoff_jitter(pause),
+            Retry::After(pause) => pause / 2 + jitter(pause),
         };
         self.hold_slot(slot, base.nodes, base.core);
         base.nodes.placement.slots.refused(slot, text.to_owned());
