@@ -6,6 +6,7 @@ use crate::base::Base;
 use crate::buf::CHUNK;
 use crate::command::CommandId;
 use crate::common::Source;
+use crate::common::requests::discarded;
 use crate::nodes::reaccount;
 use crate::resp::{Args, Protocol};
 use crate::route::Fan;
@@ -67,7 +68,9 @@ impl Base<'_> {
             let u = self.upstream_for(node, protocol, index);
             for load in &loads {
                 self.core.stats.script_loads += 1;
-                self.nodes.send(u, self.core.loading(command), load, self.core);
+                // Nobody waits for what the node says: if it refuses, EVALSHA says NOSCRIPT.
+                let pending = discarded(command, self.core.now);
+                self.nodes.send(u, pending, load, self.core);
             }
         }
     }

@@ -1,12 +1,15 @@
 //! Requests as the command table and the settings see them. No I/O.
 
-use crate::cluster::{hash_tag, slot_of};
+use crate::cluster::{NO_SLOT, hash_tag, slot_of};
 use crate::command::{CommandId, invalid_key_count, key_positions};
 use crate::common::Core;
+use crate::dest::Dest;
 use crate::emulate;
 use crate::errors::{CrossSlotRemedy, Failure, Key};
 use crate::metrics::EmulatedOutcome;
 use crate::resp::{ArgRange, Args, Request, RequestProgress, scan_request, write};
+use crate::upstream::Pending;
+use crate::users::OWN_REALM;
 
 /// End of the name of a key that no node has.
 const ABSENT: &[u8] = b"slotway: where is this slot being migrated to?";
@@ -100,6 +103,24 @@ impl Core {
             let slot = group.first().map_or(0, |g| g.0);
             each(slot, &frame, group.iter().map(|g| g.1).collect());
         }
+    }
+}
+
+/// A command whose reply is nobody's.
+pub(crate) fn discarded(command: CommandId, now: u64) -> Pending {
+    Pending {
+        dest: Dest::Discard,
+        len: 0,
+        slot: NO_SLOT,
+        command,
+        flags: 0,
+        realm: OWN_REALM,
+        tries: 0,
+        refused: None,
+        before: 0,
+        checks_shard: false,
+        started: now,
+        expected: 0,
     }
 }
 

@@ -6,6 +6,7 @@ use memchr::memmem;
 
 use crate::command::CommandId;
 use crate::common::Core;
+use crate::common::requests::discarded;
 use crate::dest::Dest;
 use crate::hash::{IntMap, fingerprint};
 use crate::mailbox::ToControl;
@@ -150,7 +151,8 @@ impl Scripts {
         up.scripts.put(sha, ScriptCheck { turn, used: now, loaded: load.is_some() });
         let Some(load) = load else { return false };
         core.stats.script_loads += 1;
-        nodes.send(u, core.loading(command), &load, core);
+        // Nobody waits for what the node says: if it refuses, EVALSHA says NOSCRIPT.
+        nodes.send(u, discarded(command, core.now), &load, core);
         true
     }
 

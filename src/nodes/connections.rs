@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use crate::cluster::{NO_SLOT, NodeAddr};
 use crate::command::CommandId;
+use crate::common::requests::discarded;
 use crate::common::{Core, Source};
-use crate::dest::{ClientId, Dest};
+use crate::dest::ClientId;
 use crate::errors::Failure;
 use crate::metrics::NodeStats;
 use crate::nodes::{Node, Nodes, reaccount};
@@ -15,7 +16,6 @@ use crate::route::{Script, flag};
 use crate::sparsely;
 use crate::stream::{Stream, keep_alive, retransmit_soon};
 use crate::upstream::{ConnectionEnd, ConnectionState, Pending, Upstream};
-use crate::users::OWN_REALM;
 
 /// So many pushes that nobody asked for are no accident: the connection is given up.
 const MOST_STRANGE: u32 = 10_000;
@@ -59,21 +59,7 @@ impl Nodes {
 
     /// Sends something whose reply is nobody's.
     pub(crate) fn discard(&mut self, u: usize, frame: &[u8], core: &mut Core) {
-        let pending = Pending {
-            dest: Dest::Discard,
-            len: 0,
-            slot: NO_SLOT,
-            command: CommandId(0),
-            flags: 0,
-            realm: OWN_REALM,
-            tries: 0,
-            refused: None,
-            before: 0,
-            checks_shard: false,
-            started: core.now,
-            expected: 0,
-        };
-        self.send(u, pending, frame, core);
+        self.send(u, discarded(CommandId(0), core.now), frame, core);
     }
 
     pub(crate) fn pop_pending(&mut self, u: usize, core: &mut Core) {
