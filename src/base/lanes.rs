@@ -33,7 +33,7 @@ impl Base<'_> {
             return self.core.run_gate(slot, class);
         }
         if self.nodes.placement.slots.holds.owes(slot, lane, false)
-            && !self.nodes.may_retry(Want::Lane(slot, lane), self.core)
+            && !self.nodes.placement.may_retry(Want::Lane(slot, lane), self.core)
         {
             return;
         }

@@ -6,7 +6,6 @@ use crate::cluster::{NO_SLOT, NodeAddr};
 use crate::command::CommandId;
 use crate::common::requests::discarded;
 use crate::common::{Core, Source};
-use crate::dest::ClientId;
 use crate::errors::Failure;
 use crate::metrics::NodeStats;
 use crate::nodes::{Node, Nodes, reaccount};
@@ -21,26 +20,6 @@ use crate::upstream::{ConnectionEnd, ConnectionState, Pending, Upstream};
 const MOST_STRANGE: u32 = 10_000;
 
 impl Nodes {
-    pub(crate) fn answered_in(
-        &mut self,
-        pending: &Pending,
-        lane: ClientId,
-        answered: bool,
-        core: &mut Core,
-    ) {
-        if pending.has(flag::LANE) {
-            let gate = self.placement.slots.holds.done(pending.slot, lane, answered, core.now);
-            if let Some(class) = gate {
-                self.gate_answered(pending.slot, class, answered, core);
-            }
-        } else if pending.has(flag::TRACKED) {
-            self.placement.slots.holds.untrack(pending.slot, lane);
-        } else {
-            return;
-        }
-        core.run_lane(pending.slot, lane);
-    }
-
     pub(crate) fn check_connect_timeout(&mut self, u: usize, core: &mut Core) {
         let Some(up) = self.upstreams.get(u) else { return };
         if let ConnectionState::Connecting { until }

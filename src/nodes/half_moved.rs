@@ -3,22 +3,22 @@
 use crate::cluster::NO_SLOT;
 use crate::command::CommandId;
 use crate::common::Core;
-use crate::nodes::Nodes;
+use crate::nodes::{Nodes, Placement};
 use crate::placement::{MigrationNews, Refusal};
 
-impl Nodes {
+impl Placement {
     /// What a refusal says of its slot's migration.
     pub(crate) fn note_migration(&mut self, slot: u16, refusal: &Refusal) {
         match MigrationNews::of(refusal) {
             _ if slot == NO_SLOT => {}
-            MigrationNews::To(addr) => {
-                self.placement.slots.migration_mut(slot).leads_to(addr.clone())
-            }
-            MigrationNews::Over => self.placement.slots.migrated(slot),
+            MigrationNews::To(addr) => self.slots.migration_mut(slot).leads_to(addr.clone()),
+            MigrationNews::Over => self.slots.migrated(slot),
             MigrationNews::None => {}
         }
     }
+}
 
+impl Nodes {
     /// The answer to a probe.
     #[cold]
     pub(crate) fn note_probe(&mut self, u: usize, frame: &[u8]) {
@@ -28,7 +28,7 @@ impl Nodes {
         if let Some(refusal @ Refusal::Ask(at, _)) = Refusal::parse(frame, &node.addr)
             && at.0 == slot
         {
-            self.note_migration(slot, &refusal);
+            self.placement.note_migration(slot, &refusal);
         }
     }
 

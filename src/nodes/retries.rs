@@ -5,7 +5,7 @@ use crate::common::Core;
 use crate::common::clock::{Job, Timer, jitter};
 use crate::dest::{ClientId, Dest};
 use crate::errors::{Failure, Unanswered};
-use crate::nodes::{Node, Nodes};
+use crate::nodes::{Node, Nodes, Placement};
 use crate::placement::{Allowance, GateClass, OutageCause, Phase, at_deadline, pause};
 use crate::route::flag;
 use crate::upstream::{ConnectionState, Pending};
@@ -35,16 +35,37 @@ fn true_of(mut failure: Failure, pending: &Pending) -> Failure {
     failure
 }
 
-impl Nodes {
+impl Placement {
+    /// A command that its slot's hold knows of has come to its end in `lane`.
+    pub(crate) fn answered_in(
+        &mut self,
+        pending: &Pending,
+        lane: ClientId,
+        answered: bool,
+        core: &mut Core,
+    ) {
+        if pending.has(flag::LANE) {
+            let gate = self.slots.holds.done(pending.slot, lane, answered, core.now);
+            if let Some(class) = gate {
+                self.gate_answered(pending.slot, class, answered, core);
+            }
+        } else if pending.has(flag::TRACKED) {
+            self.slots.holds.untrack(pending.slot, lane);
+        } else {
+            return;
+        }
+        core.run_lane(pending.slot, lane);
+    }
+
     pub(crate) fn earn_retries(&mut self, core: &mut Core) {
         let answered = core.stats.commands.iter().map(|c| c.ok + c.error + c.refused).sum();
-        self.placement.retries.budget.earn(core.now, answered);
+        self.retries.budget.earn(core.now, answered);
     }
 
     /// Whether the budget has room for this retry; otherwise it waits and is carried out later.
     pub(crate) fn may_retry(&mut self, want: Want, core: &mut Core) -> bool {
         self.earn_retries(core);
-        match self.placement.retries.allows(want) {
+        match self.retries.allows(want) {
             Allowance::Now => true,
             Allowance::Queued { first } => {
                 core.stats.retry_budget_exhausted += u64::from(first);
@@ -55,7 +76,7 @@ impl Nodes {
     }
 
     pub(crate) fn arm_retries(&mut self, core: &mut Core) {
-        if let Some(wait) = self.placement.retries.arm() {
+        if let Some(wait) = self.retries.arm() {
             core.clock.timers.push(Timer { due: core.now + wait, job: Job::Retries });
         }
     }
@@ -74,34 +95,30 @@ impl Nodes {
             let pause = pause(failures);
             pause / 2 + pause * jitter / (1 << 10)
         };
-        self.placement.slots.holds.close(slot, class, core.now, jittered);
+        self.slots.holds.close(slot, class, core.now, jittered);
         if wide && slot != NO_SLOT {
-            self.placement.retries.note_refused(node, slot, class);
-        }
-    }
-
-    pub(crate) fn owner_for(&self, slot: u16, lane: ClientId) -> Option<u16> {
-        match slot {
-            NO_SLOT => self.any_primary(lane.at()),
-            slot => self.placement.slots.owner(slot),
+            self.retries.note_refused(node, slot, class);
         }
     }
 
     /// A command that went through a closed gate is answered: the gate's next go, and those of
     /// other slots that the node had refused.
-    pub(crate) fn gate_answered(
-        &mut self,
-        slot: u16,
-        class: GateClass,
-        answered: bool,
-        core: &mut Core,
-    ) {
+    fn gate_answered(&mut self, slot: u16, class: GateClass, answered: bool, core: &mut Core) {
         core.run_gate(slot, class);
-        let Some(owner) = self.placement.slots.owner(slot).filter(|_| answered) else { return };
-        let (placement, now) = (&mut self.placement, core.now);
-        let probe_now = |other, class| placement.slots.holds.probe_now(other, class, now, true);
-        for (other, class) in placement.retries.take_refused(owner, slot, probe_now) {
+        let Some(owner) = self.slots.owner(slot).filter(|_| answered) else { return };
+        let (slots, now) = (&mut self.slots, core.now);
+        let probe_now = |other, class| slots.holds.probe_now(other, class, now, true);
+        for (other, class) in self.retries.take_refused(owner, slot, probe_now) {
             core.run_gate(other, class);
+        }
+    }
+}
+
+impl Nodes {
+    pub(crate) fn owner_for(&self, slot: u16, lane: ClientId) -> Option<u16> {
+        match slot {
+            NO_SLOT => self.any_primary(lane.at()),
+            slot => self.placement.slots.owner(slot),
         }
     }
 

@@ -168,7 +168,7 @@ impl Operations {
                 return;
             }
         }
-        if !base.nodes.may_retry(Want::Errand(me, seq), base.core) {
+        if !base.nodes.placement.may_retry(Want::Errand(me, seq), base.core) {
             return;
         }
         match kind {
@@ -200,7 +200,7 @@ impl Operations {
         let refuser = base.nodes.upstreams.get(u).map_or(NOBODY, |up| up.node);
         let named = base.nodes.named_by(&refusal);
         let kind = refusal.kind();
-        base.nodes.note_migration(pending.slot, &refusal);
+        base.nodes.placement.note_migration(pending.slot, &refusal);
         match refusal {
             Refusal::Moved(slot, addr) => {
                 if let Some(node) = named {
@@ -240,7 +240,7 @@ impl Operations {
             AfterRefusedErrand::WaitAtGate { wide } => {
                 self.hold_slot(slot, base.nodes, base.core);
                 base.nodes.placement.slots.refused(slot, said);
-                base.nodes.close_gate(slot, GateClass::Write, refuser, wide, base.core);
+                base.nodes.placement.close_gate(slot, GateClass::Write, refuser, wide, base.core);
                 base.clients.errand_waits(client, slot, base.nodes, base.core);
             }
         }

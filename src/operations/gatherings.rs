@@ -33,7 +33,7 @@ impl Operations {
     /// A command that its slot's hold knows of has come to its end.
     pub(crate) fn answered(&mut self, pending: &Pending, nodes: &mut Nodes, core: &mut Core) {
         let lane = self.lane_of(pending);
-        nodes.answered_in(pending, lane, true, core);
+        nodes.placement.answered_in(pending, lane, true, core);
     }
 
     /// The part of a command over several dedicated connections, as the retry policy sees it.

@@ -39,7 +39,7 @@ impl Operations {
         let mut ask = None;
         let named = base.nodes.named_by(&refusal);
         let half_moved = matches!(refusal, Refusal::Later(Redirection::TryAgain));
-        base.nodes.note_migration(slot, &refusal);
+        base.nodes.placement.note_migration(slot, &refusal);
         match refusal {
             Refusal::Moved(_, addr) => {
                 let node = named;
@@ -99,7 +99,7 @@ impl Operations {
         }
         base.core.arm_tick();
         if scope != Scope::Keys {
-            base.nodes.close_gate(slot, class, refuser, scope == Scope::Node, base.core);
+            base.nodes.placement.close_gate(slot, class, refuser, scope == Scope::Node, base.core);
         } else if delay > 0 {
             base.nodes.placement.slots.holds.owe(slot, lane);
         }
@@ -198,7 +198,7 @@ impl Operations {
     /// The budget may have room again.
     pub(crate) fn run_retries(&mut self, base: &mut Base<'_>) {
         base.nodes.placement.retries.wake();
-        base.nodes.earn_retries(base.core);
+        base.nodes.placement.earn_retries(base.core);
         while let Some(want) = base.nodes.placement.retries.take() {
             match want {
                 Want::Gate(slot, class) => base.core.run_gate(slot, class),
@@ -207,7 +207,7 @@ impl Operations {
             }
             base.nodes.placement.retries.carried_out();
         }
-        base.nodes.arm_retries(base.core);
+        base.nodes.placement.arm_retries(base.core);
     }
 
     /// Sends what the slot's closed gate lets through.
@@ -238,7 +238,7 @@ impl Operations {
                 }
                 return;
             };
-            if !paid && !base.nodes.may_retry(Want::Gate(slot, class), base.core) {
+            if !paid && !base.nodes.placement.may_retry(Want::Gate(slot, class), base.core) {
                 return;
             }
             match base.nodes.placement.slots.holds.admit(slot, class, base.core.now, TRIAL) {

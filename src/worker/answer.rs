@@ -56,7 +56,7 @@ impl Worker {
                 // The lane is known by its gathering, which may end with this part.
                 let lane = self.ops.lane_of(pending);
                 self.part(gather, first, node, frame);
-                self.nodes.answered_in(pending, lane, true, &mut self.core);
+                self.nodes.placement.answered_in(pending, lane, true, &mut self.core);
             }
             Dest::Join { .. } | Dest::Discard => {}
         }
@@ -77,7 +77,7 @@ impl Worker {
             Dest::Join { join, .. } => self.ops.join_lost(join, &mut base!(self)),
             Dest::Discard => {}
         }
-        self.nodes.answered_in(pending, lane, false, &mut self.core);
+        self.nodes.placement.answered_in(pending, lane, false, &mut self.core);
     }
 
     pub(super) fn fail_part(&mut self, gather: u32, first: u32, node: String, failure: &Failure) {
