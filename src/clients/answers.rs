@@ -81,7 +81,7 @@ impl Clients {
         nodes: &mut Nodes,
         core: &mut Core,
     ) -> Flow {
-        let failure = nodes.no_cluster_failure(core);
+        let failure = nodes.topology.no_cluster_failure(core);
         self.answer_own_error(index, command, &failure, core);
         Flow::Next
     }

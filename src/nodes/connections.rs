@@ -116,14 +116,6 @@ impl Nodes {
         })
     }
 
-    /// Why no node is known.
-    pub(crate) fn no_cluster_failure(&self, core: &Core) -> Failure {
-        match self.topology.snapshot.generation {
-            0 => core.shared.no_cluster_yet(),
-            _ => Failure::NoNodeOnline,
-        }
-    }
-
     /// What is only kept for reuse.
     pub(crate) fn trim(&mut self, core: &mut Core) {
         core.spare.trim();

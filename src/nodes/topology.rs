@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::cluster::{NO_SHARD, NodeState, Slot};
 use crate::common::Core;
 use crate::errors::Failure;
-use crate::nodes::Nodes;
 use crate::nodes::shards::MissingTarget;
+use crate::nodes::{Nodes, Topology};
 use crate::observe::{KeyReport, ObservedKeys, Renderer};
 use crate::resp::Protocol;
 use crate::route::{Fan, Gather, Layout, SlotOwners, identity};
@@ -27,36 +27,18 @@ impl SlotOwners for Nodes {
     }
 }
 
-impl Nodes {
-    /// What SCAN's cursors call a node: its ID, which all slotways know alike; where the cluster
-    /// does not tell it, its address.
-    pub(crate) fn identity(&self, node: u16) -> Option<u64> {
-        let addr = &self.list.get(usize::from(node))?.addr;
-        let known = self.topology.snapshot.nodes.iter().find(|n| n.addr == *addr);
-        Some(match known.filter(|n| !n.id.is_empty()) {
-            Some(known) => identity(&known.id),
-            None => identity(&addr.to_string()),
-        })
-    }
-
+impl Topology {
     pub(crate) fn refresh_layout(&mut self) {
-        if self.topology.layout.generation() != self.topology.snapshot.generation {
-            self.topology.layout =
-                Layout::of(&self.topology.snapshot.slots, self.topology.snapshot.generation);
+        if self.layout.generation() != self.snapshot.generation {
+            self.layout = Layout::of(&self.snapshot.slots, self.snapshot.generation);
         }
     }
 
-    /// The cursor for the client in the place of the node's; for other gatherings nothing.
-    pub(crate) fn next_cursor(&mut self, gather: &mut Gather) -> String {
-        let Some((scan, node, cursor)) = gather.scanned() else { return String::new() };
-        self.refresh_layout();
-        let by = self.identity(node).unwrap_or_default();
-        match scan.next(cursor, by, self) {
-            Some(next) => next.to_string(),
-            None => {
-                gather.refuse(Failure::CursorTooLarge);
-                String::new()
-            }
+    /// Why no node is known.
+    pub(crate) fn no_cluster_failure(&self, core: &Core) -> Failure {
+        match self.snapshot.generation {
+            0 => core.shared.no_cluster_yet(),
+            _ => Failure::NoNodeOnline,
         }
     }
 
@@ -69,12 +51,39 @@ impl Nodes {
         reply: &mut Vec<u8>,
         core: &Core,
     ) {
-        let shown = Renderer { commands: core.router.table(), snapshot: &self.topology.snapshot };
+        let shown = Renderer { commands: core.router.table(), snapshot: &self.snapshot };
         seen.hot.keys.truncate(count);
         seen.big.truncate(count);
         match kind {
             KeyReport::Hot => shown.hot_reply(&seen.hot.keys, protocol, reply),
             KeyReport::Big => shown.big_reply(&seen.big, protocol, reply),
+        }
+    }
+}
+
+impl Nodes {
+    /// What SCAN's cursors call a node: its ID, which all slotways know alike; where the cluster
+    /// does not tell it, its address.
+    pub(crate) fn identity(&self, node: u16) -> Option<u64> {
+        let addr = &self.list.get(usize::from(node))?.addr;
+        let known = self.topology.snapshot.nodes.iter().find(|n| n.addr == *addr);
+        Some(match known.filter(|n| !n.id.is_empty()) {
+            Some(known) => identity(&known.id),
+            None => identity(&addr.to_string()),
+        })
+    }
+
+    /// The cursor for the client in the place of the node's; for other gatherings nothing.
+    pub(crate) fn next_cursor(&mut self, gather: &mut Gather) -> String {
+        let Some((scan, node, cursor)) = gather.scanned() else { return String::new() };
+        self.topology.refresh_layout();
+        let by = self.identity(node).unwrap_or_default();
+        match scan.next(cursor, by, self) {
+            Some(next) => next.to_string(),
+            None => {
+                gather.refuse(Failure::CursorTooLarge);
+                String::new()
+            }
         }
     }
 

@@ -86,7 +86,7 @@ impl Operations {
             return base.clients.fail_errand(
                 me,
                 seq,
-                base.nodes.no_cluster_failure(base.core),
+                base.nodes.topology.no_cluster_failure(base.core),
                 base.nodes,
                 base.core,
             );

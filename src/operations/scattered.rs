@@ -77,7 +77,7 @@ impl Operations {
                 base.nodes.send_owned(u, pending, batch.frame, base.core);
             }
             None if batch.slot == NO_SLOT && base.nodes.topology.snapshot.generation == 0 => {
-                base.core.fail(&pending, "", &base.nodes.no_cluster_failure(base.core));
+                base.core.fail(&pending, "", &base.nodes.topology.no_cluster_failure(base.core));
             }
             None if !base.nodes.placement.slots.holds.fits(
                 batch.slot,

@@ -106,7 +106,7 @@ impl Operations {
                 base.clients.answer_own_error(
                     index,
                     command,
-                    &base.nodes.no_cluster_failure(base.core),
+                    &base.nodes.topology.no_cluster_failure(base.core),
                     base.core,
                 );
             }

@@ -79,7 +79,7 @@ impl Worker {
                 return;
             }
             Question::Seen { what, count, .. } => {
-                self.nodes.write_seen(
+                self.nodes.topology.write_seen(
                     (what, count),
                     answers.seen,
                     protocol,

@@ -20,7 +20,7 @@ impl Worker {
         if self.nodes.topology.snapshot.generation == 0 {
             return self.clients.no_cluster(index, command, &mut self.nodes, &mut self.core);
         }
-        self.nodes.refresh_layout();
+        self.nodes.topology.refresh_layout();
         let Some(scan) = Scan::begin(args.get(1).unwrap_or_default(), &self.nodes) else {
             self.clients.answer_own_error(index, command, &Failure::InvalidCursor, &mut self.core);
             return Flow::Next;
@@ -52,7 +52,7 @@ impl Worker {
             return false;
         }
         let Some((scan, node, 0)) = gather.scanned() else { return false };
-        self.nodes.refresh_layout();
+        self.nodes.topology.refresh_layout();
         let by = self.nodes.identity(node).unwrap_or_default();
         let Some(next) = scan.next(0, by, &self.nodes).filter(|&next| next != 0) else {
             return false;
