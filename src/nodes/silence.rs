@@ -31,11 +31,33 @@ pub(crate) const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 /// A connection is idle when nothing was said on it for so many times `timeouts.probe`.
 pub(crate) const IDLE: u64 = 10;
 
+/// What is found out about the nodes at the other ends of connections that say nothing: whether
+/// they live, and who they are.
+pub(crate) struct Silence<'a> {
+    nodes: &'a mut Nodes,
+}
+
 impl Nodes {
+    /// The methods about silent nodes.
+    #[inline]
+    pub(crate) fn silence(&mut self) -> Silence<'_> {
+        Silence { nodes: self }
+    }
+
+    /// When idle connections are looked for next.
+    pub(crate) fn idle_probe_due(&self, core: &Core) -> Option<u64> {
+        core.settings
+            .probe
+            .filter(|_| !self.upstreams.is_empty())
+            .map(|_| core.clock.next_idle_probe)
+    }
+}
+
+impl Silence<'_> {
     /// With every tick: does this connection owe an answer, and how long has it been silent?
-    pub(crate) fn check_silence(&mut self, u: usize, core: &mut Core) {
+    pub(crate) fn check(&mut self, u: usize, core: &mut Core) {
         let after = core.settings.probe.unwrap_or(u64::MAX / 2);
-        let Some(up) = self.upstreams.get_mut(u) else { return };
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
         if up.dedicated.is_some() {
             return; // what is lent may wait as long as it likes
         }
@@ -55,12 +77,12 @@ impl Nodes {
             up.next_block_check = core.now + BLOCKED_AGAIN;
             self.check_blocked(u, core);
         }
-        let Some(up) = self.upstreams.get_mut(u) else { return };
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
         if core.now < up.next_ask {
             return;
         }
         up.next_ask = core.now + after;
-        let node = self.list.get(usize::from(up.node)).and_then(|n| n.socket);
+        let node = self.nodes.list.get(usize::from(up.node)).and_then(|n| n.socket);
         if let Some(node) = node {
             // Control may be gone at the very end: nothing to look at then.
             let _ = core.link.control.send(ToControl::Silent { node });
@@ -71,7 +93,7 @@ impl Nodes {
     /// behind it, and control asks whether that keeps the node busy; if it is a module's and others
     /// wait behind it, whether it blocks the connection.
     fn check_blocked(&mut self, u: usize, core: &mut Core) {
-        let Some(up) = self.upstreams.get_mut(u) else { return };
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
         let Some(first) = up.pending.front() else { return };
         if up.streaming || !up.tail.is_empty() || up.retiring {
             return;
@@ -84,7 +106,7 @@ impl Nodes {
             return;
         }
         let own = up.stream.as_ref().and_then(Stream::tcp).and_then(|s| s.local_addr().ok());
-        let node = self.list.get(usize::from(up.node)).and_then(|n| n.socket);
+        let node = self.nodes.list.get(usize::from(up.node)).and_then(|n| n.socket);
         if let (Some(node), Some(own)) = (node, own) {
             // Control may be gone at the very end: nothing to look at then.
             let _ = core.link.control.send(ToControl::Blocked { node, own, module });
@@ -92,10 +114,10 @@ impl Nodes {
     }
 
     fn clear_suspicion(&mut self, u: usize, core: &mut Core) {
-        let Some(up) = self.upstreams.get_mut(u) else { return };
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
         if std::mem::take(&mut up.suspect) {
             up.blocked = false;
-            self.mark_upstream(u, core);
+            self.nodes.mark_upstream(u, core);
         }
     }
 
@@ -103,23 +125,23 @@ impl Nodes {
     /// New ones verify who answers.
     pub(crate) fn wrong_node_answers(&mut self, stranger: &WrongNode, core: &mut Core) {
         let stands = |up: &Upstream| {
-            let node = self.list.get(usize::from(up.node));
+            let node = self.nodes.list.get(usize::from(up.node));
             up.state == ConnectionState::Ready
                 && node.is_some_and(|node| {
                     node.socket == Some(stranger.socket) && *node.id == *stranger.expected
                 })
         };
-        let standing = self.upstreams.iter().filter(|(_, up)| stands(up));
+        let standing = self.nodes.upstreams.iter().filter(|(_, up)| stands(up));
         for u in standing.map(|(u, _)| u).collect::<Vec<_>>() {
             // Closing one may have closed others, such as those of the same KEYS.
-            if self.upstreams.get(u).is_some_and(|up| up.state == ConnectionState::Ready) {
+            if self.nodes.upstreams.get(u).is_some_and(|up| up.state == ConnectionState::Ready) {
                 core.lose(u, stranger.why().into());
             }
         }
     }
 
-    pub(crate) fn silent_after_probe(&mut self, u: usize, verdict: ProbeResult, core: &mut Core) {
-        let Some(up) = self.upstreams.get_mut(u) else { return };
+    pub(crate) fn after_probe(&mut self, u: usize, verdict: ProbeResult, core: &mut Core) {
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
         match verdict {
             // PING waits for nothing: the node has not got ours, or its answer did not get here.
             // Anything else may take its time (a node that is paused for a failover answers PING).
@@ -138,17 +160,9 @@ impl Nodes {
             ProbeResult::Accepts | ProbeResult::Unreachable => {
                 up.suspect = true;
                 up.blocked = true;
-                self.mark_upstream(u, core); // nobody waits for a turn on it
+                self.nodes.mark_upstream(u, core); // nobody waits for a turn on it
             }
         }
-    }
-
-    /// When idle connections are looked for next.
-    pub(crate) fn idle_probe_due(&self, core: &Core) -> Option<u64> {
-        core.settings
-            .probe
-            .filter(|_| !self.upstreams.is_empty())
-            .map(|_| core.clock.next_idle_probe)
     }
 
     /// Asks for a sign of life where nothing was said for a while.
@@ -166,14 +180,14 @@ impl Nodes {
                 && up.pending.is_empty()
                 && up.last_read.max(up.ready_since) < before
         };
-        let quiet = self.upstreams.iter().filter(|(_, up)| quiet(up));
+        let quiet = self.nodes.upstreams.iter().filter(|(_, up)| quiet(up));
         for u in quiet.map(|(u, _)| u).collect::<Vec<_>>() {
-            self.discard(u, PING, core);
+            self.nodes.discard(u, PING, core);
         }
     }
 }
 
-/// The first answer that it owes is that to the PING of [`Nodes::probe_idle`].
+/// The first answer that it owes is that to the PING of [`Silence::probe_idle`].
 fn waits_for_ping(up: &Upstream) -> bool {
     let first = up.pending.front();
     first.is_some_and(|p| p.dest == Dest::Discard && up.queue.front(p.len as usize) == Some(PING))

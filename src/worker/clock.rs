@@ -73,7 +73,7 @@ impl Worker {
         self.clients.end_slow_handshakes(&mut self.core);
         self.end_late_logins();
         self.let_leave();
-        self.nodes.probe_idle(&mut self.core);
+        self.nodes.silence().probe_idle(&mut self.core);
     }
 
     fn look_at_deadlines(&mut self) {
@@ -82,7 +82,7 @@ impl Worker {
         for u in all {
             self.nodes.check_connect_timeout(u, &mut self.core);
             self.check_commands(u);
-            self.nodes.check_silence(u, &mut self.core);
+            self.nodes.silence().check(u, &mut self.core);
             let waits = |up: &crate::upstream::Upstream| {
                 (!up.pending.is_empty() && up.dedicated.is_none()) || up.state.is_under_way()
             };

@@ -337,7 +337,7 @@ impl Worker {
                     self.clients.probed(&probed, &mut self.nodes, &mut self.core)
                 }
                 ToWorker::WrongNode(stranger) => {
-                    self.nodes.wrong_node_answers(&stranger, &mut self.core)
+                    self.nodes.silence().wrong_node_answers(&stranger, &mut self.core)
                 }
                 ToWorker::Busy(busy) => self.ops.node_is_busy(&busy, &mut base!(self)),
                 #[cfg(debug_assertions)]
