@@ -58,7 +58,8 @@ impl Base<'_> {
         let protocol = protocol_of(&pending);
         let u = self.upstream_as(pending.realm, node, protocol, client as usize);
         self.scripts.script_before_again(u, &mut pending, &bytes, self.nodes, self.core);
-        let bytes = self.nodes.behind_check(u, &mut pending, &bytes, self.core).unwrap_or(bytes);
+        let bytes =
+            self.nodes.checks().behind_check(u, &mut pending, &bytes, self.core).unwrap_or(bytes);
         self.nodes.send_owned(u, pending, bytes, self.core);
     }
 

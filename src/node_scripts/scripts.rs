@@ -281,7 +281,7 @@ impl Scripts {
         let addr = nodes.list.get(node).map(|n| n.addr.to_string());
         tracing::debug!(node = addr, "connected");
         self.scripts_before_all(u, nodes, core);
-        nodes.check_queued(u, core);
+        nodes.checks().check_queued(u, core);
         nodes.mark_upstream(u, core);
     }
 }

@@ -16,7 +16,20 @@ pub(crate) fn read_of_slot(frame: &mut Vec<u8>, slot: u16) {
     write::request(frame, &[b"EXISTS", &key_in_slot(Slot(slot))]);
 }
 
+/// What is sent to nodes that have not yet shown that they serve their shard.
+pub(crate) struct ShardChecks<'a> {
+    nodes: &'a mut Nodes,
+}
+
 impl Nodes {
+    /// The methods about what goes behind a check.
+    #[inline]
+    pub(crate) fn checks(&mut self) -> ShardChecks<'_> {
+        ShardChecks { nodes: self }
+    }
+}
+
+impl ShardChecks<'_> {
     /// The slot whose key has to be read before `pending` is carried out at `node`, if any.
     fn slot_to_check(&self, node: u16, pending: &Pending, core: &Core) -> Option<u16> {
         let is_part = matches!(pending.dest, Dest::Part { .. }) && pending.before == 0;
@@ -24,7 +37,7 @@ impl Nodes {
             return None;
         }
         let slot = match pending.slot {
-            NO_SLOT => self.list.get(usize::from(node))?.shard_slot,
+            NO_SLOT => self.nodes.list.get(usize::from(node))?.shard_slot,
             slot => slot,
         };
         (slot != NO_SLOT).then_some(slot)
@@ -39,8 +52,8 @@ impl Nodes {
         core: &mut Core,
     ) {
         match self.behind_check(u, &mut pending, frame, core) {
-            Some(checked) => self.send_owned(u, pending, checked, core),
-            None => self.send(u, pending, frame, core),
+            Some(checked) => self.nodes.send_owned(u, pending, checked, core),
+            None => self.nodes.send(u, pending, frame, core),
         }
     }
 
@@ -55,7 +68,7 @@ impl Nodes {
         frame: &[u8],
         core: &Core,
     ) -> Option<Vec<u8>> {
-        let up = self.upstreams.get(u)?;
+        let up = self.nodes.upstreams.get(u)?;
         if up.serves_shard || up.state != ConnectionState::Ready {
             return None;
         }
@@ -82,21 +95,21 @@ impl Nodes {
 
     /// Connection `u` has just been made, and nothing in its queue has been sent.
     pub(crate) fn check_queued(&mut self, u: usize, core: &mut Core) {
-        let Some(up) = self.upstreams.get_mut(u) else { return };
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
         up.serves_shard = false;
         let node = up.node;
         if up.dedicated.is_some() {
             return;
         }
-        let Some(up) = self.upstreams.get(u) else { return };
+        let Some(up) = self.nodes.upstreams.get(u) else { return };
         if !up.pending.iter().any(|p| self.slot_to_check(node, p, core).is_some()) {
             return;
         }
-        let Some(up) = self.upstreams.get_mut(u) else { return };
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
         let waiting = up.take_unsent(&mut core.spare.pool, |_| true);
         for (mut pending, frame) in waiting {
             let checked = self.with_check(node, &mut pending, &frame, core);
-            self.send_owned(u, pending, checked.unwrap_or(frame), core);
+            self.nodes.send_owned(u, pending, checked.unwrap_or(frame), core);
         }
     }
 
@@ -108,8 +121,8 @@ impl Nodes {
         pending: &mut Pending,
         frame: &[u8],
     ) -> Option<Vec<u8>> {
-        let up = self.upstreams.get(u).filter(|up| !up.serves_shard)?;
-        let slot = self.list.get(usize::from(up.node))?.shard_slot;
+        let up = self.nodes.upstreams.get(u).filter(|up| !up.serves_shard)?;
+        let slot = self.nodes.list.get(usize::from(up.node))?.shard_slot;
         if slot == NO_SLOT {
             return None;
         }

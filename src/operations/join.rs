@@ -114,7 +114,7 @@ impl Operations {
                         base.clients,
                         base.core,
                     );
-                    match base.nodes.keys_behind_check(u, &mut pending, &frame) {
+                    match base.nodes.checks().keys_behind_check(u, &mut pending, &frame) {
                         Some(checked) => base.nodes.send_owned(u, pending, checked, base.core),
                         None => base.nodes.send(u, pending, &frame, base.core),
                     }

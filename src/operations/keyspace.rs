@@ -26,7 +26,7 @@ impl Operations {
                 // Its client may be gone by now, and another be in its place.
                 if base.access.has_realm(&pending, base.core) {
                     let u = base.upstream_as(pending.realm, node, protocol, index);
-                    base.nodes.send_part(u, pending, &frame, base.core);
+                    base.nodes.checks().send_part(u, pending, &frame, base.core);
                 }
             }
             None if !base.nodes.placement.slots.holds.fits(

@@ -109,7 +109,7 @@ impl Worker {
                 match &target {
                     Ok(node) => {
                         let u = base!(self).upstream_for(*node, protocol, index);
-                        self.nodes.send_part(u, pending, line, &mut self.core);
+                        self.nodes.checks().send_part(u, pending, line, &mut self.core);
                     }
                     Err(missing) => {
                         self.ops.hold_part(pending, missing, line, &mut self.nodes, &mut self.core)

@@ -101,7 +101,7 @@ impl Worker {
                 Ok(node) => {
                     pending.flags |= flag::NODE_BOUND;
                     let u = base!(self).upstream_for(node, protocol, index);
-                    self.nodes.send_part(u, pending, frame, &mut self.core);
+                    self.nodes.checks().send_part(u, pending, frame, &mut self.core);
                 }
                 Err(missing) => {
                     self.ops.hold_part(pending, &missing, frame, &mut self.nodes, &mut self.core)

@@ -179,7 +179,7 @@ impl Worker {
                         self.clients.note_write(index, Some(node));
                     }
                     let u = base!(self).upstream_for(node, protocol, index);
-                    self.nodes.send_part(u, pending, frame, &mut self.core);
+                    self.nodes.checks().send_part(u, pending, frame, &mut self.core);
                 }
                 Err(missing) => {
                     let pending = self.ops.pending(
