@@ -8,7 +8,7 @@ use crate::dest::Dest;
 use crate::nodes::Nodes;
 use crate::placement::{AfterRefusal, Refusal, Work, after_refusal};
 use crate::route::flag;
-use crate::upstream::Pending;
+use crate::upstream::{ConnectionEnd, ConnectionState, Pending, Upstream};
 
 /// A target of a command for several nodes that cannot be asked now.
 #[derive(Debug, Clone)]
@@ -40,14 +40,27 @@ impl MissingTarget {
     }
 }
 
+/// Which node serves a shard, and what becomes of what was for another.
+pub(crate) struct Shards<'a> {
+    nodes: &'a mut Nodes,
+}
+
 impl Nodes {
+    /// The methods about shards and who serves them.
+    #[inline]
+    pub(crate) fn shards(&mut self) -> Shards<'_> {
+        Shards { nodes: self }
+    }
+}
+
+impl Shards<'_> {
     /// A part that was for this node's shard, and was not executed: it is for whoever is or will be
     /// the shard's primary. `false`: it is this node's and no other's.
-    pub(crate) fn bind_to_shard(&self, node: u16, pending: &mut Pending, core: &Core) -> bool {
+    pub(crate) fn bind(&self, node: u16, pending: &mut Pending, core: &Core) -> bool {
         if !core.router.is_for_shards(pending.command) {
             return false;
         }
-        let slot = self.list.get(usize::from(node)).map_or(NO_SLOT, |n| n.shard_slot);
+        let slot = self.nodes.list.get(usize::from(node)).map_or(NO_SLOT, |n| n.shard_slot);
         if slot == NO_SLOT {
             return false;
         }
@@ -58,16 +71,16 @@ impl Nodes {
 
     /// The same for the first command of connection `u`, where the node refuses it for now.
     pub(crate) fn rebind_refused(&mut self, u: usize, refusal: &Refusal, core: &mut Core) -> bool {
-        let Some(up) = self.upstreams.get(u) else { return false };
+        let Some(up) = self.nodes.upstreams.get(u) else { return false };
         let node = up.node;
         let Some(mut pending) = up.pending.front().copied() else { return false };
         let reads = pending.has(flag::READ_ONLY);
         let work = Work::ShardPart { reads, behind_check: pending.checks_shard };
         let told = after_refusal(work, refusal, false, pending.tries) == AfterRefusal::PassedOn;
-        if told || pending.dest == Dest::Discard || !self.bind_to_shard(node, &mut pending, core) {
+        if told || pending.dest == Dest::Discard || !self.bind(node, &mut pending, core) {
             return false;
         }
-        if let Some(front) = self.upstreams.get_mut(u).and_then(|up| up.pending.front_mut()) {
+        if let Some(front) = self.nodes.upstreams.get_mut(u).and_then(|up| up.pending.front_mut()) {
             *front = pending;
         }
         true
@@ -76,25 +89,38 @@ impl Nodes {
     /// The node has failed, and another is primary in its place. One that has failed and has no
     /// successor may come back and answer what it owes.
     pub(crate) fn is_superseded(&self, node: u16) -> bool {
-        self.is_failed(node)
-            && self.shard_owner(node).is_none_or(|owner| owner.is_some_and(|owner| owner != node))
+        self.nodes.is_failed(node)
+            && self.owner_of(node).is_none_or(|owner| owner.is_some_and(|owner| owner != node))
     }
 
     /// Another is primary of its shard.
     pub(crate) fn is_deposed(&self, node: u16) -> bool {
-        self.shard_owner(node).flatten().is_some_and(|owner| owner != node)
+        self.owner_of(node).flatten().is_some_and(|owner| owner != node)
     }
 
     /// The primary of the node's shard, if there is one; `None`: its shard is not known.
-    fn shard_owner(&self, node: u16) -> Option<Option<u16>> {
-        let slot = self.list.get(usize::from(node)).map_or(NO_SLOT, |n| n.shard_slot);
-        (slot != NO_SLOT).then(|| self.placement.slots.owner(slot))
+    fn owner_of(&self, node: u16) -> Option<Option<u16>> {
+        let slot = self.nodes.list.get(usize::from(node)).map_or(NO_SLOT, |n| n.shard_slot);
+        (slot != NO_SLOT).then(|| self.nodes.placement.slots.owner(slot))
+    }
+
+    /// Shared connections to nodes that have failed are given up before anything is sent elsewhere:
+    /// what was sent and not answered will not be any more, and need not wait for its deadline.
+    pub(crate) fn leave_failed(&mut self, core: &mut Core) {
+        let owing = |up: &Upstream| {
+            up.dedicated.is_none() && up.state == ConnectionState::Ready && !up.pending.is_empty()
+        };
+        let owing =
+            self.nodes.upstreams.iter().filter(|(_, up)| owing(up) && self.is_superseded(up.node));
+        for u in owing.map(|(u, _)| u).collect::<Vec<_>>() {
+            core.lose(u, ConnectionEnd::NodeFailed);
+        }
     }
 
     /// Notes for every node a slot of its shard, by which its shard is found again when the cluster
     /// has put another node in its place.
-    pub(crate) fn note_shards(&mut self, core: &mut Core) {
-        let snapshot = Arc::clone(&self.topology.snapshot);
+    pub(crate) fn note_slots(&mut self, core: &mut Core) {
+        let snapshot = Arc::clone(&self.nodes.topology.snapshot);
         let mut first = vec![NO_SLOT; snapshot.shards.len()];
         for (slot, &shard) in snapshot.slots.iter().enumerate().rev() {
             if let Some(place) = first.get_mut(usize::from(shard)) {
@@ -104,8 +130,8 @@ impl Nodes {
         for (shard, &slot) in snapshot.shards.iter().zip(&first).filter(|(_, s)| **s != NO_SLOT) {
             for n in shard.primary.iter().chain(&shard.replicas) {
                 let Some(node) = snapshot.nodes.get(usize::from(*n)) else { continue };
-                let at = usize::from(self.node_at(&node.addr, core));
-                if let Some(node) = self.list.get_mut(at) {
+                let at = usize::from(self.nodes.node_at(&node.addr, core));
+                if let Some(node) = self.nodes.list.get_mut(at) {
                     node.shard_slot = slot;
                 }
             }

@@ -10,7 +10,6 @@ use crate::nodes::{Nodes, Topology};
 use crate::observe::{KeyReport, ObservedKeys, Renderer};
 use crate::resp::Protocol;
 use crate::route::{Fan, Gather, Layout, SlotOwners, identity};
-use crate::upstream::{ConnectionEnd, ConnectionState, Upstream};
 
 impl SlotOwners for Nodes {
     fn layout(&self) -> &Layout {
@@ -84,19 +83,6 @@ impl Nodes {
                 gather.refuse(Failure::CursorTooLarge);
                 String::new()
             }
-        }
-    }
-
-    /// Shared connections to nodes that have failed are given up before anything is sent elsewhere:
-    /// what was sent and not answered will not be any more, and need not wait for its deadline.
-    pub(crate) fn leave_failed_shared(&mut self, core: &mut Core) {
-        let owing = |up: &Upstream| {
-            up.dedicated.is_none() && up.state == ConnectionState::Ready && !up.pending.is_empty()
-        };
-        let owing =
-            self.upstreams.iter().filter(|(_, up)| owing(up) && self.is_superseded(up.node));
-        for u in owing.map(|(u, _)| u).collect::<Vec<_>>() {
-            core.lose(u, ConnectionEnd::NodeFailed);
         }
     }
 

@@ -316,8 +316,8 @@ impl Operations {
         let all: Vec<usize> = base.nodes.upstreams.iter().map(|(u, _)| u).collect();
         for u in all {
             let node = base.nodes.upstreams.get(u).map(|up| up.node);
-            let superseded = node.is_some_and(|node| base.nodes.is_superseded(node));
-            let deposed = node.is_some_and(|node| base.nodes.is_deposed(node));
+            let superseded = node.is_some_and(|node| base.nodes.shards().is_superseded(node));
+            let deposed = node.is_some_and(|node| base.nodes.shards().is_deposed(node));
             let (slot_table, router) = (&base.nodes.placement.slots, &base.core.router);
             let Some(up) = base.nodes.upstreams.get_mut(u) else { continue };
             if up.dedicated.is_some() {
@@ -352,7 +352,7 @@ impl Operations {
                 let lane = self.lane_of(&pending);
                 base.core.stats.count_retry(RetryReason::Topology);
                 if pending.has(flag::NODE_BOUND) {
-                    base.nodes.bind_to_shard(node, &mut pending, base.core);
+                    base.nodes.shards().bind(node, &mut pending, base.core);
                 }
                 let slot = pending.slot;
                 if pending.has(flag::NODE_BOUND) {

@@ -29,7 +29,7 @@ impl Worker {
         let bound = front.has(flag::NODE_BOUND);
         let Some(node) = self.nodes.list.get(usize::from(up.node)) else { return false };
         let Some(refusal) = Refusal::parse(frame, &node.addr) else { return false };
-        if bound && !self.nodes.rebind_refused(u, &refusal, &mut self.core) {
+        if bound && !self.nodes.shards().rebind_refused(u, &refusal, &mut self.core) {
             // The client is told; what comes next need not be.
             self.core.link.want_topology(None);
             return false;

@@ -46,9 +46,9 @@ impl Worker {
         let unreached = |node| unreached_since(&self.nodes.list, node);
         self.nodes.placement.slots.set_owners(owners, primaries, self.core.now, is_news, unreached);
         self.nodes.topology.snapshot = snapshot;
-        self.nodes.note_shards(&mut self.core);
+        self.nodes.shards().note_slots(&mut self.core);
         self.nodes.set_readable(&mut self.core);
-        self.nodes.leave_failed_shared(&mut self.core);
+        self.nodes.shards().leave_failed(&mut self.core);
         self.follow_up();
         self.ops.hold_overtaken(&mut self.nodes, &mut self.core);
         self.nodes.placement.slots.set_routes();
