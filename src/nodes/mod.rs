@@ -2,6 +2,8 @@
 
 pub(crate) mod connections;
 pub(crate) mod half_moved;
+pub(crate) mod queues;
+pub(crate) mod reach;
 pub(crate) mod replicas;
 pub(crate) mod retries;
 pub(crate) mod shard_check;

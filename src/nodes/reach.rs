@@ -1,0 +1,117 @@
+//! Which nodes there are, and which of them are reached.
+
+use crate::cluster::{NO_SLOT, NodeAddr};
+use crate::common::Core;
+use crate::metrics::NodeStats;
+use crate::nodes::{Node, Nodes};
+use crate::placement::Refusal;
+use crate::upstream::ConnectionState;
+
+impl Nodes {
+    #[inline]
+    pub(crate) fn route(&self, slot: u16) -> Option<u16> {
+        self.placement.slots.route(slot)
+    }
+
+    /// The same primary for the same client, so that what it sends one after the other is
+    /// answered in that order; another one only while that one is not reached.
+    pub(crate) fn any_primary(&self, index: usize) -> Option<u16> {
+        let first = index.checked_rem(self.placement.slots.primaries().len())?;
+        let in_turn = || {
+            self.placement
+                .slots
+                .primaries()
+                .iter()
+                .cycle()
+                .skip(first)
+                .take(self.placement.slots.primaries().len())
+        };
+        let reached = in_turn().find(|&&node| self.is_reached(node));
+        reached.or_else(|| in_turn().next()).copied()
+    }
+
+    /// No connection to it is waiting for its next attempt, or for a sign of life.
+    pub(crate) fn is_reached(&self, node: u16) -> bool {
+        let shared = self.list.get(usize::from(node)).map(|n| &n.shared);
+        let mut ours = shared.into_iter().flatten().flatten().flatten();
+        ours.all(|&u| {
+            self.upstreams
+                .get(u)
+                .is_none_or(|up| up.state != ConnectionState::Backoff && !up.suspect)
+        })
+    }
+
+    /// A shared connection to the node stands, and is not suspected of being dead.
+    pub(crate) fn is_connected(&self, node: u16) -> bool {
+        let shared = self.list.get(usize::from(node)).map(|n| &n.shared);
+        let mut ours = shared.into_iter().flatten().flatten().flatten();
+        ours.any(|&u| {
+            self.upstreams
+                .get(u)
+                .is_some_and(|up| up.state == ConnectionState::Ready && !up.suspect)
+        })
+    }
+
+    /// The node of the cluster that a redirection names.
+    pub(crate) fn named_by(&self, refusal: &Refusal) -> Option<u16> {
+        match refusal {
+            Refusal::Moved(_, addr) | Refusal::Ask(_, addr) => self.known_node(addr),
+            Refusal::Later(_) => None,
+        }
+    }
+
+    /// The node at `addr`, if the cluster has it. Only such nodes are connected to: a redirection
+    /// comes in a reply, and a script can make a node reply with anything.
+    pub(crate) fn known_node(&self, addr: &NodeAddr) -> Option<u16> {
+        let at = self.list.iter().position(|n| n.known && n.addr == *addr)?;
+        u16::try_from(at).ok()
+    }
+
+    /// The worker's index of the node at `addr`; a new one if it is not known yet.
+    pub(crate) fn node_at(&mut self, addr: &NodeAddr, core: &mut Core) -> u16 {
+        if let Some(i) = self.list.iter().position(|n| n.addr == *addr) {
+            return i as u16;
+        }
+        // An IP address needs no name server; a name is resolved by control, with the topology.
+        let ip: Option<std::net::IpAddr> = addr.host.parse().ok();
+        // The last one is for large transfers.
+        let connections = core.settings.connections + 1;
+        let node = Node {
+            addr: addr.clone(),
+            ident: crate::pubsub::ident(addr),
+            name: addr.host.clone(),
+            id: "".into(),
+            socket: ip.map(|ip| (ip, addr.port).into()),
+            known: false,
+            unreached_since: 0,
+            shard_slot: NO_SLOT,
+            shared: [vec![None; connections], vec![None; connections]],
+            replica: [vec![None; connections], vec![None; connections]],
+            latency: Default::default(),
+        };
+        let lent_from = |i: usize| self.upstreams.iter().any(|(_, up)| usize::from(up.node) == i);
+        let mut unused = self.list.iter().enumerate().filter(|(_, n)| !n.known && n.is_unused());
+        let free = unused.find(|(i, _)| !lent_from(*i)).map(|(i, _)| i);
+        match free.and_then(|i| self.list.get_mut(i).map(|n| (i, n))) {
+            Some((i, place)) => {
+                *place = node;
+                if let Some(stats) = core.stats.nodes.get_mut(i) {
+                    *stats = NodeStats::default();
+                }
+                i as u16
+            }
+            None => {
+                self.list.push(node);
+                core.stats.nodes.resize(self.list.len(), NodeStats::default());
+                (self.list.len() - 1) as u16
+            }
+        }
+    }
+}
+
+impl Node {
+    /// No connection is kept for it.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.shared.iter().chain(&self.replica).flatten().all(Option::is_none)
+    }
+}
