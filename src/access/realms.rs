@@ -121,7 +121,7 @@ impl Access {
         reaccount(&mut core.memory.accounted, &mut up.accounted, 0);
         up.queue.clear(&mut core.spare.pool);
         nodes.upstreams.remove(u);
-        nodes.leave_node(node, u);
+        nodes.connections().leave_node(node, u);
         core.turn.again.retain(|s| *s != Source::Upstream(u));
     }
 

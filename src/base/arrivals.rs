@@ -101,7 +101,7 @@ impl Base<'_> {
                 }
             }
             Err(error) => {
-                let why = self.nodes.tls_why(u, &error, self.core);
+                let why = self.nodes.connections().tls_why(u, &error, self.core);
                 self.core.lose(u, why);
             }
         }

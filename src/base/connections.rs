@@ -121,7 +121,7 @@ impl Base<'_> {
         if let Some(Some(u)) = shared.and_then(|s| s[protocol as usize].get(which)) {
             return *u;
         }
-        self.nodes.new_upstream(node, protocol, which, self.core)
+        self.nodes.connections().add(node, protocol, which, self.core)
     }
 
     pub(crate) fn connecting(&mut self, u: usize) {

@@ -59,7 +59,7 @@ impl Base<'_> {
         if let Some(realm) = self.access.realms.get_mut(&realm) {
             realm.shared.insert(place, u);
         }
-        self.nodes.connect(u, self.core);
+        self.nodes.connections().connect(u, self.core);
         u
     }
 }

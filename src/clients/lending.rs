@@ -67,7 +67,7 @@ impl Clients {
         up.dedicated = Some(lent);
         up.realm = realm;
         let u = nodes.upstreams.insert(up);
-        if nodes.connect(u, core) { Ok(u) } else { Err(LendError::NotNow) }
+        if nodes.connections().connect(u, core) { Ok(u) } else { Err(LendError::NotNow) }
     }
 
     /// The client is done with the connection.

@@ -161,7 +161,7 @@ impl Clients {
         {
             *place = Some(u);
         }
-        nodes.connect(u, core);
+        nodes.connections().connect(u, core);
         u
     }
 

@@ -10,9 +10,23 @@ use crate::upstream::{ConnectionEnd, ConnectionState, Upstream};
 /// So many pushes that nobody asked for are no accident: the connection is given up.
 const MOST_STRANGE: u32 = 10_000;
 
+/// Connections to nodes: how they are made, and why they are given up.
+pub(crate) struct Connections<'a> {
+    nodes: &'a mut Nodes,
+}
+
 impl Nodes {
-    pub(crate) fn check_connect_timeout(&mut self, u: usize, core: &mut Core) {
-        let Some(up) = self.upstreams.get(u) else { return };
+    /// The methods about making connections and giving them up.
+    #[inline]
+    pub(crate) fn connections(&mut self) -> Connections<'_> {
+        Connections { nodes: self }
+    }
+}
+
+impl Connections<'_> {
+    /// Gives the connection up if it has been in the making for too long.
+    pub(crate) fn check_timeout(&mut self, u: usize, core: &mut Core) {
+        let Some(up) = self.nodes.upstreams.get(u) else { return };
         if let ConnectionState::Connecting { until }
         | ConnectionState::Securing { until }
         | ConnectionState::Handshake { until } = up.state
@@ -27,21 +41,22 @@ impl Nodes {
         }
     }
 
+    /// The node sent something that nobody asked for. `Err`: too often.
     #[cold]
     pub(crate) fn strange_push(&mut self, u: usize, core: &mut Core) -> Result<(), ConnectionEnd> {
-        let Some(up) = self.upstreams.get_mut(u) else { return Ok(()) };
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return Ok(()) };
         up.unexpected_pushes += 1;
         if up.unexpected_pushes > MOST_STRANGE {
             return Err(ConnectionEnd::UnexpectedPushes);
         }
-        let node = self.list.get(usize::from(up.node)).map(|n| n.addr.to_string());
+        let node = self.nodes.list.get(usize::from(up.node)).map(|n| n.addr.to_string());
         sparsely!(core.lines.pushes, warn, node, "a node sends messages that nobody asked for");
         Ok(())
     }
 
     /// The connection is not among its node's any more.
     pub(crate) fn leave_node(&mut self, node: usize, u: usize) {
-        if let Some(node) = self.list.get_mut(node) {
+        if let Some(node) = self.nodes.list.get_mut(node) {
             let all = node.shared.iter_mut().chain(&mut node.replica).flatten();
             for slot in all.filter(|s| **s == Some(u)) {
                 *slot = None;
@@ -52,21 +67,22 @@ impl Nodes {
     /// Why a node's connection is lost, in words.
     #[cold]
     pub(crate) fn tls_why(&self, u: usize, error: &std::io::Error, core: &Core) -> ConnectionEnd {
-        let up = self.upstreams.get(u);
-        let node = up.and_then(|up| self.list.get(usize::from(up.node)));
+        let up = self.nodes.upstreams.get(u);
+        let node = up.and_then(|up| self.nodes.list.get(usize::from(up.node)));
         ConnectionEnd::Tls(core.shared.tls.why(error, node.map_or("", |node| &node.name)))
     }
 
     /// The connection is given up; a TLS handshake on it has taken too long.
-    pub(crate) fn end_securing(&mut self, u: usize) {
-        let stream = self.upstreams.get_mut(u).and_then(|up| up.stream.as_mut());
+    fn end_securing(&mut self, u: usize) {
+        let stream = self.nodes.upstreams.get_mut(u).and_then(|up| up.stream.as_mut());
         if let Some(tls) = stream.and_then(Stream::tls) {
             tls.timed_out();
         }
     }
 
+    /// A new shared connection to `node`, for its place `which`; gives its index.
     #[cold]
-    pub(crate) fn new_upstream(
+    pub(crate) fn add(
         &mut self,
         node: u16,
         protocol: Protocol,
@@ -75,8 +91,8 @@ impl Nodes {
     ) -> usize {
         let mut up = Upstream::new(node, protocol);
         up.bulk = which >= core.settings.connections;
-        let u = self.upstreams.insert(up);
-        let shared = self.list.get_mut(usize::from(node)).map(|n| &mut n.shared);
+        let u = self.nodes.upstreams.insert(up);
+        let shared = self.nodes.list.get_mut(usize::from(node)).map(|n| &mut n.shared);
         if let Some(slot) = shared.and_then(|s| s[protocol as usize].get_mut(which)) {
             *slot = Some(u);
         }
@@ -88,8 +104,8 @@ impl Nodes {
     pub(crate) fn connect(&mut self, u: usize, core: &mut Core) -> bool {
         let until = core.now + core.settings.connect_timeout;
         core.arm_tick();
-        let Some(up) = self.upstreams.get_mut(u) else { return false };
-        let Some(node) = self.list.get(usize::from(up.node)) else { return false };
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return false };
+        let Some(node) = self.nodes.list.get(usize::from(up.node)) else { return false };
         let Some(addr) = node.socket else {
             let host = node.addr.host.to_string();
             core.lose(u, ConnectionEnd::Unresolved { host });

@@ -54,7 +54,7 @@ impl Operations {
         let node = up.node;
         let clients: Vec<_> = up.pending.iter().map(|p| self.lane_of(p)).collect();
         base.access.leave_realm(u, base.nodes);
-        base.nodes.leave_node(usize::from(node), u);
+        base.nodes.connections().leave_node(usize::from(node), u);
         let Some(up) = base.nodes.upstreams.get_mut(u) else { return };
         up.retiring = true;
         let router = &base.core.router;

@@ -28,7 +28,7 @@ impl Worker {
                         && !base!(self).retire(u)
                         && !self.access.is_unwanted(u, &mut self.nodes, &mut self.core)
                     {
-                        self.nodes.connect(u, &mut self.core);
+                        self.nodes.connections().connect(u, &mut self.core);
                     }
                 }
                 Some(Job::Lane(slot, lane)) => self.core.run_lane(slot, lane),
@@ -80,7 +80,7 @@ impl Worker {
         let mut busy = !self.nodes.placement.slots.holds.is_empty();
         let all: Vec<usize> = self.nodes.upstreams.iter().map(|(u, _)| u).collect();
         for u in all {
-            self.nodes.check_connect_timeout(u, &mut self.core);
+            self.nodes.connections().check_timeout(u, &mut self.core);
             self.check_commands(u);
             self.nodes.silence().check(u, &mut self.core);
             let waits = |up: &crate::upstream::Upstream| {

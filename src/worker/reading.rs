@@ -106,7 +106,7 @@ impl Worker {
                 }
             }
             Err(error) => {
-                let why = self.nodes.tls_why(u, &error, &self.core);
+                let why = self.nodes.connections().tls_why(u, &error, &self.core);
                 self.core.lose(u, why);
             }
         }
@@ -204,7 +204,7 @@ impl Worker {
         }
         if frame.first() == Some(&b'>') {
             // A push; nothing that slotway asked for on a shared connection makes one.
-            return self.nodes.strange_push(u, &mut self.core);
+            return self.nodes.connections().strange_push(u, &mut self.core);
         }
         if up.pending.front().is_some_and(|p| p.before > 0) {
             return self.batch_reply(u, frame);

@@ -82,7 +82,7 @@ impl Worker {
                 }
             }
             Err(error) => {
-                let why = self.nodes.tls_why(u, &error, &self.core);
+                let why = self.nodes.connections().tls_why(u, &error, &self.core);
                 return self.core.lose(u, why);
             }
         }
