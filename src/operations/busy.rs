@@ -52,7 +52,7 @@ impl Operations {
     fn set_aside(&mut self, u: usize, base: &mut Base<'_>) {
         let Some(up) = base.nodes.upstreams.get(u) else { return };
         let node = up.node;
-        let clients: Vec<_> = up.pending.iter().map(|p| self.lane_of(p)).collect();
+        let clients: Vec<_> = up.pending.iter().map(|p| self.gatherings.lane_of(p)).collect();
         base.access.leave_realm(u, base.nodes);
         base.nodes.connections().leave_node(usize::from(node), u);
         let Some(up) = base.nodes.upstreams.get_mut(u) else { return };
@@ -76,7 +76,7 @@ impl Operations {
             }
         }
         for (pending, frame) in taken {
-            let lane = self.lane_of(&pending);
+            let lane = self.gatherings.lane_of(&pending);
             base.send_to(node, pending, frame, lane.index);
         }
         base.nodes.mark_upstream(u, base.core);

@@ -38,7 +38,7 @@ impl Operations {
         let mut errand = Errand::new(ErrandKind::Fleet, command, slot, Vec::new(), core.now);
         errand.time = time;
         let to = clients.begin_errand(index, errand, own, core)?;
-        let g = self.gathering_for(index, command, merge, to, clients, core)?;
+        let g = self.gatherings.begin_for(index, command, merge, to, clients, core)?;
         Some(g)
     }
 
@@ -119,7 +119,7 @@ impl Operations {
         else {
             return Flow::Stop;
         };
-        if let Some(gather) = self.merged(g) {
+        if let Some(gather) = self.gatherings.merged(g) {
             nodes.iter().for_each(|_| gather.expect());
         }
         for node in nodes {

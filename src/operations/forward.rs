@@ -150,15 +150,18 @@ impl Operations {
             flags |= flag::RESP3;
         }
         // Hardly ever is there any user of the cluster.
-        let realm =
-            if access.realms.is_empty() { OWN_REALM } else { self.realm_of_dest(&dest, clients) };
+        let realm = if access.realms.is_empty() {
+            OWN_REALM
+        } else {
+            self.gatherings.realm_of_dest(&dest, clients)
+        };
         let started = match flags & flag::PUBLISHES {
             0 => core.now,
             _ => core.publish_time(),
         };
         // A client's own is set where the client is at hand.
         let expected = match dest {
-            Dest::Part { gather, .. } => self.expected_of_part(gather, clients),
+            Dest::Part { gather, .. } => self.gatherings.expected_of_part(gather, clients),
             _ => 0,
         };
         Pending {

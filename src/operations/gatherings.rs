@@ -1,5 +1,7 @@
 //! Commands with parts at several nodes.
 
+use slab::Slab;
+
 use crate::clients::Clients;
 use crate::command::CommandId;
 use crate::common::Core;
@@ -17,28 +19,48 @@ use crate::users::OWN_REALM;
 /// Nobody's: what is under way for a client that is gone and had no gathering.
 pub(crate) const NOBODYS: u16 = u16::MAX;
 
-impl Operations {
+/// The gatherings that are under way.
+#[derive(Default)]
+pub(crate) struct Gatherings {
+    slab: Slab<Gathering>,
+}
+
+impl Gatherings {
+    #[inline]
+    pub(crate) fn get(&self, g: usize) -> Option<&Gathering> {
+        self.slab.get(g)
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, g: usize) -> Option<&mut Gathering> {
+        self.slab.get_mut(g)
+    }
+
+    /// Takes it in; gives its index.
+    pub(crate) fn insert(&mut self, gathering: Gathering) -> usize {
+        self.slab.insert(gathering)
+    }
+
+    /// Takes it out, if it is there.
+    pub(crate) fn try_remove(&mut self, g: usize) -> Option<Gathering> {
+        self.slab.try_remove(g)
+    }
+
     /// Whose lane a command belongs to.
     pub(crate) fn lane_of(&self, pending: &Pending) -> ClientId {
         match pending.dest {
             Dest::Client { index, generation, .. } => ClientId { index, generation },
             Dest::Part { gather, .. } => {
-                let gathering = self.gatherings.get(gather as usize);
+                let gathering = self.slab.get(gather as usize);
                 gathering.map_or(ClientId::UNKNOWN, |g| g.lane)
             }
             Dest::Join { .. } | Dest::Discard => ClientId::UNKNOWN,
         }
     }
 
-    /// A command that its slot's hold knows of has come to its end.
-    pub(crate) fn answered(&mut self, pending: &Pending, nodes: &mut Nodes, core: &mut Core) {
-        let lane = self.lane_of(pending);
-        nodes.placement.answered_in(pending, lane, true, core);
-    }
-
     /// The part of a command over several dedicated connections, as the retry policy sees it.
     pub(crate) fn work_of_part(&self, gather: u32, watches: bool) -> Work {
-        let gathering = self.gatherings.get(gather as usize);
+        let gathering = self.slab.get(gather as usize);
         match gathering.is_some_and(|gathering| gathering.parts.is_transaction()) {
             true => Work::ExecPiece,
             false if watches => Work::WatchPart,
@@ -48,7 +70,7 @@ impl Operations {
 
     /// Expected bytes of one part of a command that goes to several slots or nodes.
     pub(crate) fn expected_of_part(&self, gather: u32, clients: &Clients) -> u32 {
-        let Some(gathering) = self.gatherings.get(gather as usize) else { return 0 };
+        let Some(gathering) = self.slab.get(gather as usize) else { return 0 };
         let client = clients.slab.get(gathering.lane.at());
         let client = client.filter(|c| c.generation == gathering.lane.generation);
         client.map_or(0, |c| c.transfer_sizes.expected()) / gathering.parts.count()
@@ -66,7 +88,7 @@ impl Operations {
                 }
             }
             Dest::Part { gather, .. } => {
-                self.gatherings.get(gather as usize).map_or(NOBODYS, |g| g.realm)
+                self.slab.get(gather as usize).map_or(NOBODYS, |g| g.realm)
             }
             // They go over connections that are lent, which know their realm.
             Dest::Join { .. } => NOBODYS,
@@ -79,7 +101,7 @@ impl Operations {
         if core.shared.slow.slower_than() == SLOW_LOG_OFF {
             return;
         }
-        if let Some(gathering) = self.gatherings.get_mut(g) {
+        if let Some(gathering) = self.slab.get_mut(g) {
             let mut kept = core.spare.kept.pop().unwrap_or_default();
             kept.keep(args);
             gathering.kept = Some(kept);
@@ -103,14 +125,14 @@ impl Operations {
             generation: client.generation,
             seq: seq.wrapping_sub(1),
         };
-        if let Some((_, gathering)) = self.gatherings.iter_mut().find(|(_, g)| g.to == to) {
+        if let Some((_, gathering)) = self.slab.iter_mut().find(|(_, g)| g.to == to) {
             gathering.sets = setting;
             gathering.renames = renames;
         }
     }
 
     /// Begins a gathering for a client's command; gives its index.
-    pub(crate) fn gathering(
+    pub(crate) fn begin(
         &mut self,
         index: usize,
         command: CommandId,
@@ -122,11 +144,11 @@ impl Operations {
         let generation = client.generation;
         let seq = client.expect(&mut core.spare.replies);
         let to = Dest::Client { index: index as u32, generation, seq };
-        self.gathering_for(index, command, merge, to, clients, core)
+        self.begin_for(index, command, merge, to, clients, core)
     }
 
     /// The same, where the reply has its place already.
-    pub(crate) fn gathering_for(
+    pub(crate) fn begin_for(
         &mut self,
         index: usize,
         command: CommandId,
@@ -142,18 +164,19 @@ impl Operations {
         gather.start(merge, protocol);
         gather.set_only_reads(core.router.is_read_only(command));
         let lane = ClientId::new(index, generation);
-        let gathering = self.gathering_of(lane, command, to, Parts::Merged(gather), clients, core);
-        Some(self.gatherings.insert(gathering))
+        let gathering = Gathering::new(lane, command, to, Parts::Merged(gather), clients, core);
+        Some(self.slab.insert(gathering))
     }
 
     /// The merged replies of gathering `g`.
     pub(crate) fn merged(&mut self, g: usize) -> Option<&mut Gather> {
-        self.gatherings.get_mut(g)?.parts.merged_mut()
+        self.slab.get_mut(g)?.parts.merged_mut()
     }
+}
 
+impl Gathering {
     /// One that begins now, for the client of this index and generation.
-    pub(crate) fn gathering_of(
-        &self,
+    pub(crate) fn new(
         lane: ClientId,
         command: CommandId,
         to: Dest,
@@ -175,5 +198,13 @@ impl Operations {
             received: 0,
             accounted: 0,
         }
+    }
+}
+
+impl Operations {
+    /// A command that its slot's hold knows of has come to its end.
+    pub(crate) fn answered(&mut self, pending: &Pending, nodes: &mut Nodes, core: &mut Core) {
+        let lane = self.gatherings.lane_of(pending);
+        nodes.placement.answered_in(pending, lane, true, core);
     }
 }

@@ -23,7 +23,7 @@ impl Operations {
         base: &mut Base<'_>,
     ) -> Option<Vec<u8>> {
         let slot = pending.slot;
-        let lane = self.lane_of(&pending);
+        let lane = self.gatherings.lane_of(&pending);
         let Some(division) = base.clients.divide(&pending, &bytes, base.nodes, base.core) else {
             self.probe_migration(slot, refuser, &bytes, base);
             return Some(bytes);
@@ -45,13 +45,13 @@ impl Operations {
         let g = self.gatherings.insert(Gathering {
             realm: pending.realm,
             started: pending.started,
-            ..self.gathering_of(lane, pending.command, pending.dest, parts, base.clients, base.core)
+            ..Gathering::new(lane, pending.command, pending.dest, parts, base.clients, base.core)
         });
         let gate = base.nodes.placement.slots.holds.divide(slot, lane, count);
         for (frame, positions) in division.parts {
             let mut first = 0;
             if division.merge == Merge::Array
-                && let Some(gather) = self.merged(g)
+                && let Some(gather) = self.gatherings.merged(g)
             {
                 first = gather.next_key();
                 for position in positions {

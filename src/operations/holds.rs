@@ -35,7 +35,7 @@ impl Operations {
         base: &mut Base<'_>,
     ) {
         let slot = pending.slot;
-        let lane = self.lane_of(&pending);
+        let lane = self.gatherings.lane_of(&pending);
         let mut ask = None;
         let named = base.nodes.named_by(&refusal);
         let half_moved = matches!(refusal, Refusal::Later(Redirection::TryAgain));
@@ -162,7 +162,7 @@ impl Operations {
             }
         }
         for pending in found {
-            let lane = self.lane_of(&pending);
+            let lane = self.gatherings.lane_of(&pending);
             nodes.placement.slots.holds.track(pending.slot, lane);
         }
     }
@@ -187,7 +187,7 @@ impl Operations {
         frame: Vec<u8>,
         base: &mut Base<'_>,
     ) {
-        let lane = self.lane_of(&pending);
+        let lane = self.gatherings.lane_of(&pending);
         pending.flags &= !flag::SPECIAL;
         match base.nodes.placement.slots.owner(pending.slot) {
             Some(owner) => base.send_to(owner, pending, frame, lane.index),
@@ -282,7 +282,7 @@ impl Operations {
                 core.fail(&pending, &to.name(), &Failure::HoldsFull { slot });
             }
             MissingTarget::Primary(slot) => {
-                let lane = self.lane_of(&pending);
+                let lane = self.gatherings.lane_of(&pending);
                 pending.slot = slot;
                 self.hold_pending(pending, lane, frame.to_vec(), nodes, core);
             }
@@ -349,7 +349,7 @@ impl Operations {
                 base.nodes.mark_upstream(u, base.core);
             }
             for (mut pending, frame) in taken {
-                let lane = self.lane_of(&pending);
+                let lane = self.gatherings.lane_of(&pending);
                 base.core.stats.count_retry(RetryReason::Topology);
                 if pending.has(flag::NODE_BOUND) {
                     base.nodes.shards().bind(node, &mut pending, base.core);

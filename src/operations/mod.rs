@@ -52,7 +52,7 @@ pub(crate) struct Gathering {
 
 /// Commands of more than one step that are under way.
 pub(crate) struct Operations {
-    pub(crate) gatherings: Slab<Gathering>,
+    pub(crate) gatherings: gatherings::Gatherings,
     pub(crate) joins: Slab<join::Join>,
     /// The number of the last emulated command.
     pub(crate) next_emulation: u64,

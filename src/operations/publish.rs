@@ -55,7 +55,7 @@ impl Operations {
             let Some(up) = base.nodes.upstreams.get_mut(u) else { continue };
             let node = up.node;
             for (pending, frame) in up.take_unsent(&mut base.core.spare.pool, is_lone_publish) {
-                let client = self.lane_of(&pending).index;
+                let client = self.gatherings.lane_of(&pending).index;
                 let to =
                     base.subscribers.publish_node_of(&frame, base.nodes, base.core).unwrap_or(node);
                 base.subscribers.stranded |= to == node;

@@ -84,7 +84,7 @@ impl Operations {
             return;
         };
         let groups: Vec<_> = keys.chunk_by(|a, b| a.0 == b.0).collect();
-        if let Some(gather) = self.merged(g) {
+        if let Some(gather) = self.gatherings.merged(g) {
             groups.iter().for_each(|_| gather.expect());
         }
         for group in groups {

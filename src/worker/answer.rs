@@ -54,7 +54,7 @@ impl Worker {
             }
             Dest::Part { gather, first } => {
                 // The lane is known by its gathering, which may end with this part.
-                let lane = self.ops.lane_of(pending);
+                let lane = self.ops.gatherings.lane_of(pending);
                 self.part(gather, first, node, frame);
                 self.nodes.placement.answered_in(pending, lane, true, &mut self.core);
             }
@@ -64,7 +64,7 @@ impl Worker {
 
     /// An error of slotway's own in place of a node's reply.
     pub(super) fn command_failed(&mut self, pending: &Pending, node: &str, failure: &Failure) {
-        let lane = self.ops.lane_of(pending);
+        let lane = self.ops.gatherings.lane_of(pending);
         match pending.dest {
             Dest::Client { index, generation, seq } => {
                 if let Some(stats) = self.core.stats.commands.get_mut(pending.command.index()) {

@@ -155,7 +155,7 @@ impl Worker {
             self.nodes.upstreams.get(u).and_then(|up| self.nodes.list.get(usize::from(up.node)));
         let refusal = node.and_then(|n| Refusal::parse(said, &n.addr));
         let watches = client.is_some_and(|client| self.clients.is_watching(client, u));
-        let work = self.ops.work_of_part(gather, watches);
+        let work = self.ops.gatherings.work_of_part(gather, watches);
         let after = refusal.map(|refusal| after_refusal(work, &refusal, false, 1));
         let aborted = after == Some(AfterRefusal::Aborted);
         if aborted && work == Work::ExecPiece {
@@ -226,7 +226,7 @@ impl Worker {
                 Dest::Client { seq, .. } => self.errand_lost(client, seq, pending, sent, &lost),
                 Dest::Part { gather, first } => {
                     let phase = if sent { Phase::Sent } else { Phase::Unsent };
-                    match after_loss(self.ops.work_of_part(gather, false), phase) {
+                    match after_loss(self.ops.gatherings.work_of_part(gather, false), phase) {
                         AfterLoss::Aborted => self.part(gather, first, 0, b"*-1\r\n"),
                         AfterLoss::OutcomeUnknown => {
                             self.core.stats.outcome_unknown += 1;

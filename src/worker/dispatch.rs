@@ -110,7 +110,7 @@ impl Worker {
             Plan::Fan { to, merge } => {
                 let flow = self.fan(index, command, to, merge, frame);
                 if args.is(0, "config") {
-                    self.ops.set_when_agreed(index, args, &mut self.clients);
+                    self.ops.gatherings.set_when_agreed(index, args, &mut self.clients);
                 }
                 flow
             }

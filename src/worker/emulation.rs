@@ -98,9 +98,9 @@ impl Worker {
         let emulation = Box::new(emulate::begin(entry.recipe, request));
         let lane = ClientId::new(index, generation);
         let parts = Parts::Emulated(emulation, protocol);
-        let gathering = self.ops.gathering_of(lane, command, to, parts, &self.clients, &self.core);
+        let gathering = Gathering::new(lane, command, to, parts, &self.clients, &self.core);
         let g = self.ops.gatherings.insert(gathering);
-        self.ops.keep_args(g, args, &mut self.core);
+        self.ops.gatherings.keep_args(g, args, &mut self.core);
         if let Some(errand) = self.clients.errand(index) {
             errand.gathering = Some(g);
         }

@@ -31,12 +31,16 @@ impl Worker {
         if let Some(u) = node.and_then(|node| self.full_upstream(node, protocol, index)) {
             return self.clients.pause(index, u, &mut self.nodes, &mut self.core);
         }
-        let Some(g) =
-            self.ops.gathering(index, command, Merge::Scan, &mut self.clients, &mut self.core)
-        else {
+        let Some(g) = self.ops.gatherings.begin(
+            index,
+            command,
+            Merge::Scan,
+            &mut self.clients,
+            &mut self.core,
+        ) else {
             return Flow::Stop;
         };
-        if let Some(gather) = self.ops.merged(g) {
+        if let Some(gather) = self.ops.gatherings.merged(g) {
             gather.set_scan(scan, ScanRequest::of(args));
         }
         self.ops.send_scan(g, scan, &mut base!(self));
@@ -60,7 +64,7 @@ impl Worker {
         let Some(next) = Scan::begin(next.to_string().as_bytes(), &self.nodes) else {
             return false;
         };
-        if let Some(gather) = self.ops.merged(g) {
+        if let Some(gather) = self.ops.gatherings.merged(g) {
             gather.continue_scan(next);
         }
         self.ops.send_scan(g, next, &mut base!(self));
@@ -80,17 +84,18 @@ impl Worker {
             return self.clients.pause(index, u, &mut self.nodes, &mut self.core);
         }
         let merge = Merge::Report(ReportMerge::RandomKey);
-        let Some(g) = self.ops.gathering(index, command, merge, &mut self.clients, &mut self.core)
+        let Some(g) =
+            self.ops.gatherings.begin(index, command, merge, &mut self.clients, &mut self.core)
         else {
             return Flow::Stop;
         };
         let mut ranges = Vec::new();
-        self.ops.keep_args(
+        self.ops.gatherings.keep_args(
             g,
             &requests::scan(frame, &self.core.settings.accepted, &mut ranges),
             &mut self.core,
         );
-        if let Some(gather) = self.ops.merged(g) {
+        if let Some(gather) = self.ops.gatherings.merged(g) {
             (0..nodes.len() * 2).for_each(|_| gather.expect());
         }
         for target in nodes {

@@ -39,7 +39,8 @@ impl Worker {
         }
         self.clients.abandon_arriving(u, &mut self.nodes, &mut self.core);
         let pending = self.nodes.upstreams.get(u).map(|up| up.pending.iter());
-        let clients = pending.into_iter().flatten().map(|pending| self.ops.lane_of(pending));
+        let clients =
+            pending.into_iter().flatten().map(|pending| self.ops.gatherings.lane_of(pending));
         let clients: Vec<_> = clients.collect();
         let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
         let given_up = up.lost(&mut self.core.spare.pool, &clients);

@@ -12,6 +12,7 @@ use crate::dest::{ClientId, Dest};
 use crate::hash::IntMap;
 use crate::metrics::TransactionKind;
 use crate::nodes::shards::MissingTarget;
+use crate::operations::Gathering;
 use crate::operations::scattered::Batch;
 use crate::ops::Parts;
 use crate::resp::ArgRange;
@@ -72,14 +73,8 @@ impl Worker {
         let seq = seq.unwrap_or_else(|| client.expect(&mut self.core.spare.replies));
         let to = Dest::Client { index: index as u32, generation, seq };
         let lane = ClientId::new(index, generation);
-        let gathering = self.ops.gathering_of(
-            lane,
-            command,
-            to,
-            Parts::Transaction(exec),
-            &self.clients,
-            &self.core,
-        );
+        let gathering =
+            Gathering::new(lane, command, to, Parts::Transaction(exec), &self.clients, &self.core);
         let g = self.ops.gatherings.insert(gathering);
         for (batch, group) in batches.into_iter().zip(groups) {
             self.ops.send_batch(index, command, g, group, batch, &mut base!(self));

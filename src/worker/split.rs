@@ -56,20 +56,21 @@ impl Worker {
             return self.clients.pause(index, u, &mut self.nodes, &mut self.core);
         }
         let first_key = self.core.spare.keys.first().copied().unwrap_or(1);
-        let Some(g) = self.ops.gathering(index, command, merge, &mut self.clients, &mut self.core)
+        let Some(g) =
+            self.ops.gatherings.begin(index, command, merge, &mut self.clients, &mut self.core)
         else {
             return Flow::Stop;
         };
         self.core.stats.splits += 1;
-        self.ops.keep_args(g, args, &mut self.core);
-        if let Some(gather) = self.ops.merged(g) {
+        self.ops.gatherings.keep_args(g, args, &mut self.core);
+        if let Some(gather) = self.ops.gatherings.merged(g) {
             slots.chunk_by(|a, b| a.0 == b.0).for_each(|_| gather.expect());
         }
         for group in slots.chunk_by(|a, b| a.0 == b.0) {
             let Some(&(slot, _)) = group.first() else { continue };
             let mut part = 0;
             if merge == Merge::Array
-                && let Some(gather) = self.ops.merged(g)
+                && let Some(gather) = self.ops.gatherings.merged(g)
             {
                 part = gather.next_key();
                 for &(_, position) in group {
@@ -152,11 +153,12 @@ impl Worker {
         if let Some(u) = reached.find_map(|&n| self.full_upstream(n, protocol, index)) {
             return self.clients.pause(index, u, &mut self.nodes, &mut self.core);
         }
-        let Some(g) = self.ops.gathering(index, command, merge, &mut self.clients, &mut self.core)
+        let Some(g) =
+            self.ops.gatherings.begin(index, command, merge, &mut self.clients, &mut self.core)
         else {
             return Flow::Stop;
         };
-        if let Some(gather) = self.ops.merged(g) {
+        if let Some(gather) = self.ops.gatherings.merged(g) {
             nodes.iter().for_each(|_| gather.expect());
         }
         for target in nodes {

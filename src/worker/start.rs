@@ -117,7 +117,7 @@ impl Worker {
             },
             scripts: scripts::Scripts::new(Arc::clone(&shared.scripts)),
             ops: Operations {
-                gatherings: Slab::new(),
+                gatherings: Default::default(),
                 joins: Slab::new(),
                 next_emulation: 0,
                 born: born(index),
