@@ -19,7 +19,20 @@ use crate::resp::reply::error_text;
 use crate::route::{wait_time, with_time_left};
 use crate::upstream::ConnectionEnd;
 
+/// Commands that wait at a node of their own.
+pub(crate) struct Errands<'a> {
+    ops: &'a mut Operations,
+}
+
 impl Operations {
+    /// The methods about commands that wait at a node of their own.
+    #[inline]
+    pub(crate) fn errands(&mut self) -> Errands<'_> {
+        Errands { ops: self }
+    }
+}
+
+impl Errands<'_> {
     /// A blocking command.
     pub(crate) fn block(
         &mut self,
@@ -32,12 +45,12 @@ impl Operations {
         if base.clients.slab.get(index).is_some_and(|c| !c.is_drained()) {
             return base.clients.pause_until_replied(index, base.core);
         }
-        self.start_errand(index, ErrandKind::Block, command, slot, frame.to_vec(), base);
+        self.start(index, ErrandKind::Block, command, slot, frame.to_vec(), base);
         Flow::Next
     }
 
     /// Begins an errand and sends its command.
-    pub(crate) fn start_errand(
+    pub(crate) fn start(
         &mut self,
         index: usize,
         kind: ErrandKind,
@@ -66,12 +79,12 @@ impl Operations {
         };
         if !base.clients.errand_waits(ClientId::new(index, generation), slot, base.nodes, base.core)
         {
-            self.send_errand(index, None, base);
+            self.send(index, None, base);
         }
     }
 
     /// Sends the errand's command to its slot's primary, or to `ask` with ASKING.
-    pub(crate) fn send_errand(&mut self, index: usize, ask: Option<u16>, base: &mut Base<'_>) {
+    pub(crate) fn send(&mut self, index: usize, ask: Option<u16>, base: &mut Base<'_>) {
         let any = base.nodes.any_primary(index);
         let slot_table = &base.nodes.placement.slots;
         let Some(client) = base.clients.slab.get_mut(index) else { return };
@@ -125,7 +138,7 @@ impl Operations {
                     base.nodes.discard(u, ASKING, base.core);
                 }
                 let dest = Dest::client(me, seq);
-                let mut pending = self.pending(
+                let mut pending = self.ops.pending(
                     dest,
                     command,
                     slot,
@@ -151,7 +164,7 @@ impl Operations {
     }
 
     /// Its pause is over.
-    pub(crate) fn errand_again(&mut self, me: ClientId, seq: u32, base: &mut Base<'_>) {
+    pub(crate) fn again(&mut self, me: ClientId, seq: u32, base: &mut Base<'_>) {
         let current = |c: &&mut crate::client::Client| c.generation == me.generation && !c.gone;
         let Some(client) = base.clients.slab.get_mut(me.at()).filter(current) else { return };
         let errand = client.lent.as_ref().and_then(|l| l.errand.as_ref());
@@ -172,14 +185,14 @@ impl Operations {
             return;
         }
         match kind {
-            ErrandKind::Join => self.send_join(me.at(), base),
-            _ => self.send_errand(me.at(), None, base),
+            ErrandKind::Join => self.ops.send_join(me.at(), base),
+            _ => self.send(me.at(), None, base),
         }
     }
 
     /// The errand's command was refused, so it was not executed: again, there or elsewhere, as
     /// `when` and `scope` say.
-    pub(crate) fn errand_refused(
+    pub(crate) fn refused(
         &mut self,
         u: usize,
         client: ClientId,
@@ -228,17 +241,17 @@ impl Operations {
         let (seq, tries) = (errand.seq, errand.tries);
         if kind == Redirection::TryAgain {
             let frame = errand.frame.clone();
-            self.probe_migration(slot, refuser, &frame, base);
+            self.ops.probe_migration(slot, refuser, &frame, base);
         }
         match after {
-            AfterRefusedErrand::SendToNamed => self.send_errand(index, named, base),
-            AfterRefusedErrand::SendToOwner => self.send_errand(index, None, base),
+            AfterRefusedErrand::SendToNamed => self.send(index, named, base),
+            AfterRefusedErrand::SendToOwner => self.send(index, None, base),
             AfterRefusedErrand::SendLater => {
                 let pause = base.core.retry_pause(tries);
                 base.core.errand_later(client, seq, pause);
             }
             AfterRefusedErrand::WaitAtGate { wide } => {
-                self.hold_slot(slot, base.nodes, base.core);
+                self.ops.hold_slot(slot, base.nodes, base.core);
                 base.nodes.placement.slots.refused(slot, said);
                 base.nodes.placement.close_gate(slot, GateClass::Write, refuser, wide, base.core);
                 base.clients.errand_waits(client, slot, base.nodes, base.core);

@@ -203,7 +203,7 @@ impl Operations {
             match want {
                 Want::Gate(slot, class) => base.core.run_gate(slot, class),
                 Want::Lane(slot, lane) => base.core.run_lane(slot, lane),
-                Want::Errand(client, seq) => self.errand_again(client, seq, base),
+                Want::Errand(client, seq) => self.errands().again(client, seq, base),
             }
             base.nodes.placement.retries.carried_out();
         }
@@ -254,7 +254,7 @@ impl Operations {
                     );
                     base.send_to(owner, pending, held.frame, lane.index);
                 }
-                None => self.send_errand(lane.at(), None, base),
+                None => self.errands().send(lane.at(), None, base),
             }
         }
     }

@@ -57,7 +57,14 @@ impl Operations {
                 self.watch_slots(index, command, &slots, base);
             }
             [first, ..] => {
-                self.start_errand(index, ErrandKind::Watch, command, first.0, frame.to_vec(), base);
+                self.errands().start(
+                    index,
+                    ErrandKind::Watch,
+                    command,
+                    first.0,
+                    frame.to_vec(),
+                    base,
+                );
             }
             [] => {}
         }

@@ -39,7 +39,7 @@ impl Worker {
                 Some(Job::Retries) => self.ops.run_retries(&mut base!(self)),
                 Some(Job::Purge) => self.core.memory.purge(),
                 Some(Job::Errand(client, seq)) => {
-                    self.ops.errand_again(client, seq, &mut base!(self));
+                    self.ops.errands().again(client, seq, &mut base!(self));
                 }
                 Some(Job::Emulation(g, ticket)) => self.wake_emulation(g, ticket),
                 Some(Job::Subscribe(id)) => {

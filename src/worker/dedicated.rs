@@ -76,7 +76,7 @@ impl Worker {
                     if let AfterRefusal::Again(when, scope) =
                         after_refusal(work, &refusal, known, tries)
                     {
-                        return self.ops.errand_refused(
+                        return self.ops.errands().refused(
                             u,
                             me,
                             refusal,

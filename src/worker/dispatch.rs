@@ -116,7 +116,7 @@ impl Worker {
             }
             Plan::Scan => self.scan(index, command, args),
             Plan::RandomKey => self.random_key(index, command, frame),
-            Plan::Block(slot) => self.ops.block(
+            Plan::Block(slot) => self.ops.errands().block(
                 index,
                 command,
                 slot.map_or(NO_SLOT, |slot| slot.0),
