@@ -17,10 +17,23 @@ use crate::route::{Merge, wait_time};
 
 pub(crate) const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
+/// Commands that need connections of their own to several nodes.
+pub(crate) struct Fleets<'a> {
+    ops: &'a mut Operations,
+}
+
 impl Operations {
+    /// The methods about commands with connections of their own to several nodes.
+    #[inline]
+    pub(crate) fn fleets(&mut self) -> Fleets<'_> {
+        Fleets { ops: self }
+    }
+}
+
+impl Fleets<'_> {
     /// Begins a command over several dedicated connections; gives its gathering.
     #[allow(clippy::too_many_arguments)] // the parts that it works with, each borrowed
-    pub(crate) fn start_fleet(
+    pub(crate) fn start(
         &mut self,
         index: usize,
         command: CommandId,
@@ -38,7 +51,7 @@ impl Operations {
         let mut errand = Errand::new(ErrandKind::Fleet, command, slot, Vec::new(), core.now);
         errand.time = time;
         let to = clients.begin_errand(index, errand, own, core)?;
-        let g = self.gatherings.begin_for(index, command, merge, to, clients, core)?;
+        let g = self.ops.gatherings.begin_for(index, command, merge, to, clients, core)?;
         Some(g)
     }
 
@@ -69,7 +82,7 @@ impl Operations {
             nodes = base.nodes.placement.slots.primaries().to_vec();
         }
         let batch = [PING, frame].concat();
-        self.send_fleet(index, command, nodes, Merge::Min, Some(args), (&batch, 1), base)
+        self.send(index, command, nodes, Merge::Min, Some(args), (&batch, 1), base)
     }
 
     /// SCRIPT KILL and FUNCTION KILL: a node that runs a script too long reads no more from the
@@ -93,13 +106,13 @@ impl Operations {
                 nodes.push(node);
             }
         }
-        self.send_fleet(index, command, nodes, merge, None, (frame, 0), base)
+        self.send(index, command, nodes, merge, None, (frame, 0), base)
     }
 
     /// Sends a command (with so many replies before the one that counts) to each of `nodes` on a
     /// connection of its own.
     #[allow(clippy::too_many_arguments)] // the parts that it works with, each borrowed
-    fn send_fleet(
+    fn send(
         &mut self,
         index: usize,
         command: CommandId,
@@ -114,17 +127,16 @@ impl Operations {
         if nodes.is_empty() {
             return base.clients.no_cluster(index, command, base.nodes, base.core);
         }
-        let Some(g) =
-            self.start_fleet(index, command, NO_SLOT, merge, args, base.clients, base.core)
+        let Some(g) = self.start(index, command, NO_SLOT, merge, args, base.clients, base.core)
         else {
             return Flow::Stop;
         };
-        if let Some(gather) = self.gatherings.merged(g) {
+        if let Some(gather) = self.ops.gatherings.merged(g) {
             nodes.iter().for_each(|_| gather.expect());
         }
         for node in nodes {
             let dest = Dest::Part { gather: g as u32, first: 0 };
-            let mut pending = self.pending(
+            let mut pending = self.ops.pending(
                 dest,
                 command,
                 NO_SLOT,
@@ -168,8 +180,7 @@ impl Operations {
             base.core.shared.monitors.fetch_add(1, Relaxed);
             base.clients.lent(index, |lent| lent.monitor = true);
         }
-        let flow =
-            self.send_fleet(index, command, nodes, Merge::AllSucceeded, None, (MONITOR, 0), base);
+        let flow = self.send(index, command, nodes, Merge::AllSucceeded, None, (MONITOR, 0), base);
         if let Some(lent) = base.clients.slab.get_mut(index).and_then(|c| c.lent.as_mut()) {
             lent.heard = std::mem::take(&mut lent.fleet);
         }

@@ -79,7 +79,7 @@ impl Operations {
         keys: &[(u16, &[u8])],
         base: &mut Base<'_>,
     ) {
-        let Some(g) = self.start_fleet(
+        let Some(g) = self.fleets().start(
             index,
             command,
             NO_SLOT,

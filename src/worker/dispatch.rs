@@ -127,11 +127,11 @@ impl Worker {
                 self.ops.transaction(index, command, which, frame, args, &mut base!(self))
             }
             Plan::Join => self.ops.join(index, command, frame, &mut base!(self)),
-            Plan::Wait => self.ops.wait(index, command, frame, args, &mut base!(self)),
+            Plan::Wait => self.ops.fleets().wait(index, command, frame, args, &mut base!(self)),
             Plan::OutOfBand(merge) => {
-                self.ops.aside(index, command, merge, frame, &mut base!(self))
+                self.ops.fleets().aside(index, command, merge, frame, &mut base!(self))
             }
-            Plan::Monitor => self.ops.monitor(index, command, &mut base!(self)),
+            Plan::Monitor => self.ops.fleets().monitor(index, command, &mut base!(self)),
             Plan::PubSub(which, slot) => self.pubsub(index, command, which, slot, frame, args),
             Plan::Local(local) if self.seeing.look_from == 0 => {
                 let begun = std::time::Instant::now();
