@@ -185,7 +185,7 @@ impl Errands<'_> {
             return;
         }
         match kind {
-            ErrandKind::Join => self.ops.send_join(me.at(), base),
+            ErrandKind::Join => self.ops.joining().send(me.at(), base),
             _ => self.send(me.at(), None, base),
         }
     }

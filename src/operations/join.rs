@@ -28,8 +28,22 @@ pub(crate) struct Join {
     pub(crate) upstreams: Vec<Option<usize>>,
 }
 
+/// Replies that are joined to one as they come.
+pub(crate) struct Joining<'a> {
+    ops: &'a mut Operations,
+}
+
 impl Operations {
-    pub(crate) fn join(
+    /// The methods about replies that are joined as they come.
+    #[inline]
+    pub(crate) fn joining(&mut self) -> Joining<'_> {
+        Joining { ops: self }
+    }
+}
+
+impl Joining<'_> {
+    /// KEYS, once the client is owed nothing.
+    pub(crate) fn start(
         &mut self,
         index: usize,
         command: CommandId,
@@ -41,12 +55,12 @@ impl Operations {
         }
         let errand = Errand::new(ErrandKind::Join, command, NO_SLOT, frame.to_vec(), base.core.now);
         base.clients.begin_errand(index, errand, Some(0), base.core);
-        self.send_join(index, base);
+        self.send(index, base);
         Flow::Next
     }
 
     /// Asks all primaries, the first time or anew.
-    pub(crate) fn send_join(&mut self, index: usize, base: &mut Base<'_>) {
+    pub(crate) fn send(&mut self, index: usize, base: &mut Base<'_>) {
         let targets = base.nodes.fan_targets(crate::route::Fan::Primaries, base.core);
         let Some(client) = base.clients.slab.get_mut(index) else { return };
         let (protocol, me) = (client.session.protocol, ClientId::new(index, client.generation));
@@ -99,13 +113,13 @@ impl Operations {
             lists: KeyLists::new(nodes.len()),
             upstreams: vec![None; nodes.len()],
         };
-        let j = self.joins.insert(join);
+        let j = self.ops.joins.insert(join);
         for (part, node) in nodes.into_iter().enumerate() {
             match base.clients.lend(node, protocol, me, base.nodes, base.core) {
                 Ok(u) => {
-                    self.set_list_upstream(j as u32, part, Some(u));
+                    self.set_upstream(j as u32, part, Some(u));
                     let dest = Dest::Join { join: j as u32, part: part as u32 };
-                    let mut pending = self.pending(
+                    let mut pending = self.ops.pending(
                         dest,
                         command,
                         NO_SLOT,
@@ -120,7 +134,7 @@ impl Operations {
                     }
                 }
                 Err(refused) => {
-                    self.end_join(j, base);
+                    self.end(j, base);
                     return match refused {
                         LendError::NotNow => {
                             let pause = base.clients.no_primary_pause(index, base.core);
@@ -136,8 +150,8 @@ impl Operations {
     }
 
     /// Forgets a join and closes its connections, which may be in the middle of a list.
-    pub(crate) fn end_join(&mut self, j: usize, base: &mut Base<'_>) -> Option<Join> {
-        let join = self.joins.try_remove(j)?;
+    pub(crate) fn end(&mut self, j: usize, base: &mut Base<'_>) -> Option<Join> {
+        let join = self.ops.joins.try_remove(j)?;
         for u in join.upstreams.iter().flatten() {
             base.clients.close_dedicated(*u, base.nodes, base.core);
         }
@@ -145,21 +159,21 @@ impl Operations {
     }
 
     /// The client is gone.
-    pub(crate) fn end_joins_of(&mut self, client: ClientId, base: &mut Base<'_>) {
+    pub(crate) fn end_all_of(&mut self, client: ClientId, base: &mut Base<'_>) {
         let its = |(j, join): (usize, &Join)| (join.client == client).then_some(j);
-        for j in self.joins.iter().filter_map(its).collect::<Vec<_>>() {
-            self.end_join(j, base);
+        for j in self.ops.joins.iter().filter_map(its).collect::<Vec<_>>() {
+            self.end(j, base);
         }
     }
 
-    pub(crate) fn set_list_upstream(&mut self, j: u32, part: usize, u: Option<usize>) {
-        let join = self.joins.get_mut(j as usize);
+    pub(crate) fn set_upstream(&mut self, j: u32, part: usize, u: Option<usize>) {
+        let join = self.ops.joins.get_mut(j as usize);
         if let Some(place) = join.and_then(|join| join.upstreams.get_mut(part)) {
             *place = u;
         }
     }
 
-    pub(crate) fn stream_joined(
+    pub(crate) fn stream(
         &mut self,
         j: usize,
         piece: &[u8],
@@ -167,7 +181,7 @@ impl Operations {
         clients: &mut Clients,
         core: &mut Core,
     ) {
-        let Some(join) = self.joins.get(j) else { return };
+        let Some(join) = self.ops.joins.get(j) else { return };
         let (id, seq) = (join.client, join.seq);
         if let Some(client) = clients.slab.get_mut(id.at())
             && client.generation == id.generation
@@ -179,20 +193,14 @@ impl Operations {
 
     /// A node has refused the read in front of its list. One that does not serve its shard: all are
     /// asked again.
-    pub(crate) fn join_refused(
-        &mut self,
-        j: u32,
-        refusal: &Refusal,
-        text: &str,
-        base: &mut Base<'_>,
-    ) {
-        let Some(join) = self.joins.get(j as usize) else { return };
+    pub(crate) fn refused(&mut self, j: u32, refusal: &Refusal, text: &str, base: &mut Base<'_>) {
+        let Some(join) = self.ops.joins.get(j as usize) else { return };
         let after =
             after_refusal(Work::KeyList { begun: join.lists.has_begun() }, refusal, false, 1);
         if after == AfterRefusal::PassedOn {
             return;
         }
-        let Some(join) = self.end_join(j as usize, base) else { return };
+        let Some(join) = self.end(j as usize, base) else { return };
         if after == AfterRefusal::Closed {
             return base.clients.close(join.client.at(), base.core);
         }
@@ -209,8 +217,8 @@ impl Operations {
 
     /// A node's connection is lost in the middle: all are asked again, unless the client has seen
     /// the beginning.
-    pub(crate) fn join_lost(&mut self, j: u32, base: &mut Base<'_>) {
-        let Some(join) = self.end_join(j as usize, base) else { return };
+    pub(crate) fn lost(&mut self, j: u32, base: &mut Base<'_>) {
+        let Some(join) = self.end(j as usize, base) else { return };
         let work = Work::KeyList { begun: join.lists.has_begun() };
         if after_loss(work, Phase::Sent) == AfterLoss::Closed {
             return base.clients.close(join.client.at(), base.core);
@@ -232,7 +240,7 @@ impl Operations {
         let node = base.nodes.list.get(usize::from(up.node));
         if let Some(refusal) = node.and_then(|node| Refusal::parse(frame, &node.addr)) {
             let text = String::from_utf8_lossy(text).into_owned();
-            self.join_refused(join, &refusal, &text, base);
+            self.refused(join, &refusal, &text, base);
         }
     }
 }

@@ -74,7 +74,7 @@ impl Worker {
                 self.clients.end_handed_on(ClientId { index, generation }, seq, &mut self.core);
             }
             Dest::Part { gather, first } => self.fail_part(gather, first, node.to_owned(), failure),
-            Dest::Join { join, .. } => self.ops.join_lost(join, &mut base!(self)),
+            Dest::Join { join, .. } => self.ops.joining().lost(join, &mut base!(self)),
             Dest::Discard => {}
         }
         self.nodes.placement.answered_in(pending, lane, false, &mut self.core);

@@ -246,7 +246,7 @@ impl Worker {
                         }
                     }
                 }
-                Dest::Join { join, .. } => self.ops.join_lost(join, &mut base!(self)),
+                Dest::Join { join, .. } => self.ops.joining().lost(join, &mut base!(self)),
                 Dest::Discard => {}
             }
         }

@@ -126,7 +126,7 @@ impl Worker {
             Plan::Transaction(which) => {
                 self.ops.transaction(index, command, which, frame, args, &mut base!(self))
             }
-            Plan::Join => self.ops.join(index, command, frame, &mut base!(self)),
+            Plan::Join => self.ops.joining().start(index, command, frame, &mut base!(self)),
             Plan::Wait => self.ops.fleets().wait(index, command, frame, args, &mut base!(self)),
             Plan::OutOfBand(merge) => {
                 self.ops.fleets().aside(index, command, merge, frame, &mut base!(self))

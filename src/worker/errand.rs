@@ -135,7 +135,7 @@ impl Worker {
         for u in silent {
             self.dedicated_lost(u, &ConnectionEnd::LentTimeout);
         }
-        self.ops.end_joins_of(me, &mut base!(self));
+        self.ops.joining().end_all_of(me, &mut base!(self));
         self.clients.fail_errand(me, seq, failure, &mut self.nodes, &mut self.core);
     }
 
@@ -202,7 +202,7 @@ impl Worker {
         self.clients.unwatch(index, &mut self.nodes, &mut self.core);
         if let Some(client) = self.clients.slab.get(index).filter(|c| c.lent.is_some()) {
             let me = ClientId::new(index, client.generation);
-            self.ops.end_joins_of(me, &mut base!(self));
+            self.ops.joining().end_all_of(me, &mut base!(self));
             if self.clients.errand(index).is_some_and(|errand| errand.kind == ErrandKind::Emulated)
             {
                 self.leave_emulation(me);

@@ -39,7 +39,7 @@ impl Worker {
                     up.streaming = true;
                     up.read_paused = output + elements.len() > ENOUGH;
                 }
-                self.ops.stream_joined(
+                self.ops.joining().stream(
                     j as usize,
                     elements,
                     false,
@@ -59,7 +59,7 @@ impl Worker {
         let Some(effects) = join.lists.whole(part as usize, frame) else {
             // An error. Nothing was told yet, unless another list's length came first by chance
             // and this node changed its mind, which ends the connection.
-            self.ops.end_join(j as usize, &mut base!(self));
+            self.ops.joining().end(j as usize, &mut base!(self));
             if begun {
                 return self.clients.close(client.at(), &mut self.core);
             }
@@ -67,14 +67,14 @@ impl Worker {
             let dest = Dest::client(client, seq);
             return self.clients.deliver_own(dest, frame, &mut self.core);
         };
-        self.ops.set_list_upstream(j, part as usize, None);
+        self.ops.joining().set_upstream(j, part as usize, None);
         self.clients.give_back(u, &mut self.nodes, &mut self.core);
         self.run_join(j as usize, effects);
     }
 
     /// The last piece of a list that was handed on.
     pub(super) fn join_last(&mut self, u: usize, j: u32, part: u32, piece: &[u8]) {
-        self.ops.set_list_upstream(j, part as usize, None);
+        self.ops.joining().set_upstream(j, part as usize, None);
         self.clients.give_back(u, &mut self.nodes, &mut self.core);
         let Some(join) = self.ops.joins.get_mut(j as usize) else { return };
         let effects = join.lists.last_piece(piece);
@@ -95,11 +95,15 @@ impl Worker {
                     }
                     let mut header = Vec::new();
                     write::array_header(&mut header, count as usize);
-                    self.ops.stream_joined(j, &header, false, &mut self.clients, &mut self.core);
+                    self.ops.joining().stream(j, &header, false, &mut self.clients, &mut self.core);
                 }
-                Effect::Elements(elements) => {
-                    self.ops.stream_joined(j, &elements, false, &mut self.clients, &mut self.core)
-                }
+                Effect::Elements(elements) => self.ops.joining().stream(
+                    j,
+                    &elements,
+                    false,
+                    &mut self.clients,
+                    &mut self.core,
+                ),
                 Effect::Resume(list) => {
                     if let Some(&Some(u)) = join.upstreams.get(list) {
                         self.unpark(u);
@@ -111,8 +115,8 @@ impl Worker {
     }
 
     fn finish_join(&mut self, j: usize) {
-        self.ops.stream_joined(j, b"", true, &mut self.clients, &mut self.core);
-        let Some(join) = self.ops.end_join(j, &mut base!(self)) else { return };
+        self.ops.joining().stream(j, b"", true, &mut self.clients, &mut self.core);
+        let Some(join) = self.ops.joining().end(j, &mut base!(self)) else { return };
         let micros = self.core.now.saturating_sub(join.started);
         if micros >= self.core.shared.slow.slower_than() {
             self.seeing.note_join(

@@ -289,7 +289,7 @@ impl Worker {
             up.multi_refused |= is_error && up.skipped_replies == 0;
             up.skipped_replies += 1;
             if let Dest::Join { join, .. } = pending.dest {
-                self.ops.keys_checked(u, join, frame, &mut base!(self));
+                self.ops.joining().keys_checked(u, join, frame, &mut base!(self));
                 return Ok(());
             }
             if is_error && up.skipped_error.is_none() {
