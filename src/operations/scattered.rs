@@ -7,7 +7,7 @@ use crate::command::CommandId;
 use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
-use crate::operations::Operations;
+use crate::operations::transaction::Transactions;
 use crate::route::flag;
 
 /// A part of a transaction: what one node gets.
@@ -24,7 +24,7 @@ pub(crate) struct Batch {
     pub(crate) publishes: bool,
 }
 
-impl Operations {
+impl Transactions<'_> {
     pub(crate) fn send_batch(
         &mut self,
         index: usize,
@@ -42,8 +42,15 @@ impl Operations {
             .as_ref()
             .and_then(|l| l.watches.iter().find(|w| w.slot == batch.slot).and_then(|w| w.upstream));
         let dest = Dest::Part { gather: g as u32, first: group };
-        let mut pending =
-            self.pending(dest, command, batch.slot, protocol, base.access, base.clients, base.core);
+        let mut pending = self.ops.pending(
+            dest,
+            command,
+            batch.slot,
+            protocol,
+            base.access,
+            base.clients,
+            base.core,
+        );
         pending.before = batch.places.len() as u32 + 1;
         if batch.read_only {
             pending.flags |= flag::READ_ONLY;
@@ -88,7 +95,7 @@ impl Operations {
                 base.core.stats.limits_hit[LimitHit::Held as usize] += 1;
                 base.core.fail(&pending, "", &Failure::HoldsFull { slot: batch.slot });
             }
-            None => self.hold_pending(
+            None => self.ops.hold_pending(
                 pending,
                 ClientId::new(index, generation),
                 batch.frame,

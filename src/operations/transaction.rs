@@ -13,9 +13,22 @@ use crate::operations::Operations;
 use crate::resp::Args;
 use crate::route::{Transaction, flag};
 
+/// Transactions, and the watches that they depend on.
+pub(crate) struct Transactions<'a> {
+    pub(super) ops: &'a mut Operations,
+}
+
 impl Operations {
+    /// The methods about transactions.
+    #[inline]
+    pub(crate) fn transactions(&mut self) -> Transactions<'_> {
+        Transactions { ops: self }
+    }
+}
+
+impl Transactions<'_> {
     /// One of these commands, outside a transaction.
-    pub(crate) fn transaction(
+    pub(crate) fn command(
         &mut self,
         index: usize,
         command: CommandId,
@@ -69,7 +82,7 @@ impl Operations {
             slot => base.nodes.route(slot),
         };
         let admitted = match node {
-            Some(node) => match self.admit(index, command, slot, node, base) {
+            Some(node) => match self.ops.admit(index, command, slot, node, base) {
                 Some(admitted) => Some(admitted),
                 None => return Flow::Pause,
             },
@@ -129,7 +142,7 @@ impl Operations {
                 let (protocol, generation) = (client.session.protocol, client.generation);
                 let seq = client.expect(&mut base.core.spare.replies);
                 let dest = Dest::Client { index: index as u32, generation, seq };
-                let mut pending = self.pending(
+                let mut pending = self.ops.pending(
                     dest,
                     command,
                     slot,
@@ -142,7 +155,7 @@ impl Operations {
                 let by_sha = if multi.by_sha { flag::SCRIPT } else { 0 };
                 base.core.mark_batch(&mut pending, flags | by_sha);
                 let lane = ClientId::new(index, generation);
-                self.hold_pending(
+                self.ops.hold_pending(
                     pending,
                     lane,
                     std::mem::take(&mut multi.frames),

@@ -12,14 +12,14 @@ use crate::command::{CommandId, key_positions};
 use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
 use crate::hash::fingerprint;
-use crate::operations::Operations;
+use crate::operations::transaction::Transactions;
 use crate::ops::{Errand, ErrandKind};
 use crate::resp::{Args, Protocol, write};
 use crate::route::Merge;
 
 const CLIENT_INFO: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$4\r\nINFO\r\n";
 
-impl Operations {
+impl Transactions<'_> {
     pub(crate) fn watch(
         &mut self,
         index: usize,
@@ -57,7 +57,7 @@ impl Operations {
                 self.watch_slots(index, command, &slots, base);
             }
             [first, ..] => {
-                self.errands().start(
+                self.ops.errands().start(
                     index,
                     ErrandKind::Watch,
                     command,
@@ -79,7 +79,7 @@ impl Operations {
         keys: &[(u16, &[u8])],
         base: &mut Base<'_>,
     ) {
-        let Some(g) = self.fleets().start(
+        let Some(g) = self.ops.fleets().start(
             index,
             command,
             NO_SLOT,
@@ -91,7 +91,7 @@ impl Operations {
             return;
         };
         let groups: Vec<_> = keys.chunk_by(|a, b| a.0 == b.0).collect();
-        if let Some(gather) = self.gatherings.merged(g) {
+        if let Some(gather) = self.ops.gatherings.merged(g) {
             groups.iter().for_each(|_| gather.expect());
         }
         for group in groups {
@@ -116,8 +116,15 @@ impl Operations {
                 (None, None) => Err(Failure::SlotWithoutPrimary { slot }),
             };
             let dest = Dest::Part { gather: g as u32, first: 0 };
-            let pending =
-                self.pending(dest, command, slot, protocol, base.access, base.clients, base.core);
+            let pending = self.ops.pending(
+                dest,
+                command,
+                slot,
+                protocol,
+                base.access,
+                base.clients,
+                base.core,
+            );
             match lent {
                 Ok(u) => {
                     let hashes = group.iter().map(|(_, key)| fingerprint(key));
@@ -161,7 +168,7 @@ impl Operations {
         };
         let protocol = base.clients.slab.get(index).map_or(Protocol::Resp2, |c| c.session.protocol);
         let mut pending =
-            self.pending(dest, command, slot, protocol, base.access, base.clients, base.core);
+            self.ops.pending(dest, command, slot, protocol, base.access, base.clients, base.core);
         pending.before = before;
         base.core.mark_batch(&mut pending, flags);
         base.clients.note_write(index, base.nodes.upstreams.get(u).map(|up| up.node));
@@ -191,7 +198,7 @@ impl Operations {
             return Flow::Stop;
         };
         for u in all {
-            let pending = self.pending(
+            let pending = self.ops.pending(
                 dest,
                 command,
                 NO_SLOT,

@@ -123,9 +123,14 @@ impl Worker {
                 frame,
                 &mut base!(self),
             ),
-            Plan::Transaction(which) => {
-                self.ops.transaction(index, command, which, frame, args, &mut base!(self))
-            }
+            Plan::Transaction(which) => self.ops.transactions().command(
+                index,
+                command,
+                which,
+                frame,
+                args,
+                &mut base!(self),
+            ),
             Plan::Join => self.ops.joining().start(index, command, frame, &mut base!(self)),
             Plan::Wait => self.ops.fleets().wait(index, command, frame, args, &mut base!(self)),
             Plan::OutOfBand(merge) => {

@@ -77,7 +77,7 @@ impl Worker {
             Gathering::new(lane, command, to, Parts::Transaction(exec), &self.clients, &self.core);
         let g = self.ops.gatherings.insert(gathering);
         for (batch, group) in batches.into_iter().zip(groups) {
-            self.ops.send_batch(index, command, g, group, batch, &mut base!(self));
+            self.ops.transactions().send_batch(index, command, g, group, batch, &mut base!(self));
         }
         for single in singles {
             let dest = Dest::Part { gather: g as u32, first: single.group };

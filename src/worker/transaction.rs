@@ -158,9 +158,9 @@ impl Worker {
             let simple = !multi.scattered
                 && matches!(watches, [w] if w.slot == one_slot || one_slot == NO_SLOT);
             return if simple {
-                self.ops.exec_watched(index, command, &mut base!(self))
+                self.ops.transactions().exec_watched(index, command, &mut base!(self))
             } else {
-                self.ops.check_watches(index, command, &mut base!(self))
+                self.ops.transactions().check_watches(index, command, &mut base!(self))
             };
         }
         if multi.scattered {
@@ -171,6 +171,6 @@ impl Worker {
             self.clients.answer_own(index, command, b"*0\r\n", &mut self.core);
             return Flow::Next;
         }
-        self.ops.exec_batch(index, command, one_slot, &mut base!(self))
+        self.ops.transactions().exec_batch(index, command, one_slot, &mut base!(self))
     }
 }
