@@ -11,6 +11,7 @@ pub(crate) mod holds;
 pub(crate) mod join;
 pub(crate) mod keyspace;
 pub(crate) mod publish;
+pub(crate) mod resends;
 pub(crate) mod scattered;
 pub(crate) mod transaction;
 pub(crate) mod watch;
