@@ -20,8 +20,23 @@ use crate::upstream::{ConnectionState, LaneCommand, Pending};
 /// A blocking command that was not refused within this time was accepted, microseconds.
 const TRIAL: u64 = 20_000;
 
+/// Commands that are sent again.
+pub(crate) struct Resends<'a> {
+    ops: &'a mut Operations,
+}
+
 impl Operations {
-    pub(crate) fn retry(
+    /// The methods about commands that are sent again.
+    #[inline]
+    pub(crate) fn resends(&mut self) -> Resends<'_> {
+        Resends { ops: self }
+    }
+}
+
+impl Resends<'_> {
+    /// `refuser` has refused the command, saying `text`: again, there or elsewhere, as the retry
+    /// policy says.
+    pub(crate) fn refused(
         &mut self,
         refuser: u16,
         (mut pending, mut bytes): (Pending, Vec<u8>),
@@ -31,7 +46,7 @@ impl Operations {
         base: &mut Base<'_>,
     ) {
         let slot = pending.slot;
-        let lane = self.gatherings.lane_of(&pending);
+        let lane = self.ops.gatherings.lane_of(&pending);
         let mut ask = None;
         let named = base.nodes.named_by(&refusal);
         let half_moved = matches!(refusal, Refusal::Later(Redirection::TryAgain));
@@ -63,7 +78,7 @@ impl Operations {
             Retry::Now | Retry::Asking => 0,
             Retry::After(pause) => pause / 2 + jitter(pause),
         };
-        self.hold_slot(slot, base.nodes, base.core);
+        self.ops.hold_slot(slot, base.nodes, base.core);
         base.nodes.placement.slots.refused(slot, text.to_owned());
         let (from_lane, tracked) = (pending.has(flag::LANE), pending.has(flag::TRACKED));
         pending.flags &= !(flag::SPECIAL | flag::ASKING);
@@ -71,7 +86,7 @@ impl Operations {
             base.nodes.placement.slots.holds.untrack(slot, lane);
         }
         if half_moved {
-            bytes = match self.send_key_by_key(refuser, pending, from_lane, bytes, base) {
+            bytes = match self.ops.send_key_by_key(refuser, pending, from_lane, bytes, base) {
                 None => return,
                 Some(bytes) => bytes,
             };
@@ -118,22 +133,17 @@ impl Operations {
         }
         for (pending, frame) in up.take_unsent(&mut base.core.spare.pool, |_| true) {
             base.core.stats.count_retry(RetryReason::Lost);
-            self.send_to_primary(pending, frame, base);
+            self.to_primary(pending, frame, base);
         }
     }
 
     /// A read that a replica did not answer. It keeps no order with others, so no lane is asked.
-    pub(crate) fn send_to_primary(
-        &mut self,
-        mut pending: Pending,
-        frame: Vec<u8>,
-        base: &mut Base<'_>,
-    ) {
-        let lane = self.gatherings.lane_of(&pending);
+    pub(crate) fn to_primary(&mut self, mut pending: Pending, frame: Vec<u8>, base: &mut Base<'_>) {
+        let lane = self.ops.gatherings.lane_of(&pending);
         pending.flags &= !flag::SPECIAL;
         match base.nodes.placement.slots.owner(pending.slot) {
             Some(owner) => base.send_to(owner, pending, frame, lane.index),
-            None => self.hold_pending(pending, lane, frame, base.nodes, base.core),
+            None => self.ops.hold_pending(pending, lane, frame, base.nodes, base.core),
         }
     }
 
@@ -145,7 +155,7 @@ impl Operations {
             match want {
                 Want::Gate(slot, class) => base.core.run_gate(slot, class),
                 Want::Lane(slot, lane) => base.core.run_lane(slot, lane),
-                Want::Errand(client, seq) => self.errands().again(client, seq, base),
+                Want::Errand(client, seq) => self.ops.errands().again(client, seq, base),
             }
             base.nodes.placement.retries.carried_out();
         }
@@ -196,7 +206,7 @@ impl Operations {
                     );
                     base.send_to(owner, pending, held.frame, lane.index);
                 }
-                None => self.errands().send(lane.at(), None, base),
+                None => self.ops.errands().send(lane.at(), None, base),
             }
         }
     }
@@ -240,7 +250,7 @@ impl Operations {
                 base.nodes.mark_upstream(u, base.core);
             }
             for (mut pending, frame) in taken {
-                let lane = self.gatherings.lane_of(&pending);
+                let lane = self.ops.gatherings.lane_of(&pending);
                 base.core.stats.count_retry(RetryReason::Topology);
                 if pending.has(flag::NODE_BOUND) {
                     base.nodes.shards().bind(node, &mut pending, base.core);

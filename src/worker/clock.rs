@@ -36,7 +36,7 @@ impl Worker {
                     self.nodes.placement.slots.holds.disarm(slot, class);
                     self.core.run_gate(slot, class);
                 }
-                Some(Job::Retries) => self.ops.run_retries(&mut base!(self)),
+                Some(Job::Retries) => self.ops.resends().run_retries(&mut base!(self)),
                 Some(Job::Purge) => self.core.memory.purge(),
                 Some(Job::Errand(client, seq)) => {
                     self.ops.errands().again(client, seq, &mut base!(self));

@@ -24,7 +24,9 @@ impl Worker {
             Effect::Lost(u, why) => self.connection_lost(u, why),
             Effect::Closed(index) => self.client_closed(index),
             Effect::Lane(slot, lane) => base!(self).lane_goes_on(slot, lane),
-            Effect::Gate(slot, class) => self.ops.gate_goes_on(slot, class, &mut base!(self)),
+            Effect::Gate(slot, class) => {
+                self.ops.resends().gate_goes_on(slot, class, &mut base!(self))
+            }
         }
     }
 

@@ -78,7 +78,7 @@ impl Worker {
             self.core.fail(&pending, &name, &failure);
         }
         self.nodes.loads_without(u, &name, &mut self.core);
-        self.ops.leave_replica(u, &mut base!(self));
+        self.ops.resends().leave_replica(u, &mut base!(self));
         // Control may be gone at the very end: nothing to refresh then.
         let _ = self.core.link.control.send(ToControl::RefreshTopology { hint: None });
         // A connection that has worked for a while is tried again at once.

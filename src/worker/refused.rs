@@ -70,7 +70,7 @@ impl Worker {
         match after_refusal(work, &refusal, known, pending.tries) {
             AfterRefusal::Again(when, scope) => {
                 let text = String::from_utf8_lossy(text);
-                self.ops.retry(
+                self.ops.resends().refused(
                     node,
                     (pending, bytes),
                     refusal,
@@ -81,7 +81,7 @@ impl Worker {
             }
             _ => {
                 self.core.link.want_topology(None);
-                self.ops.send_to_primary(pending, bytes, &mut base!(self));
+                self.ops.resends().to_primary(pending, bytes, &mut base!(self));
             }
         }
         true

@@ -52,7 +52,7 @@ impl Worker {
         self.follow_up();
         self.ops.hold_overtaken(&mut self.nodes, &mut self.core);
         self.nodes.placement.slots.set_routes();
-        self.ops.redirect_unsent(&mut base!(self));
+        self.ops.resends().redirect_unsent(&mut base!(self));
         for slot in self.nodes.placement.slots.holds.slots() {
             for lane in self.nodes.placement.slots.holds.lanes(slot) {
                 self.core.run_lane(slot, lane);
