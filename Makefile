@@ -60,7 +60,7 @@ conformance:
 	@scripts/setup.sh conformance
 	@cargo build --release --bin slotway
 	@.venv/bin/python tests/conformance/run.py $(ARGS)
-	@$(if $(ARGS),:,DIFF_THOROUGH=1 cargo test --test differential)
+	@$(if $(ARGS),:,DIFF_THOROUGH=1 cargo test --test integration differential::)
 
 bench:
 	@scripts/setup.sh bench

@@ -5,8 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # The Rust tests in the dev profile: it checks arithmetic, and the release profile's link-time
-# optimisation would take minutes for a dozen test binaries. The client tests use the release
-# binary, which is what users get. And no Python left over from the caller's shell: .venv's is meant.
+# optimisation would take minutes for each test program. The client tests use the release binary,
+# which is what users get. And no Python left over from the caller's shell: .venv's is meant.
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 summary=()

@@ -3,10 +3,8 @@
 //!
 //! Every reply beside a standalone server's: `tests/differential`.
 
-mod common;
-
-use common::errors::{DEADLINES, identified, involves, is_outcome_unknown, says};
-use common::{Proxy, Setting};
+use crate::common::errors::{DEADLINES, identified, involves, is_outcome_unknown, says};
+use crate::common::{self, Proxy, Setting};
 use slotway::cluster::{Slot, slot_of};
 use slotway::errors::{Failure, FailureId, Unanswered};
 use slotway::sandbox::{Cluster, ClusterOptions, Conn, Node, Reply, Standalone, StandaloneOptions};

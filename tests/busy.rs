@@ -1,9 +1,7 @@
 //! A node whose script runs on and on: other clients get the node's own BUSY, as at a server, and
 //! nothing that was answered with it is executed.
 
-mod common;
-
-use common::Proxy;
+use crate::common::{self, Proxy};
 use slotway::cluster::slot_of;
 use slotway::sandbox::{Cluster, Conn, Node, Reply};
 

@@ -10,10 +10,8 @@
 //!
 //! `CHAOS_SEED` repeats the order of the disturbances, `CHAOS_SECONDS` says how long (15).
 
-mod common;
-
-use common::errors::is_outcome_unknown;
-use common::{Proxy, Setting};
+use crate::common::errors::is_outcome_unknown;
+use crate::common::{self, Proxy, Setting};
 use slotway::cluster::{Slot, slot_of};
 use slotway::sandbox::{Cluster, Conn, Node, Reply};
 use std::collections::{BTreeMap, BTreeSet};

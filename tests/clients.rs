@@ -1,11 +1,9 @@
 //! CLIENT and the other commands about connections: as a standalone server answers them, over the
 //! clients of two workers.
 
-mod common;
-
-use common::errors::assert_is;
-use common::session::{assert_same, is_closed};
-use common::{Proxy, Setting, eventually};
+use crate::common::errors::assert_is;
+use crate::common::session::{assert_same, is_closed};
+use crate::common::{self, Proxy, Setting, eventually};
 use slotway::errors::FailureId;
 use slotway::sandbox::{Conn, Reply, Standalone, StandaloneOptions};
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,9 +1,8 @@
 //! Clients that speak to a Redis Cluster, pointed at slotway; and reads from replicas.
 
-mod common;
-
 use std::process::Command;
 
+use crate::common;
 use redis::Commands;
 use redis::cluster::ClusterClient;
 use redis::cluster_read_routing::RandomReplicaStrategy;

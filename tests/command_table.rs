@@ -1,7 +1,5 @@
 //! The command table against the truth: a real redis-server's COMMAND and COMMAND GETKEYS.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -9,6 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::common;
 use slotway::command::{CommandSpec, CommandTable, Flags, key_positions};
 use slotway::resp::{ArgRange, Args};
 use slotway::route::behaviour_of;

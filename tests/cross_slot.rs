@@ -1,10 +1,8 @@
 //! MULTI … EXEC over several slots: refused, or one transaction for each slot, as configured.
 
-mod common;
-
-use common::errors::{assert_cross_slot, identified};
-use common::transactions::each_primary;
-use common::{Proxy, Setting, shared};
+use crate::common::errors::{assert_cross_slot, identified};
+use crate::common::transactions::each_primary;
+use crate::common::{self, Proxy, Setting, shared};
 use slotway::cluster::slot_of;
 use slotway::errors::{CrossSlotRemedy, FailureId};
 use slotway::sandbox::{Cluster, Node, Reply};

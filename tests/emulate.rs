@@ -3,15 +3,13 @@
 //! Each line of [`SCRIPT`] goes to slotway in front of a cluster, and to one standalone server; the
 //! replies must be the same. In RESP2 and in RESP3.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
-use common::errors::{assert_cross_slot, is_one_of};
-use common::{Setting, eventually};
+use crate::common::errors::{assert_cross_slot, is_one_of};
+use crate::common::{self, Setting, eventually};
 use slotway::cluster::slot_of;
 use slotway::errors::{CrossSlotRemedy, FailureId};
 use slotway::sandbox::{Conn, Reply, Standalone, StandaloneOptions};

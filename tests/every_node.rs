@@ -1,10 +1,8 @@
 //! Commands for every node: `OK` only when every node of the cluster has carried the command out,
 //! an error that names the others where some have not.
 
-mod common;
-
-use common::errors::identified;
-use common::{Proxy, Setting};
+use crate::common::errors::identified;
+use crate::common::{self, Proxy, Setting};
 use slotway::cluster::slot_of;
 use slotway::errors::FailureId;
 use slotway::sandbox::{Cluster, ClusterOptions, Conn, Node, Reply};

@@ -1,10 +1,8 @@
 //! Nothing is read from or written to a server of another cluster, whatever address it has got and
 //! whichever seed names it.
 
-mod common;
-
-use common::Proxy;
-use common::errors::{identified, says};
+use crate::common::errors::{identified, says};
+use crate::common::{self, Proxy};
 use slotway::cluster::slot_of;
 use slotway::errors::Unanswered;
 use slotway::sandbox::{Cluster, ClusterOptions, Conn, Node, Reply};

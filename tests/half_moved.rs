@@ -1,9 +1,8 @@
 //! Slots in the middle of a migration: some of their keys are at the old node, some at the new one.
 //! What can be sent key by key is, in order; what cannot waits, and says for what.
 
-mod common;
-
-use common::errors::{DEADLINES, named, says};
+use crate::common;
+use crate::common::errors::{DEADLINES, named, says};
 use slotway::cluster::slot_of;
 use slotway::errors::Unanswered;
 use slotway::sandbox::{Cluster, Conn, Node, Reply};

@@ -1,8 +1,6 @@
 //! Clients that mean harm: slotway stays up and within `limits.memory`, and serves the others.
 
-mod common;
-
-use common::Proxy;
+use crate::common::{self, Proxy};
 use slotway::sandbox::{Cluster, ClusterOptions, Reply};
 use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};

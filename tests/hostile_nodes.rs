@@ -1,10 +1,8 @@
 //! Nodes that mean harm: whatever one answers, slotway stays up and within its memory, and the
 //! others are served. The hostile node is made up here; the other is a real server.
 
-mod common;
-
-use common::Proxy;
-use common::errors::{DEADLINES, involves};
+use crate::common::errors::{DEADLINES, involves};
+use crate::common::{self, Proxy};
 use slotway::cluster::slot_of;
 use slotway::resp::{
     Args, ReplyProgress, ReplyScan, Request, RequestLimits, RequestProgress, scan_request,

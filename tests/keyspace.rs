@@ -1,11 +1,9 @@
 //! The whole keyspace through one cursor, whatever the cluster does meanwhile; random keys; which
 //! commands may be sent.
 
-mod common;
-
-use common::errors::{assert_is, identified, named};
-use common::load::while_writing;
-use common::{Proxy, Setting, shared};
+use crate::common::errors::{assert_is, identified, named};
+use crate::common::load::while_writing;
+use crate::common::{self, Proxy, Setting, shared};
 use slotway::cluster::slot_of;
 use slotway::errors::FailureId;
 use slotway::sandbox::{Cluster, ClusterOptions, Conn, Reply};

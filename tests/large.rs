@@ -1,11 +1,9 @@
 //! Large things pass within the configured memory, and others are served meanwhile. What it takes
-//! is printed (`cargo test --test large -- --nocapture`): the resident set and the buffers before,
-//! at the peak and after; and how long another client's commands took. Beside a single server's
-//! figures: `benches/large.py`.
+//! is printed (`cargo test --test integration large:: -- --nocapture`): the resident set and the
+//! buffers before, at the peak and after; and how long another client's commands took. Beside a
+//! single server's figures: `benches/large.py`.
 
-mod common;
-
-use common::Proxy;
+use crate::common::{self, Proxy};
 use slotway::sandbox::{Cluster, ClusterOptions, Conn, Reply};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

@@ -1,10 +1,8 @@
 //! Every limit of `[limits]` under pressure: what happens at it, that it is counted, and that
 //! nobody else feels it. And what has to fit within: large values, many clients, deep pipelines.
 
-mod common;
-
-use common::errors::{assert_is, identified};
-use common::{Proxy, Setting};
+use crate::common::errors::{assert_is, identified};
+use crate::common::{self, Proxy, Setting};
 use slotway::cluster::{Slot, slot_of};
 use slotway::errors::FailureId;
 use slotway::sandbox::{Cluster, ClusterOptions, Conn, Node, Reply};

@@ -1,17 +1,12 @@
 //! Behind load balancers: the PROXY protocol, which names the client, and `timeouts.max_age`, by
 //! which clients spread over slotways that were started later.
 
-mod common;
-#[allow(dead_code)] // each test binary uses its part of this
-#[path = "common/tls.rs"]
-mod tls;
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use common::{PATIENCE, Proxy, eventually, shared};
+use crate::common::{PATIENCE, Proxy, eventually, shared, tls};
 use slotway::sandbox::{Conn, Reply, free_port};
 
 const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";

@@ -2,10 +2,8 @@
 //! nothing. Nodes of newer versions leave those of 7.0 out of their CLUSTER SHARDS, as they have no
 //! shard IDs.
 
-mod common;
-
-use common::Proxy;
-use common::load::while_writing;
+use crate::common::load::while_writing;
+use crate::common::{self, Proxy};
 use slotway::sandbox::{Cluster, ClusterOptions, Conn, Node, Reply};
 
 #[test]

@@ -3,10 +3,8 @@
 //!
 //! The module is real: tests/data/blocking_module.c, compiled here.
 
-mod common;
-
-use common::errors::is_outcome_unknown;
-use common::{Proxy, Setting};
+use crate::common::errors::is_outcome_unknown;
+use crate::common::{self, Proxy, Setting};
 use slotway::cluster::slot_of;
 use slotway::sandbox::{Conn, Node, Reply};
 use std::path::PathBuf;

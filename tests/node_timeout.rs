@@ -1,8 +1,6 @@
 //! The nodes' `cluster-node-timeout`: read once, and compared with slotway's own timeouts.
 
-mod common;
-
-use common::Proxy;
+use crate::common::{self, Proxy};
 use slotway::sandbox::{Cluster, ClusterOptions, Conn};
 use std::time::Duration;
 

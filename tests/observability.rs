@@ -1,9 +1,7 @@
 //! What an operator sees: metrics as the real Prometheus reads them, health and readiness, logs;
 //! and the end of the process.
 
-mod common;
-
-use common::{Proxy, Setting};
+use crate::common::{self, Proxy, Setting};
 use rustix::process::Signal;
 use serde_json::Value;
 use slotway::sandbox::{Conn, Reply, free_port};

@@ -5,10 +5,8 @@
 //! `PUBSUB_SEED` repeats the choices. By default each fault happens once; `PUBSUB_SECONDS` says how
 //! long they go on, in random order, instead.
 
-mod common;
-
-use common::pubsub::{Kind, Missing, Source, Stage, Subscriber, Topic};
-use common::{Proxy, eventually, eventually_ok};
+use crate::common::pubsub::{Kind, Missing, Source, Stage, Subscriber, Topic};
+use crate::common::{self, Proxy, eventually, eventually_ok};
 use slotway::cluster::{Slot, slot_of};
 use slotway::sandbox::{Cluster, Conn, Node, Reply, Standalone, StandaloneOptions};
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,9 +3,7 @@
 //!
 //! `PUBSUB_DIRECT=1` has it run straight against a server, whose own limits are the model.
 
-mod common;
-
-use common::{PATIENCE, Proxy, eventually, eventually_ok};
+use crate::common::{PATIENCE, Proxy, eventually, eventually_ok};
 use mio::{Events, Interest, Poll, Token};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use slotway::sandbox::{Cluster, ClusterOptions, Conn};

@@ -1,9 +1,7 @@
 //! Odd conversations of subscribers, each of which once went wrong.
 
-mod common;
-
-use common::errors::{assert_is, identified, waited};
-use common::{Proxy, Setting, eventually, shared};
+use crate::common::errors::{assert_is, identified, waited};
+use crate::common::{self, Proxy, Setting, eventually, shared};
 use slotway::cluster::{NodeAddr, slot_of};
 use slotway::errors::FailureId;
 use slotway::sandbox::{Cluster, Conn, Node, Reply};

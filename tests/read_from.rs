@@ -5,9 +5,7 @@
 //! reads with a command of its own, so that the nodes' counters tell its reads from the others'.
 //! What breaks something breaks the second or the third shard.
 
-mod common;
-
-use common::{Proxy, eventually};
+use crate::common::{self, Proxy, eventually};
 use slotway::cluster::slot_of;
 use slotway::sandbox::{Cluster, ClusterOptions, Conn, Node, Reply};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,11 +1,9 @@
 //! Connections to nodes are lost, refused, frozen, or carry nonsense: who notices, and what he is
 //! told.
 
-mod common;
-
-use common::errors::{identified, is_outcome_unknown, waited};
-use common::load::while_writing;
-use common::{Proxy, Setting};
+use crate::common::errors::{identified, is_outcome_unknown, waited};
+use crate::common::load::while_writing;
+use crate::common::{self, Proxy, Setting};
 use slotway::cluster::{Slot, slot_of};
 use slotway::errors::FailureId;
 use slotway::sandbox::{Cluster, ClusterOptions, Conn, Node, Reply};

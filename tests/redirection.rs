@@ -3,8 +3,7 @@
 //! Clients push counters to lists of their own, ten thousand commands in flight; every reply must
 //! be the next length of its list, and at the end every list must hold its numbers in order.
 
-mod common;
-
+use crate::common;
 use slotway::cluster::slot_of;
 use slotway::sandbox::{Cluster, Conn, Node, Reply, Standalone, StandaloneOptions};
 use std::collections::HashSet;

@@ -1,7 +1,6 @@
 //! The `redis` crate, sync and async, in both protocols: what Rust programs do every day.
 
-mod common;
-
+use crate::common;
 use futures_util::StreamExt;
 use redis::aio::MultiplexedConnection;
 use redis::streams::{StreamReadOptions, StreamReadReply};

@@ -1,14 +1,12 @@
 //! Answers about clients, scripts and the server itself, as a server of the cluster's own version
 //! gives them: Redis 7.0, and the newest Redis and Valkey.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use common::Proxy;
-use common::errors::identified;
-use common::session::assert_same;
+use crate::common::errors::identified;
+use crate::common::session::assert_same;
+use crate::common::{self, Proxy};
 use slotway::errors::FailureId;
 use slotway::sandbox::{Cluster, ClusterOptions, Conn, Node, Reply, Standalone, StandaloneOptions};
 

@@ -1,8 +1,6 @@
 //! The sandbox: real clusters that start, can be broken on purpose, and leave nothing behind.
 
-mod common;
-
-use common::{cluster, eventually, send, wait};
+use crate::common::{self, cluster, eventually, send, wait};
 use rustix::process::Signal;
 use slotway::cluster::{Role, Slot, slot_of};
 use slotway::sandbox::{
@@ -282,7 +280,7 @@ fn a_process_that_is_killed_leaves_nothing() {
             .arg("--default-signal=INT")
             .arg(std::env::current_exe().unwrap())
             .args(["--ignored", "--exact", "--nocapture"])
-            .arg("a_process_that_holds_a_cluster_in_a_static")
+            .arg("sandbox::a_process_that_holds_a_cluster_in_a_static")
             .env("TMPDIR", temp.path())
             .stdout(Stdio::piped())
             .spawn()

@@ -1,7 +1,6 @@
 //! A script that was seen once is known on every node: new, promoted, restarted, flushed.
 
-mod common;
-
+use crate::common;
 use slotway::cluster::slot_of;
 use slotway::sandbox::{Cluster, Conn, Node, Reply};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

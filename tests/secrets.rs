@@ -1,12 +1,10 @@
 //! The nodes' secrets, which slotway logs in with and no client gets: passwords, their hashes,
 //! passphrases of keys.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
-use common::Proxy;
+use crate::common::Proxy;
 use slotway::sandbox::{Cluster, ClusterOptions, Conn, Reply};
 use slotway::users::Hash;
 

@@ -1,10 +1,8 @@
 //! What is seen of commands: hot keys under load, big keys, slow commands and where their time
 //! went; by PROXY, SLOWLOG and the admin listener.
 
-mod common;
-
-use common::errors::{assert_is, is_one_of};
-use common::{Proxy, Setting, eventually};
+use crate::common::errors::{assert_is, is_one_of};
+use crate::common::{self, Proxy, Setting, eventually};
 use serde_json::Value;
 use slotway::cluster::slot_of;
 use slotway::errors::FailureId;

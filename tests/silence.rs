@@ -1,10 +1,8 @@
 //! Nodes that say nothing, connections that are dead without anybody knowing, shards without a
 //! primary, and failures of slotway's own: what its clients see of them.
 
-mod common;
-
-use common::errors::identified;
-use common::{Proxy, Setting};
+use crate::common::errors::identified;
+use crate::common::{self, Proxy, Setting};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use slotway::cluster::{Slot, slot_of};
 use slotway::errors::FailureId;

@@ -5,18 +5,14 @@
 //! nodes announce, and not for 127.0.0.1, at which they are reached: so every connection shows
 //! which name was looked for.
 
-mod common;
-#[path = "common/tls.rs"]
-mod tls;
-
-use common::{Proxy, eventually};
+use crate::common::tls::{Ca, Client, Identity, client_config};
+use crate::common::{self, Proxy, eventually};
 use slotway::sandbox::{Cluster, ClusterOptions, Reply, free_port};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
-use tls::{Ca, Client, Identity, client_config};
 
 /// What all tests share; nobody breaks it.
 struct Setting {

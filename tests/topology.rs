@@ -1,10 +1,8 @@
 //! The cluster changes and no client notices: nodes come and go, slots move, primaries change,
 //! nodes are known by name or not at all. And slotway does not ask the cluster to death about it.
 
-mod common;
-
-use common::load::while_writing;
-use common::{Proxy, Setting};
+use crate::common::load::while_writing;
+use crate::common::{self, Proxy, Setting};
 use slotway::cluster::{Slot, slot_of};
 use slotway::sandbox::{Cluster, ClusterOptions, Node, Reply, free_ports};
 use std::time::{Duration, Instant};

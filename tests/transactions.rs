@@ -4,8 +4,7 @@
 //! change: `tests/transactions_moving.rs`. Every reply and error text beside a standalone server's:
 //! `tests/differential`.
 
-mod common;
-
+use crate::common;
 use slotway::sandbox::Reply;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;

@@ -1,11 +1,9 @@
 //! Transactions while slots move, primaries change and connections are lost: executed wholly and
 //! once, or not at all.
 
-mod common;
-
-use common::errors::is_outcome_unknown;
-use common::transactions::{cas, each_primary, other_primary};
-use common::{Proxy, Setting, shared};
+use crate::common::errors::is_outcome_unknown;
+use crate::common::transactions::{cas, each_primary, other_primary};
+use crate::common::{self, Proxy, Setting, shared};
 use slotway::cluster::slot_of;
 use slotway::sandbox::{Conn, Reply};
 use std::net::SocketAddr;

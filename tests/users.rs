@@ -1,15 +1,13 @@
 //! Users: slotway's own beside a real server with the same rules, and the cluster's; what is told of
 //! secrets (nothing), and who may connect at all.
 
-mod common;
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use common::errors::{assert_is, identified, is_one_of, named};
-use common::{Proxy, eventually};
+use crate::common::errors::{assert_is, identified, is_one_of, named};
+use crate::common::{self, Proxy, eventually};
 use slotway::errors::FailureId;
 use slotway::sandbox::{Cluster, Conn, Reply, Standalone, StandaloneOptions};
 

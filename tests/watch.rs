@@ -1,11 +1,9 @@
 //! WATCH through slotway: EXEC is null when a watched key changed or nobody can say, and the
 //! connection lent for it is given back, clean.
 
-mod common;
-
-use common::errors::{DEADLINES, is_one_of};
-use common::transactions::{cas, each_primary};
-use common::{Proxy, Setting, shared};
+use crate::common::errors::{DEADLINES, is_one_of};
+use crate::common::transactions::{cas, each_primary};
+use crate::common::{self, Proxy, Setting, shared};
 use slotway::cluster::slot_of;
 use slotway::sandbox::Reply;
 use std::thread;

@@ -6,8 +6,8 @@ use std::thread;
 use slotway::cluster::slot_of;
 use slotway::sandbox::{Cluster, ClusterOptions, Conn, Reply};
 
+use super::quiet::served_beside;
 use crate::common::Proxy;
-use crate::quiet::served_beside;
 
 /// Names in one attack.
 const NAMES: u64 = 12_000;

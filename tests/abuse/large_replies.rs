@@ -3,7 +3,7 @@
 //! for every kind of command, and those clients share what there is by bytes. Recorded: the quiet client's latencies (`--nocapture`). Beside a bare server's:
 //! `benches/large_replies.py`.
 
-use super::common::{self, PATIENCE, Proxy};
+use crate::common::{self, PATIENCE, Proxy};
 use slotway::cluster::slot_of;
 use slotway::sandbox::{Cluster, ClusterOptions, Conn, Node, Reply};
 use std::collections::BTreeSet;

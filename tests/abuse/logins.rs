@@ -8,8 +8,8 @@ use slotway::errors::FailureId;
 use slotway::sandbox::{Cluster, ClusterOptions, Conn, Reply};
 
 use crate::common::errors::assert_is;
+use crate::common::tls::Ca;
 use crate::common::{PATIENCE, Proxy, eventually, shared};
-use crate::tls::Ca;
 
 const WITH_USERS: [&str; 6] = [
     "--workers",

@@ -2,8 +2,8 @@
 //! 32 MiB of where it began when they are gone.
 //!
 //! What is asserted is what the kernel counts (`VmHWM`, `VmRSS`), not what slotway says of itself.
-//! `cargo test --test abuse memory -- --nocapture` prints each figure; `ABUSE_ONLY=GET` takes those
-//! whose name has that in it.
+//! `cargo test --test integration abuse::memory -- --nocapture` prints each figure; `ABUSE_ONLY=GET`
+//! takes those whose name has that in it.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -15,8 +15,8 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use slotway::sandbox::{Cluster, ClusterOptions, free_port};
 
+use crate::common::tls::{Ca, client_config};
 use crate::common::{PATIENCE, Proxy};
-use crate::tls::{Ca, client_config};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;

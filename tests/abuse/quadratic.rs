@@ -3,8 +3,8 @@
 
 use slotway::sandbox::{Conn, Reply};
 
+use super::fake_cluster::{Answer, FakeCluster};
 use crate::common::Proxy;
-use crate::fake_cluster::{Answer, FakeCluster};
 
 /// SUBSCRIBE and UNSUBSCRIBE of one client.
 const PAIRS: usize = 4_000;

@@ -6,9 +6,9 @@ use std::time::Instant;
 use super::{keys_where, words};
 use slotway::sandbox::{Conn, Reply};
 
+use super::fake_cluster::{Answer, FakeCluster};
 use crate::common::errors::is_outcome_unknown;
 use crate::common::{self, Proxy};
-use crate::fake_cluster::{Answer, FakeCluster};
 
 const CLIENTS: usize = 300;
 /// How often a redirection to a known node is followed at no cost.

@@ -2,9 +2,9 @@
 //! command per slot probes and the rest waits, and a budget caps all retries together. What the
 //! nodes were asked is counted at the nodes.
 
-use super::common::errors::{identified, involves, says};
-use super::common::{self, Proxy};
 use super::{keys_where, words};
+use crate::common::errors::{identified, involves, says};
+use crate::common::{self, Proxy};
 use slotway::cluster::slot_of;
 use slotway::errors::{FailureId, Unanswered};
 use slotway::sandbox::{Cluster, ClusterOptions, Conn, Node, Reply};

@@ -1,13 +1,13 @@
 //! What the integration tests share: a cluster, the real slotway in front of it, connections.
 //!
-//! Most tests use [`shared`]: one cluster and one slotway for the whole test binary, as a start
-//! costs seconds. Tests that break something start their own: [`cluster`] and [`Proxy::start`].
-#![allow(dead_code)] // each test binary uses its part of this
+//! Most tests use [`shared`]: one cluster and one slotway for the whole process, as a start costs
+//! seconds. Tests that break something start their own: [`cluster`] and [`Proxy::start`].
 
 pub mod errors;
 pub mod load;
 pub mod pubsub;
 pub mod session;
+pub mod tls;
 pub mod transactions;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -30,7 +30,7 @@ pub struct Setting {
     pub cluster: Cluster,
 }
 
-/// The setting all tests of a binary share. Tests that use it clean up nothing and use keys of
+/// The setting all tests of a process share. Tests that use it clean up nothing and use keys of
 /// their own. It ends with the process, by the sandbox's watchdog.
 pub fn shared() -> &'static Setting {
     static SHARED: OnceLock<Setting> = OnceLock::new();
@@ -142,6 +142,7 @@ impl Proxy {
     }
 
     /// Ends it as an operator does, and starts it again on the same ports.
+    #[allow(dead_code)] // only tests/faults does it, which is a program of its own
     pub fn restart(&mut self) {
         self.signal(Signal::TERM);
         let status = self.wait();

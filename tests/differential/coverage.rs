@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use slotway::command::CommandTable;
 use slotway::sandbox::{Reply, Standalone, StandaloneOptions};
 
-use crate::grammar::{Grammar, Shape};
-use crate::units::Unit;
-use crate::version::{Version, text};
+use super::grammar::{Grammar, Shape};
+use super::units::Unit;
+use super::version::{Version, text};
 
 /// Each command that is sent (`xgroup|create`), with every word that is sent with it; without those
 /// of conversations in which all are refused.

@@ -4,8 +4,8 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::frame::{self, Reader};
-use crate::grammar::Command;
+use super::frame::{self, Reader};
+use super::grammar::Command;
 
 /// No reply in this time means that none will come.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,8 +1,8 @@
 //! Compares the replies to commands in a row: those of a transaction are all in that of its EXEC.
 
-use crate::frame;
-use crate::grammar::Command;
-use crate::rules::{Rules, report};
+use super::frame;
+use super::grammar::Command;
+use super::rules::{Rules, report};
 
 /// What has been queued on a connection; what EXEC's reply is made of.
 pub type Queued = Vec<Command>;

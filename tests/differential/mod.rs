@@ -15,8 +15,6 @@
 //! - `DIFF_EMULATED` (15000): so many with keys in any slots, through a slotway that emulates the
 //!   commands over several: emulated.txt and allow-emulated.txt
 
-#[path = "../common/mod.rs"]
-mod common;
 mod coverage;
 mod ends;
 mod frame;
@@ -31,6 +29,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::common;
 use ends::{End, Pair};
 use grammar::{Command, Grammar, Rng, any_tag};
 use rules::Rules;
@@ -48,36 +47,36 @@ const FLUSH_EVERY: usize = 5_000;
 macro_rules! compared_with {
     ($($name:ident: $version:expr;)*) => {$(
         mod $name {
-            use crate::version;
+            use super::version;
 
             #[test]
             fn replies() {
-                crate::replies(&$version);
+                super::replies(&$version);
             }
 
             #[test]
             fn replies_over_several_slots() {
-                crate::replies_over_several_slots(&$version);
+                super::replies_over_several_slots(&$version);
             }
 
             #[test]
             fn conversations() {
-                crate::conversations(&$version);
+                super::conversations(&$version);
             }
 
             #[test]
             fn pubsub() {
-                crate::pubsub(&$version);
+                super::pubsub(&$version);
             }
 
             #[test]
             fn every_command_of_the_table_is_compared_or_said_not_to_be() {
-                crate::coverage::every_command(&$version);
+                super::coverage::every_command(&$version);
             }
 
             #[test]
             fn every_option_of_a_command_is_compared() {
-                crate::coverage::every_option(&$version);
+                super::coverage::every_option(&$version);
             }
         }
     )*};
@@ -192,7 +191,7 @@ fn compare(
     }
     assert!(
         differences.is_empty(),
-        "\n{}\nagain with: {how} cargo test --release --test differential\n",
+        "\n{}\nagain with: {how} cargo test --release --test integration differential::\n",
         differences.join("\n")
     );
 }
@@ -249,7 +248,7 @@ fn converse(version: &'static Version, mut units: Vec<Unit>) {
     println!("{had} conversations, {} differences", differences.len());
     assert!(
         differences.is_empty(),
-        "\n{}\nagain with: DIFF_SEED={seed} cargo test --release --test differential\n",
+        "\n{}\nagain with: DIFF_SEED={seed} cargo test --release --test integration differential::\n",
         differences.join("\n")
     );
 }

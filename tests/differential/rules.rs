@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::frame::{self, show};
-use crate::grammar::Command;
+use super::frame::{self, show};
+use super::grammar::Command;
 
 enum How {
     Exact,

@@ -1,6 +1,6 @@
 //! Makes commands wrong.
 
-use crate::grammar::{Command, Rng};
+use super::grammar::{Command, Rng};
 
 /// Spoils a command: an argument too many, one too few, or one that makes no sense. Which keys a
 /// command of several has stays as it was: a cluster rightly refuses keys of several slots.

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::ends::End;
-use crate::frame;
-use crate::grammar::{Command, Grammar, Rng, Shape, any_tag};
-use crate::judge::{self, Queued};
-use crate::rules::{Rules, report};
+use super::ends::End;
+use super::frame;
+use super::grammar::{Command, Grammar, Rng, Shape, any_tag};
+use super::judge::{self, Queued};
+use super::rules::{Rules, report};
 
 /// How long a client that is to block may take to be blocked.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
-use crate::Sides;
+use super::Sides;
+use super::units::Unit;
 use crate::common;
-use crate::units::Unit;
 
 /// A server version: the nodes behind slotway and the standalone server beside it run it.
 pub struct Version {

@@ -17,9 +17,9 @@ use std::thread;
 use slotway::cluster::Slot;
 use slotway::sandbox::{Cluster, ClusterOptions, Conn, Node, Reply, Standalone, StandaloneOptions};
 
+use super::relay::{Unit, Units};
+use super::steps::{CASES, Keys, State, judge, state};
 use crate::common::{self, Proxy};
-use crate::relay::{Unit, Units};
-use crate::steps::{CASES, Keys, State, judge, state};
 
 /// Each case so often, with keys of its own, while one node is killed.
 const COPIES: usize = 2;

@@ -3,8 +3,6 @@
 //!
 //! What the commands answer is compared in `tests/differential` and `tests/emulate.rs`.
 
-#[path = "../common/mod.rs"]
-mod common;
 mod killed;
 mod movers;
 mod relay;
@@ -12,6 +10,7 @@ mod steps;
 
 use std::sync::OnceLock;
 
+use crate::common;
 use slotway::sandbox::Cluster;
 
 /// A cluster, and two slotways that emulate.

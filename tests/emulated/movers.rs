@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use slotway::errors::FailureId;
 use slotway::sandbox::{Conn, Reply};
 
+use super::emulating;
 use crate::common;
 use crate::common::errors::is_one_of;
-use crate::emulating;
 
 const MOVERS: usize = 6;
 const ELEMENTS: usize = 12;

@@ -12,9 +12,9 @@ use slotway::cluster::slot_of;
 use slotway::errors::{FailureId, Halfway, identify};
 use slotway::sandbox::{Conn, Reply, Standalone, StandaloneOptions};
 
+use super::relay::{Fault, HowLong, Relays, When, is_first};
 use crate::common::errors::is_outcome_unknown;
 use crate::common::{self, Proxy};
-use crate::relay::{Fault, HowLong, Relays, When, is_first};
 
 /// A command, what there is before it, and the key that it writes. `S` is a key of the first node,
 /// `T` and `U` are two of the second one.

@@ -5,6 +5,7 @@
 //! long form runs all faults (or those named), writes the table to docs/reliability.md and says
 //! which rules were broken. See `--help`.
 
+#[allow(dead_code)] // this program uses only a part of it
 #[path = "../common/mod.rs"]
 mod common;
 

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use slotway::sandbox::Conn;
 
+use super::harness::{Slotway, To, cluster, local, under_load, write_file};
+use crate::common::tls::{Ca, Client, Identity, client_config};
 use crate::common::{eventually, http_get};
-use crate::harness::{Slotway, To, cluster, local, under_load, write_file};
-use crate::tls::{Ca, Client, Identity, client_config};
 
 fn error(conn: &mut Conn, args: &[&str]) -> String {
     let reply = conn.command(args).expect("a reply");

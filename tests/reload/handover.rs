@@ -8,8 +8,8 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::harness::{KillOnPanic, Slotway, To, local, stop, under_load, write_file};
 use crate::common::{self, eventually, eventually_ok, http_get};
-use crate::harness::{KillOnPanic, Slotway, To, local, stop, under_load, write_file};
 
 #[test]
 fn one_process_hands_over_to_the_next_under_load() {

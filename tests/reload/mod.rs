@@ -1,17 +1,13 @@
 //! The configuration, the listeners and slotway itself are changed while clients are served.
 
 mod access;
-#[path = "../common/mod.rs"]
-mod common;
 mod handover;
 mod harness;
-#[path = "../common/tls.rs"]
-mod tls;
 
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 
-use common::{eventually, http_get, send};
+use crate::common::{self, eventually, http_get, send};
 use harness::{Slotway, To, ask, cluster, local, under_load, write_file};
 use rustix::process::Signal;
 use slotway::cluster::slot_of;
