@@ -1,5 +1,6 @@
 //! The map in `src/lib.rs` is true: rooms use only what it says, and only rooms above them; rooms
-//! without I/O do none; no files of a room use each other in a circle.
+//! without I/O do none; no files of a room use each other in a circle. And no file of tests/ is
+//! forgotten in `tests/main.rs`.
 //!
 //! What a file uses is read from its text, comments and tests left out: paths that begin with
 //! `crate`, `super` or `self`, in `use` and elsewhere. A name that a module re-exports from one of
@@ -332,4 +333,25 @@ fn long_files_say_why_they_are_long() {
         }
     }
     look(&src());
+}
+
+#[test]
+fn every_file_of_tests_is_in_a_program() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |file: &str| std::fs::read_to_string(root.join(file)).expect("a file");
+    let (modules, programs) = (read("tests/main.rs"), read("Cargo.toml"));
+    for entry in std::fs::read_dir(root.join("tests")).expect("tests") {
+        let path = entry.expect("an entry").path();
+        let main = [path.clone(), path.join("mod.rs"), path.join("main.rs")];
+        let is_source =
+            |file: &&PathBuf| file.is_file() && file.extension().is_some_and(|e| e == "rs");
+        let Some(main) = main.iter().find(is_source) else { continue };
+        let name = path.file_stem().expect("a name").to_string_lossy();
+        let program = main.strip_prefix(root).expect("inside").display();
+        assert!(
+            modules.contains(&format!("\nmod {name};\n"))
+                || programs.contains(&format!("\npath = \"{program}\"\n")),
+            "{program} is no module of tests/main.rs, and no program in Cargo.toml"
+        );
+    }
 }
