@@ -3,17 +3,24 @@
 
 use crate::common::errors::is_outcome_unknown;
 use crate::common::transactions::{cas, each_primary, other_primary};
-use crate::common::{self, Proxy, Setting, shared};
+use crate::common::{self, Proxy, Setting};
 use slotway::cluster::slot_of;
-use slotway::sandbox::{Conn, Reply};
+use slotway::sandbox::{Cluster, Conn, Reply};
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+/// What the tests share that only move slots; not [`common::shared`], whose slots stay.
+fn moving() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    CLUSTER.get_or_init(common::cluster)
+}
+
 #[test]
 fn a_transaction_follows_its_slot() {
-    let cluster = &shared().cluster;
+    let cluster = moving();
     let proxy = Proxy::start(cluster, &["--workers", "1"]);
     let slot = slot_of(b"{ask}a");
     let from = cluster.owner_of(slot).expect("the owner");
@@ -52,7 +59,7 @@ fn a_transaction_follows_its_slot() {
 
 #[test]
 fn a_transaction_whose_keys_are_at_two_nodes_waits() {
-    let cluster = &shared().cluster;
+    let cluster = moving();
     let proxy = Proxy::start(cluster, &["--workers", "1"]);
     let slot = slot_of(b"{half}a");
     let from = cluster.owner_of(slot).expect("the owner");
@@ -78,7 +85,7 @@ fn a_transaction_whose_keys_are_at_two_nodes_waits() {
 
 #[test]
 fn slots_move_while_transactions_run() {
-    let cluster = &shared().cluster;
+    let cluster = moving();
     let proxy = Proxy::start(cluster, &[]);
     let seen = while_transacting(proxy.listen, |load| {
         for round in 0..3 {
