@@ -16,6 +16,7 @@ pub(crate) mod replicas;
 pub(crate) mod subscribers;
 pub(crate) mod tls;
 pub(crate) mod transaction;
+pub(crate) mod watches;
 
 use slab::Slab;
 
