@@ -1,104 +1,12 @@
 //! Replies of slotway's own, put into clients' buffers.
 
-use crate::buf::CHUNK;
-use crate::clients::{Clients, Flow};
+use crate::clients::Clients;
 use crate::command::CommandId;
 use crate::common::Core;
 use crate::common::settings::Settings;
-use crate::dest::Dest;
 use crate::errors::Failure;
-use crate::metrics::{DisconnectReason, LimitHit};
-use crate::nodes::Nodes;
-use crate::route::RefusalReason;
-use crate::upstream::ConnectionEnd;
 
 impl Clients {
-    /// An error of slotway's own goes where a reply is waited for. One that leaves the outcome open
-    /// ends the client's connection instead, where `commands.on_outcome_unknown` says so.
-    pub(crate) fn deliver_failure(&mut self, to: Dest, failure: &Failure, core: &mut Core) {
-        core.stats.count_failure(failure);
-        match core.settings.disconnect_on_unknown && failure.is_outcome_unknown() {
-            true => self.end_in_place_of(to, core),
-            false => self.deliver_own(to, &failure.frame(), core),
-        }
-    }
-
-    /// A reply that is no failure of slotway's own goes where it is waited for.
-    pub(crate) fn deliver_own(&mut self, to: Dest, reply: &[u8], core: &mut Core) {
-        if let Dest::Client { index, generation, seq } = to
-            && let Some(client) = self.slab.get_mut(index as usize)
-            && client.generation == generation
-        {
-            client.complete(seq, reply, &mut core.spare.pool);
-            self.mark_client(index as usize, core);
-        }
-    }
-
-    /// The same for a reply that may be large, and is taken out of its buffer then.
-    pub(crate) fn deliver_whole(&mut self, to: Dest, reply: &mut Vec<u8>, core: &mut Core) {
-        if let Dest::Client { index, generation, seq } = to
-            && reply.len() >= CHUNK
-            && let Some(client) = self.slab.get_mut(index as usize)
-            && client.generation == generation
-        {
-            client.complete_owned(seq, reply, &mut core.spare.pool);
-            return self.mark_client(index as usize, core);
-        }
-        self.deliver_own(to, reply, core);
-    }
-
-    /// The client's connection is closed in place of a reply, behind those before it.
-    #[cold]
-    pub(crate) fn end_in_place_of(&mut self, to: Dest, core: &mut Core) {
-        if let Dest::Client { index, generation, seq } = to
-            && let Some(client) = self.slab.get_mut(index as usize)
-            && client.generation == generation
-        {
-            client.end_at(seq);
-            client.leave_when_idle = Some(DisconnectReason::OutcomeUnknown);
-            self.stop_reading(index as usize, core);
-        }
-    }
-
-    pub(crate) fn refuse(
-        &mut self,
-        index: usize,
-        command: CommandId,
-        why: RefusalReason,
-        core: &mut Core,
-    ) -> Flow {
-        let failure = core.router.refusal(command, why);
-        self.answer_own_error(index, command, &failure, core);
-        Flow::Next
-    }
-
-    /// A command that needs to know nodes, and none is known.
-    #[cold]
-    pub(crate) fn no_cluster(
-        &mut self,
-        index: usize,
-        command: CommandId,
-        nodes: &mut Nodes,
-        core: &mut Core,
-    ) -> Flow {
-        let failure = nodes.topology.no_cluster_failure(core);
-        self.answer_own_error(index, command, &failure, core);
-        Flow::Next
-    }
-
-    #[cold]
-    pub(crate) fn refuse_for_memory(
-        &mut self,
-        index: usize,
-        command: CommandId,
-        core: &mut Core,
-    ) -> Flow {
-        core.stats.limits_hit[LimitHit::Memory as usize] += 1;
-        let failure = buffers_full(&core.settings);
-        self.answer_own_error(index, command, &failure, core);
-        Flow::Next
-    }
-
     /// An error of slotway's own instead of a reply, counted as refused.
     pub(crate) fn answer_own_error(
         &mut self,
@@ -144,43 +52,6 @@ impl Clients {
         }
         core.spare.reply = reply;
         self.mark_client(index, core);
-    }
-
-    /// The rest of a reply that was being handed on will not come. A client that has seen its
-    /// beginning can only be closed; another gets what the rules for lost connections say.
-    pub(crate) fn abandon_arriving(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
-        let Some(up) = nodes.upstreams.get_mut(u) else { return };
-        if !std::mem::take(&mut up.streaming) {
-            return;
-        }
-        let dest = up.pending.front().map(|p| p.dest);
-        let Some(Dest::Client { index, generation, seq }) = dest else { return };
-        let Some(client) = self.slab.get_mut(index as usize) else { return };
-        if client.generation == generation
-            && client.abandon(seq) == crate::client::Delivery::Partial
-        {
-            self.close(index as usize, core);
-        }
-    }
-
-    /// A reply that cannot be handed on in pieces grows beyond what there is room for: its command
-    /// gets an error, and the connection, which is in the middle of it, is made anew.
-    pub(crate) fn refuse_reply(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
-        let Some(up) = nodes.upstreams.get_mut(u) else { return };
-        let node = nodes.list.get(usize::from(up.node)).map(|n| n.addr.to_string());
-        let client = up.dedicated.and_then(|dedicated| dedicated.client);
-        if let Some(pending) = up.pending.pop_front() {
-            up.queue.release(pending.len as usize, &mut core.spare.pool);
-            let failure = core.reply_dropped(&pending);
-            match (client, pending.dest) {
-                // Its client waits for this one command.
-                (Some(client), Dest::Client { seq, .. }) => {
-                    self.fail_errand(client, seq, failure, nodes, core)
-                }
-                _ => core.fail(&pending, &node.unwrap_or_default(), &failure),
-            }
-        }
-        core.lose(u, ConnectionEnd::ReplyTooLarge);
     }
 }
 

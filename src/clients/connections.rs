@@ -3,17 +3,14 @@
 use std::sync::atomic::Ordering;
 
 use crate::client::Paused;
-use crate::clients::answers::too_large;
-use crate::clients::{Clients, Flow};
+use crate::clients::Clients;
 use crate::common::clock::{Job, Timer};
 use crate::common::effect::Effect;
 use crate::common::{Core, Source};
 use crate::dest::ClientId;
-use crate::errors::Failure;
 use crate::mailbox::{ProbeResult, Probed};
 use crate::metrics::LimitHit;
 use crate::nodes::{Nodes, reaccount};
-use crate::resp::ProtocolError;
 use crate::sparsely;
 use crate::upstream::{ConnectionState, Upstream};
 
@@ -26,48 +23,6 @@ impl Clients {
             client.again = true;
             core.turn.again.push(Source::Client(index));
         }
-    }
-
-    /// A request is announced that is larger than what is left of `limits.memory`: it is refused
-    /// before it has come.
-    #[cold]
-    pub(crate) fn refuse_announced(&mut self, index: usize, need: usize, core: &mut Core) {
-        core.stats.limits_hit[LimitHit::Memory as usize] += 1;
-        let failure = too_large(&core.settings, need);
-        self.answer_error(index, &failure, core);
-        self.stop_reading(index, core);
-    }
-
-    /// A PROXY protocol header where none is accepted. Taken for a command it would be answered,
-    /// and each reply that follows be taken for another's.
-    pub(crate) fn unexpected_header(&mut self, index: usize, core: &mut Core) -> Flow {
-        core.stats.limits_hit[LimitHit::Protocol as usize] += 1;
-        let address = self.slab.get(index).map(|c| c.addresses().0);
-        sparsely!(
-            core.lines.protocol,
-            warn,
-            client = address,
-            "a client is closed: it begins with a PROXY protocol header, and this address is not in \
-             proxy_protocol.listen"
-        );
-        self.answer_error(index, &Failure::ProxyHeaderUnexpected, core);
-        self.stop_reading(index, core);
-        Flow::Stop
-    }
-
-    /// Redis's own text, then the connection closes, as Redis does.
-    pub(crate) fn protocol_error(&mut self, index: usize, error: ProtocolError, core: &mut Core) {
-        core.stats.limits_hit[LimitHit::Protocol as usize] += 1;
-        let id = self.slab.get(index).map(|c| c.session.id);
-        sparsely!(
-            core.lines.protocol,
-            warn,
-            client = id,
-            %error,
-            "a client is closed: what it sends is no command"
-        );
-        self.answer_error(index, &Failure::Protocol { error }, core);
-        self.stop_reading(index, core);
     }
 
     /// No more commands are read; the client is closed when all its replies are written.

@@ -11,12 +11,9 @@ use crate::common::clock::{Job, Timer};
 use crate::dest::ClientId;
 use crate::errors::Failure;
 use crate::mailbox::{ToControl, UserQuestion};
-use crate::metrics::{DenialReason, LoginOutcome};
-use crate::nodes::Nodes;
+use crate::metrics::LoginOutcome;
 use crate::route::{Merge, Plan};
-use crate::users::{
-    CheckResult, CommandTag, Denied, Granted, OWN_REALM, Source, Throttle, UserCheck,
-};
+use crate::users::{CheckResult, CommandTag, Granted, OWN_REALM, Source, Throttle, UserCheck};
 
 impl Clients {
     /// A node is asked; the command stays in its client's buffer.
@@ -144,59 +141,6 @@ impl Clients {
             }
             other => other,
         }
-    }
-
-    pub(crate) fn deny(
-        &mut self,
-        index: usize,
-        command: CommandId,
-        why: Denied,
-        nodes: &mut Nodes,
-        core: &mut Core,
-    ) -> Flow {
-        let spec = core.router.table().get(command);
-        let failure = match why {
-            Denied::Command => Failure::CommandDenied { command: spec.name.clone() },
-            Denied::Unchecked => Failure::Unchecked { command: spec.name.clone() },
-            Denied::Key => Failure::KeyDenied,
-            Denied::Channel => Failure::ChannelDenied,
-            Denied::Sort(option) => Failure::SortDenied { option },
-        };
-        let reason = match why {
-            Denied::Command | Denied::Unchecked => DenialReason::Command,
-            Denied::Key | Denied::Sort(_) => DenialReason::Key,
-            Denied::Channel => DenialReason::Channel,
-        };
-        core.stats.denied[reason as usize] += 1;
-        self.refuse_to_user(index, command, &failure, nodes, core)
-    }
-
-    /// Answered with an error; a transaction will not be executed any more.
-    pub(crate) fn refuse_to_user(
-        &mut self,
-        index: usize,
-        command: CommandId,
-        failure: &Failure,
-        nodes: &mut Nodes,
-        core: &mut Core,
-    ) -> Flow {
-        let spec = core.router.table().get(command);
-        let exec = *spec.name == *"exec";
-        let multi = self.slab.get_mut(index).and_then(|c| c.multi.as_mut());
-        if let Some(multi) = multi {
-            multi.discard();
-            if exec {
-                self.drop_transaction(index, nodes, core);
-                let cause = failure.to_string();
-                self.answer_own_error(index, command, &Failure::Discarded { cause }, core);
-                return Flow::Next;
-            }
-        }
-        if let Some(client) = self.slab.get_mut(index) {
-            client.session.last_command = command;
-        }
-        self.answer_own_error(index, command, failure, core);
-        Flow::Next
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod answers;
 pub(crate) mod connections;
+pub(crate) mod deliveries;
 pub(crate) mod errands;
 pub(crate) mod fairness;
 pub(crate) mod half_moved;
@@ -12,6 +13,7 @@ pub(crate) mod login;
 pub(crate) mod memory;
 pub(crate) mod monitors;
 pub(crate) mod pause;
+pub(crate) mod refusals;
 pub(crate) mod replicas;
 pub(crate) mod subscribers;
 pub(crate) mod tls;
