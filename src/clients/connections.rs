@@ -3,16 +3,12 @@
 use std::sync::atomic::Ordering;
 
 use crate::client::Paused;
-use crate::clients::Clients;
-use crate::common::clock::{Job, Timer};
+use crate::clients::{Clients, Flow};
 use crate::common::effect::Effect;
 use crate::common::{Core, Source};
-use crate::dest::ClientId;
-use crate::mailbox::{ProbeResult, Probed};
 use crate::metrics::LimitHit;
-use crate::nodes::{Nodes, reaccount};
+use crate::nodes::reaccount;
 use crate::sparsely;
-use crate::upstream::{ConnectionState, Upstream};
 
 impl Clients {
     pub(crate) fn read_again(&mut self, index: usize, core: &mut Core) {
@@ -52,34 +48,6 @@ impl Clients {
         core.shared.clients.fetch_sub(1, Ordering::Relaxed);
         core.turn.effects.push_back(Effect::Closed(index));
         core.link.uncount_client();
-    }
-
-    /// Control has looked at a silent node.
-    pub(crate) fn probed(&mut self, probed: &Probed, nodes: &mut Nodes, core: &mut Core) {
-        let begun = probed.begun.saturating_duration_since(core.clock.epoch).as_micros() as u64;
-        let here = |up: &Upstream| {
-            let node = nodes.list.get(usize::from(up.node));
-            node.is_some_and(|n| n.socket == Some(probed.node))
-        };
-        let silent = |up: &Upstream| {
-            up.state == ConnectionState::Ready
-                && (1..=begun).contains(&up.quiet_since)
-                && up.seen_read == up.last_read
-        };
-        let found = nodes.upstreams.iter().filter(|(_, up)| here(up));
-        let (shared, dedicated): (Vec<_>, Vec<_>) =
-            found.partition(|(_, up)| up.dedicated.is_none());
-        let shared = shared.into_iter().filter(|(_, up)| silent(up));
-        let shared: Vec<usize> = shared.map(|(u, _)| u).collect();
-        let idle: Vec<usize> = dedicated.into_iter().map(|(u, _)| u).collect();
-        for u in shared {
-            nodes.silence().after_probe(u, probed.verdict, core);
-        }
-        if probed.verdict == ProbeResult::Unreachable {
-            let idle: Vec<usize> =
-                idle.into_iter().filter(|u| nodes.dedicated.idle.contains(u)).collect();
-            idle.into_iter().for_each(|u| self.close_dedicated(u, nodes, core));
-        }
     }
 
     /// The client has something to be written, or is to be looked at, at the end of the turn.
@@ -128,38 +96,19 @@ impl Clients {
         }
     }
 
-    /// What a subscriber has not taken is bounded as Redis bounds it. `None`: it is within.
-    pub(crate) fn subscriber_limit(&mut self, index: usize, core: &mut Core) -> Option<LimitHit> {
-        let client = self.slab.get_mut(index)?;
-        let output = client.output();
-        let me = ClientId::new(index, client.generation);
-        let subscriptions = client.subscriptions.as_mut()?;
-        if output > core.settings.subscriber_hard {
-            return Some(LimitHit::PubSubHard);
+    /// The client has sent this node something that may change data.
+    pub(crate) fn note_write(&mut self, index: usize, node: Option<u16>) {
+        if let (Some(client), Some(node)) = (self.slab.get_mut(index), node) {
+            client.wrote |= 1 << (node & 63);
         }
-        if output <= core.settings.subscriber_soft {
-            subscriptions.above_soft = None;
-            return None;
-        }
-        match subscriptions.above_soft {
-            Some(since) if core.now >= since + core.settings.subscriber_soft_time => {
-                return Some(LimitHit::PubSubSoft);
-            }
-            Some(_) => {}
-            None => {
-                subscriptions.above_soft = Some(core.now);
-                let due = core.now + core.settings.subscriber_soft_time;
-                core.clock.timers.push(Timer { due, job: Job::SlowSubscriber(me) });
-            }
-        }
-        None
     }
 
-    /// A subscriber that was slow some time ago is looked at again.
-    pub(crate) fn slow_subscriber(&mut self, client: ClientId, core: &mut Core) {
-        let current = |c: &crate::client::Client| c.generation == client.generation && !c.gone;
-        if self.slab.get(client.at()).is_some_and(current) {
-            self.check_output(client.at(), core);
+    /// The client's next command waits until all its replies are there.
+    pub(crate) fn pause_until_replied(&mut self, index: usize, core: &mut Core) -> Flow {
+        if let Some(client) = self.slab.get_mut(index) {
+            client.paused = Paused::Replies;
+            self.mark_client(index, core);
         }
+        Flow::Pause
     }
 }

@@ -155,41 +155,7 @@ impl Clients {
         })
     }
 
-    /// The client has sent this node something that may change data.
-    pub(crate) fn note_write(&mut self, index: usize, node: Option<u16>) {
-        if let (Some(client), Some(node)) = (self.slab.get_mut(index), node) {
-            client.wrote |= 1 << (node & 63);
-        }
-    }
-
     pub(crate) fn errand(&mut self, index: usize) -> Option<&mut Errand> {
         self.slab.get_mut(index)?.lent.as_mut()?.errand.as_mut()
-    }
-
-    pub(crate) fn lent(&mut self, index: usize, change: impl FnOnce(&mut crate::client::Lent)) {
-        if let Some(client) = self.slab.get_mut(index) {
-            change(client.lent.get_or_insert_with(Box::default));
-        }
-    }
-
-    pub(crate) fn lent_of(
-        &mut self,
-        client: ClientId,
-        change: impl FnOnce(&mut crate::client::Lent),
-    ) {
-        if let Some(c) = self.slab.get_mut(client.at())
-            && c.generation == client.generation
-            && let Some(lent) = c.lent.as_mut()
-        {
-            change(lent);
-        }
-    }
-
-    pub(crate) fn forget_lent(&mut self, index: usize) {
-        if let Some(client) = self.slab.get_mut(index)
-            && client.lent.as_ref().is_some_and(|l| l.is_over())
-        {
-            client.lent = None;
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! Clients that have to leave: no login in time, too old, drained.
+//! Clients that have to leave: idle, too old, drained.
 
 use std::collections::VecDeque;
 
@@ -6,10 +6,7 @@ use crate::client::{Client, Paused, mode};
 use crate::clients::Clients;
 use crate::common::Core;
 use crate::dest::ClientId;
-use crate::errors::Failure;
 use crate::metrics::DisconnectReason;
-use crate::sparsely;
-use crate::stream::Stream;
 
 impl Clients {
     pub(crate) fn close_idle_clients(&mut self, core: &mut Core) {
@@ -85,48 +82,9 @@ impl Clients {
         core.spare.scratch = scratch;
     }
 
-    /// If the client has to log in, its time for that begins.
-    pub(crate) fn await_login(&mut self, index: usize, core: &mut Core) {
-        let Some(client) = self.slab.get(index).filter(|c| c.session.must_log_in()) else {
-            return;
-        };
-        // That of a client with TLS begins at the end of its handshake.
-        if client.created == core.now && matches!(client.stream, Stream::Tls(_)) {
-            return;
-        }
-        let client = ClientId::new(index, client.generation);
-        if self.arrivals.logins.queue.len() > 1024 + 2 * self.slab.len() {
-            let clients = &self.slab;
-            self.arrivals.logins.queue.retain(|login| {
-                let client = clients.get(login.client.at());
-                client.is_some_and(|c| {
-                    c.generation == login.client.generation && c.session.must_log_in()
-                })
-            });
-        }
-        self.arrivals.logins.queue.push_back(Login { since: core.now, client, is_extended: false });
-    }
-
     /// When the next deadline for a login is.
     pub(crate) fn login_due(&self, core: &Core) -> Option<u64> {
         Some(self.arrivals.logins.queue.front()?.since.saturating_add(core.settings.login_timeout?))
-    }
-
-    pub(crate) fn end_stranger(&mut self, index: usize, core: &mut Core) {
-        let Some(client) = self.slab.get(index) else { return };
-        let (address, generation) = (client.addresses().0, client.generation);
-        let limit = core.settings.login_timeout.unwrap_or_default() / 1000;
-        sparsely!(
-            core.lines.logins,
-            info,
-            client = address,
-            limit_ms = limit,
-            "a client is closed: it has not logged in within timeouts.login"
-        );
-        core.stats.disconnected[DisconnectReason::Login as usize] += 1;
-        self.answer_error(index, &Failure::LoginLate { limit }, core);
-        self.stop_reading(index, core);
-        core.close_later(index, generation);
     }
 
     pub(crate) fn close_if_leaving(&mut self, id: ClientId, core: &mut Core) {

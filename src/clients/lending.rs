@@ -4,6 +4,7 @@ use crate::clients::Clients;
 use crate::common::Core;
 use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
+use crate::mailbox::{ProbeResult, Probed};
 use crate::metrics::LimitHit;
 use crate::nodes::{Nodes, reaccount};
 use crate::resp::Protocol;
@@ -118,6 +119,61 @@ impl Clients {
         // A gathering ends when it has heard of all its parts, whether its client is there or not.
         for pending in pending.iter().filter(|p| matches!(p.dest, Dest::Part { .. })) {
             core.fail(pending, "slotway", &Failure::LentConnectionClosed);
+        }
+    }
+
+    /// Control has looked at a silent node.
+    pub(crate) fn probed(&mut self, probed: &Probed, nodes: &mut Nodes, core: &mut Core) {
+        let begun = probed.begun.saturating_duration_since(core.clock.epoch).as_micros() as u64;
+        let here = |up: &Upstream| {
+            let node = nodes.list.get(usize::from(up.node));
+            node.is_some_and(|n| n.socket == Some(probed.node))
+        };
+        let silent = |up: &Upstream| {
+            up.state == ConnectionState::Ready
+                && (1..=begun).contains(&up.quiet_since)
+                && up.seen_read == up.last_read
+        };
+        let found = nodes.upstreams.iter().filter(|(_, up)| here(up));
+        let (shared, dedicated): (Vec<_>, Vec<_>) =
+            found.partition(|(_, up)| up.dedicated.is_none());
+        let shared = shared.into_iter().filter(|(_, up)| silent(up));
+        let shared: Vec<usize> = shared.map(|(u, _)| u).collect();
+        let idle: Vec<usize> = dedicated.into_iter().map(|(u, _)| u).collect();
+        for u in shared {
+            nodes.silent_after_probe(u, probed.verdict, core);
+        }
+        if probed.verdict == ProbeResult::Unreachable {
+            let idle: Vec<usize> =
+                idle.into_iter().filter(|u| nodes.dedicated.idle.contains(u)).collect();
+            idle.into_iter().for_each(|u| self.close_dedicated(u, nodes, core));
+        }
+    }
+
+    pub(crate) fn lent(&mut self, index: usize, change: impl FnOnce(&mut crate::client::Lent)) {
+        if let Some(client) = self.slab.get_mut(index) {
+            change(client.lent.get_or_insert_with(Box::default));
+        }
+    }
+
+    pub(crate) fn lent_of(
+        &mut self,
+        client: ClientId,
+        change: impl FnOnce(&mut crate::client::Lent),
+    ) {
+        if let Some(c) = self.slab.get_mut(client.at())
+            && c.generation == client.generation
+            && let Some(lent) = c.lent.as_mut()
+        {
+            change(lent);
+        }
+    }
+
+    pub(crate) fn forget_lent(&mut self, index: usize) {
+        if let Some(client) = self.slab.get_mut(index)
+            && client.lent.as_ref().is_some_and(|l| l.is_over())
+        {
+            client.lent = None;
         }
     }
 }

@@ -8,6 +8,8 @@ use crate::command::CommandId;
 use crate::common::Core;
 use crate::dest::{ClientId, Dest};
 use crate::mailbox::{Asker, Inquiry, ToControl};
+use crate::nodes::Nodes;
+use crate::resp::write;
 
 impl Clients {
     /// This worker's clients, added up.
@@ -69,5 +71,18 @@ impl Clients {
         let spec = || core.router.table().get(client.session.last_command);
         let traffic = self.arrivals.traffic.get(index).copied().unwrap_or_default();
         Line::of(client, core.now, if known { &spec().name } else { "NULL" }, traffic)
+    }
+
+    pub(crate) fn client_info(
+        &self,
+        index: usize,
+        reply: &mut Vec<u8>,
+        nodes: &Nodes,
+        core: &Core,
+    ) {
+        let Some(client) = self.slab.get(index) else { return };
+        let mut text = Vec::new();
+        self.line(index, client, core).write(nodes.topology.identity.client_fields, &mut text);
+        write::verbatim(reply, client.session.protocol, &text);
     }
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::{MutexGuard, PoisonError};
 
 use crate::client::Paused;
+use crate::clients::leave::Login;
 use crate::clients::{Clients, Flow};
 use crate::command::CommandId;
 use crate::common::Core;
@@ -11,8 +12,10 @@ use crate::common::clock::{Job, Timer};
 use crate::dest::ClientId;
 use crate::errors::Failure;
 use crate::mailbox::{ToControl, UserQuestion};
-use crate::metrics::LoginOutcome;
+use crate::metrics::{DisconnectReason, LoginOutcome};
 use crate::route::{Merge, Plan};
+use crate::sparsely;
+use crate::stream::Stream;
 use crate::users::{CheckResult, CommandTag, Granted, OWN_REALM, Source, Throttle, UserCheck};
 
 impl Clients {
@@ -141,6 +144,45 @@ impl Clients {
             }
             other => other,
         }
+    }
+
+    /// If the client has to log in, its time for that begins.
+    pub(crate) fn await_login(&mut self, index: usize, core: &mut Core) {
+        let Some(client) = self.slab.get(index).filter(|c| c.session.must_log_in()) else {
+            return;
+        };
+        // That of a client with TLS begins at the end of its handshake.
+        if client.created == core.now && matches!(client.stream, Stream::Tls(_)) {
+            return;
+        }
+        let client = ClientId::new(index, client.generation);
+        if self.arrivals.logins.queue.len() > 1024 + 2 * self.slab.len() {
+            let clients = &self.slab;
+            self.arrivals.logins.queue.retain(|login| {
+                let client = clients.get(login.client.at());
+                client.is_some_and(|c| {
+                    c.generation == login.client.generation && c.session.must_log_in()
+                })
+            });
+        }
+        self.arrivals.logins.queue.push_back(Login { since: core.now, client, is_extended: false });
+    }
+
+    pub(crate) fn end_stranger(&mut self, index: usize, core: &mut Core) {
+        let Some(client) = self.slab.get(index) else { return };
+        let (address, generation) = (client.addresses().0, client.generation);
+        let limit = core.settings.login_timeout.unwrap_or_default() / 1000;
+        sparsely!(
+            core.lines.logins,
+            info,
+            client = address,
+            limit_ms = limit,
+            "a client is closed: it has not logged in within timeouts.login"
+        );
+        core.stats.disconnected[DisconnectReason::Login as usize] += 1;
+        self.answer_error(index, &Failure::LoginLate { limit }, core);
+        self.stop_reading(index, core);
+        core.close_later(index, generation);
     }
 }
 

@@ -1,26 +1,12 @@
-//! CLIENT PAUSE, and what one client is told of itself.
+//! CLIENT PAUSE.
 
 use crate::client::{Pause, Paused, mode};
 use crate::clients::Clients;
 use crate::common::Core;
 use crate::dest::ClientId;
-use crate::nodes::Nodes;
-use crate::resp::{Args, write};
+use crate::resp::Args;
 
 impl Clients {
-    pub(crate) fn client_info(
-        &self,
-        index: usize,
-        reply: &mut Vec<u8>,
-        nodes: &Nodes,
-        core: &Core,
-    ) {
-        let Some(client) = self.slab.get(index) else { return };
-        let mut text = Vec::new();
-        self.line(index, client, core).write(nodes.topology.identity.client_fields, &mut text);
-        write::verbatim(reply, client.session.protocol, &text);
-    }
-
     /// CLIENT PAUSE: from now on clients' commands are looked at before they are carried out.
     pub(crate) fn suspend_clients(&mut self, pause: Pause) {
         self.stop.pause = Some(pause.joined(self.stop.pause));

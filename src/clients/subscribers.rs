@@ -1,13 +1,14 @@
 //! Clients that are subscribed, or wait for subscriptions.
 
 use crate::client::{Paused, mode};
-use crate::clients::Flow;
-use crate::clients::{Clients, transaction};
+use crate::clients::{Clients, Flow, transaction};
 use crate::command::CommandId;
 use crate::common::Core;
+use crate::common::clock::{Job, Timer};
 use crate::dest::ClientId;
 use crate::errors::Failure;
 use crate::mailbox::{BYTES_PER_TOPIC, Serial, Ticket};
+use crate::metrics::LimitHit;
 use crate::nodes::Nodes;
 use crate::resp::{Args, Protocol};
 
@@ -93,6 +94,41 @@ impl Clients {
         let client = self.slab.get_mut(index)?;
         client.paused = Paused::Subscription;
         Some(WaitingPublisher { client: index as u32, generation: client.generation, progress })
+    }
+
+    /// What a subscriber has not taken is bounded as Redis bounds it. `None`: it is within.
+    pub(crate) fn subscriber_limit(&mut self, index: usize, core: &mut Core) -> Option<LimitHit> {
+        let client = self.slab.get_mut(index)?;
+        let output = client.output();
+        let me = ClientId::new(index, client.generation);
+        let subscriptions = client.subscriptions.as_mut()?;
+        if output > core.settings.subscriber_hard {
+            return Some(LimitHit::PubSubHard);
+        }
+        if output <= core.settings.subscriber_soft {
+            subscriptions.above_soft = None;
+            return None;
+        }
+        match subscriptions.above_soft {
+            Some(since) if core.now >= since + core.settings.subscriber_soft_time => {
+                return Some(LimitHit::PubSubSoft);
+            }
+            Some(_) => {}
+            None => {
+                subscriptions.above_soft = Some(core.now);
+                let due = core.now + core.settings.subscriber_soft_time;
+                core.clock.timers.push(Timer { due, job: Job::SlowSubscriber(me) });
+            }
+        }
+        None
+    }
+
+    /// A subscriber that was slow some time ago is looked at again.
+    pub(crate) fn slow_subscriber(&mut self, client: ClientId, core: &mut Core) {
+        let current = |c: &crate::client::Client| c.generation == client.generation && !c.gone;
+        if self.slab.get(client.at()).is_some_and(current) {
+            self.check_output(client.at(), core);
+        }
     }
 }
 

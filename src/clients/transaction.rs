@@ -1,9 +1,9 @@
 //! MULTI: what is queued, and what is refused.
 
 use crate::buf::CHUNK;
-use crate::client::{Multi, Paused, Place, mode};
+use crate::client::{Multi, Place, mode};
+use crate::clients::Clients;
 use crate::clients::answers::buffers_full;
-use crate::clients::{Clients, Flow};
 use crate::cluster::{Product, slot_of};
 use crate::command::{CommandId, Flags, key_positions};
 use crate::common::Core;
@@ -160,15 +160,6 @@ impl Clients {
     pub(crate) fn answer_null_array(&mut self, index: usize, command: CommandId, core: &mut Core) {
         let resp3 = self.slab.get(index).is_some_and(|c| c.session.protocol == Protocol::Resp3);
         self.answer_own(index, command, if resp3 { b"_\r\n" } else { b"*-1\r\n" }, core);
-    }
-
-    /// The client's next command waits until all its replies are there.
-    pub(crate) fn pause_until_replied(&mut self, index: usize, core: &mut Core) -> Flow {
-        if let Some(client) = self.slab.get_mut(index) {
-            client.paused = Paused::Replies;
-            self.mark_client(index, core);
-        }
-        Flow::Pause
     }
 }
 
