@@ -86,7 +86,7 @@ impl Clients {
             match (client, pending.dest) {
                 // Its client waits for this one command.
                 (Some(client), Dest::Client { seq, .. }) => {
-                    self.fail_errand(client, seq, failure, nodes, core)
+                    self.errands().fail(client, seq, failure, nodes, core)
                 }
                 _ => core.fail(&pending, &node.unwrap_or_default(), &failure),
             }

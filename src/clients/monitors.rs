@@ -26,7 +26,7 @@ impl Clients {
         nodes: &mut Nodes,
         core: &mut Core,
     ) {
-        let Some(errand) = self.errand(client.at()).filter(|e| e.seq == seq) else { return };
+        let Some(errand) = self.errands().of(client.at()).filter(|e| e.seq == seq) else { return };
         let command = errand.command;
         if &*core.router.table().get(command).name != "monitor" {
             return;

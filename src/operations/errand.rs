@@ -73,12 +73,16 @@ impl Errands<'_> {
         errand.time = time;
         errand.repeatable = base.core.router.is_repeatable(command);
         let Some(Dest::Client { generation, .. }) =
-            base.clients.begin_errand(index, errand, own, base.core)
+            base.clients.errands().begin(index, errand, own, base.core)
         else {
             return;
         };
-        if !base.clients.errand_waits(ClientId::new(index, generation), slot, base.nodes, base.core)
-        {
+        if !base.clients.errands().waits_at_gate(
+            ClientId::new(index, generation),
+            slot,
+            base.nodes,
+            base.core,
+        ) {
             self.send(index, None, base);
         }
     }
@@ -102,14 +106,14 @@ impl Errands<'_> {
                 slot => Failure::SlotWithoutPrimary { slot }.to_string(),
             });
             base.core.link.want_topology(None);
-            let pause = base.clients.no_primary_pause(index, base.core);
+            let pause = base.clients.errands().no_primary_pause(index, base.core);
             return base.core.errand_later(me, seq, pause);
         };
         // WATCH of more keys of a slot that is watched already, on a connection that was lost:
         // what was watched there may have changed, and EXEC will say so.
         if errand.kind == ErrandKind::Watch && watching == Some(None) {
             let dest = Dest::client(me, seq);
-            base.clients.end_errand(me, seq, base.core);
+            base.clients.errands().end(me, seq, base.core);
             return base.clients.deliver_own(dest, b"+OK\r\n", base.core);
         }
         let mut frame = std::mem::take(&mut base.core.spare.line);
@@ -130,7 +134,7 @@ impl Errands<'_> {
         base.clients.note_write(index, Some(node));
         match lent {
             Ok(u) => {
-                if let Some(errand) = base.clients.errand(index) {
+                if let Some(errand) = base.clients.errands().of(index) {
                     errand.upstream = Some(u);
                     errand.asking = ask.is_some();
                 }
@@ -151,11 +155,11 @@ impl Errands<'_> {
                 base.nodes.send(u, pending, &frame, base.core);
             }
             Err(LendError::NotNow) => {
-                let pause = base.clients.no_primary_pause(index, base.core);
+                let pause = base.clients.errands().no_primary_pause(index, base.core);
                 base.core.errand_later(me, seq, pause);
             }
             Err(LendError::Limit(failure)) => {
-                base.clients.fail_errand(me, seq, failure, base.nodes, base.core)
+                base.clients.errands().fail(me, seq, failure, base.nodes, base.core)
             }
         }
         if frame.capacity() <= crate::buf::CHUNK {
@@ -175,9 +179,9 @@ impl Errands<'_> {
         if kind != ErrandKind::Join {
             if let Some(failure) = base.nodes.without_primary(slot, GateClass::Write, base.core) {
                 base.core.stats.no_primary += 1;
-                return base.clients.fail_errand(me, seq, failure, base.nodes, base.core);
+                return base.clients.errands().fail(me, seq, failure, base.nodes, base.core);
             }
-            if base.clients.errand_waits(me, slot, base.nodes, base.core) {
+            if base.clients.errands().waits_at_gate(me, slot, base.nodes, base.core) {
                 return;
             }
         }
@@ -235,7 +239,7 @@ impl Errands<'_> {
         if let Some(watching) = lost_watch {
             base.clients.close_dedicated(watching, base.nodes, base.core);
         }
-        let Some(errand) = base.clients.errand(index) else { return Ok(()) };
+        let Some(errand) = base.clients.errands().of(index) else { return Ok(()) };
         let said = String::from_utf8_lossy(error_text(said).unwrap_or_default()).into_owned();
         let after = errand.refused(kind, said.clone(), when, scope);
         let (seq, tries) = (errand.seq, errand.tries);
@@ -254,7 +258,7 @@ impl Errands<'_> {
                 self.ops.hold_slot(slot, base.nodes, base.core);
                 base.nodes.placement.slots.refused(slot, said);
                 base.nodes.placement.close_gate(slot, GateClass::Write, refuser, wide, base.core);
-                base.clients.errand_waits(client, slot, base.nodes, base.core);
+                base.clients.errands().waits_at_gate(client, slot, base.nodes, base.core);
             }
         }
         Ok(())

@@ -50,7 +50,7 @@ impl Fleets<'_> {
         };
         let mut errand = Errand::new(ErrandKind::Fleet, command, slot, Vec::new(), core.now);
         errand.time = time;
-        let to = clients.begin_errand(index, errand, own, core)?;
+        let to = clients.errands().begin(index, errand, own, core)?;
         let g = self.ops.gatherings.begin_for(index, command, merge, to, clients, core)?;
         Some(g)
     }

@@ -54,7 +54,7 @@ impl Joining<'_> {
             return base.clients.pause_until_replied(index, base.core);
         }
         let errand = Errand::new(ErrandKind::Join, command, NO_SLOT, frame.to_vec(), base.core.now);
-        base.clients.begin_errand(index, errand, Some(0), base.core);
+        base.clients.errands().begin(index, errand, Some(0), base.core);
         self.send(index, base);
         Flow::Next
     }
@@ -74,7 +74,7 @@ impl Joining<'_> {
                 Ok(node) => nodes.push(node),
                 // As any command for one of its slots would: until its deadline.
                 Err(missing) => {
-                    if let Some(errand) = base.clients.errand(index) {
+                    if let Some(errand) = base.clients.errands().of(index) {
                         let name = missing.name();
                         errand.last =
                             Some(Failure::ShardWithoutPrimary { shard: name.into() }.to_string());
@@ -89,15 +89,18 @@ impl Joining<'_> {
                             *outcome = Unanswered::Harmless;
                         }
                         base.core.stats.no_primary += 1;
-                        return base.clients.fail_errand(me, seq, failure, base.nodes, base.core);
+                        return base
+                            .clients
+                            .errands()
+                            .fail(me, seq, failure, base.nodes, base.core);
                     }
-                    let pause = base.clients.no_primary_pause(index, base.core);
+                    let pause = base.clients.errands().no_primary_pause(index, base.core);
                     return base.core.errand_later(me, seq, pause);
                 }
             }
         }
         if nodes.is_empty() {
-            return base.clients.fail_errand(
+            return base.clients.errands().fail(
                 me,
                 seq,
                 base.nodes.topology.no_cluster_failure(base.core),
@@ -137,11 +140,11 @@ impl Joining<'_> {
                     self.end(j, base);
                     return match refused {
                         LendError::NotNow => {
-                            let pause = base.clients.no_primary_pause(index, base.core);
+                            let pause = base.clients.errands().no_primary_pause(index, base.core);
                             base.core.errand_later(me, seq, pause);
                         }
                         LendError::Limit(failure) => {
-                            base.clients.fail_errand(me, seq, failure, base.nodes, base.core)
+                            base.clients.errands().fail(me, seq, failure, base.nodes, base.core)
                         }
                     };
                 }
@@ -207,10 +210,10 @@ impl Joining<'_> {
         base.core.stats.redirections[refusal.kind() as usize] += 1;
         base.core.link.want_topology(None);
         let index = join.client.at();
-        if let Some(errand) = base.clients.errand(index).filter(|e| e.seq == join.seq) {
+        if let Some(errand) = base.clients.errands().of(index).filter(|e| e.seq == join.seq) {
             errand.last = Some(text.to_owned());
         }
-        let pause = base.clients.no_primary_pause(index, base.core);
+        let pause = base.clients.errands().no_primary_pause(index, base.core);
         base.core.stats.count_retry(RetryReason::Refused(refusal.kind()));
         base.core.errand_later(join.client, join.seq, pause);
     }
@@ -223,7 +226,7 @@ impl Joining<'_> {
         if after_loss(work, Phase::Sent) == AfterLoss::Closed {
             return base.clients.close(join.client.at(), base.core);
         }
-        let pause = base.clients.no_primary_pause(join.client.at(), base.core);
+        let pause = base.clients.errands().no_primary_pause(join.client.at(), base.core);
         base.core.stats.count_retry(RetryReason::Lost);
         base.core.errand_later(join.client, join.seq, pause);
     }

@@ -163,7 +163,7 @@ impl Transactions<'_> {
         let Some((slot, Some(u))) = watch.map(|w| (w.slot, w.upstream)) else { return };
         let mut errand = Errand::new(ErrandKind::Exec, command, slot, Vec::new(), base.core.now);
         errand.upstream = Some(u);
-        let Some(dest) = base.clients.begin_errand(index, errand, Some(0), base.core) else {
+        let Some(dest) = base.clients.errands().begin(index, errand, Some(0), base.core) else {
             return;
         };
         let protocol = base.clients.slab.get(index).map_or(Protocol::Resp2, |c| c.session.protocol);
@@ -194,7 +194,7 @@ impl Transactions<'_> {
         let protocol = client.session.protocol;
         let kind = ErrandKind::Check { left: all.len(), changed: false };
         let errand = Errand::new(kind, command, NO_SLOT, Vec::new(), base.core.now);
-        let Some(dest) = base.clients.begin_errand(index, errand, Some(0), base.core) else {
+        let Some(dest) = base.clients.errands().begin(index, errand, Some(0), base.core) else {
             return Flow::Stop;
         };
         for u in all {

@@ -277,7 +277,9 @@ impl Seeing {
         clients: &mut Clients,
         core: &mut Core,
     ) {
-        let Some(errand) = clients.errand(client.at()).filter(|e| e.seq == seq) else { return };
+        let Some(errand) = clients.errands().of(client.at()).filter(|e| e.seq == seq) else {
+            return;
+        };
         let frame = std::mem::take(&mut errand.frame);
         let mut ranges = Vec::new();
         let args = logged_args(&scan(&frame, &core.settings.accepted, &mut ranges));

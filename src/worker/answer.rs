@@ -71,7 +71,11 @@ impl Worker {
                     stats.refused += 1;
                 }
                 self.clients.deliver_failure(pending.dest, failure, &mut self.core);
-                self.clients.end_handed_on(ClientId { index, generation }, seq, &mut self.core);
+                self.clients.errands().end_handed_on(
+                    ClientId { index, generation },
+                    seq,
+                    &mut self.core,
+                );
             }
             Dest::Part { gather, first } => self.fail_part(gather, first, node.to_owned(), failure),
             Dest::Join { join, .. } => self.ops.joining().lost(join, &mut base!(self)),
@@ -206,7 +210,7 @@ impl Worker {
             if !ok {
                 self.clients.fleet_failed(gathering.lane, seq, &mut self.nodes, &mut self.core);
             }
-            self.clients.end_errand(gathering.lane, seq, &mut self.core);
+            self.clients.errands().end(gathering.lane, seq, &mut self.core);
         }
         if reply.capacity() <= crate::buf::CHUNK {
             self.core.spare.reply = reply;

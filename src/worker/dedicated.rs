@@ -71,7 +71,7 @@ impl Worker {
                 if let Some(refusal) = refusal.or(ended) {
                     let tries = errand.map_or(0, |e| e.tries).saturating_add(1);
                     let known = self.nodes.named_by(&refusal).is_some();
-                    let reads = self.clients.errand_only_reads(index as usize, &self.core);
+                    let reads = errand.is_some_and(|errand| self.core.only_reads(errand));
                     let work = errand.map_or(Work::Watch, |errand| errand.work(reads));
                     if let AfterRefusal::Again(when, scope) =
                         after_refusal(work, &refusal, known, tries)
@@ -103,7 +103,7 @@ impl Worker {
                 } else if !self.clients.is_watching(me, u) {
                     self.clients.give_back(u, &mut self.nodes, &mut self.core);
                 }
-                self.clients.end_errand(me, seq, &mut self.core);
+                self.clients.errands().end(me, seq, &mut self.core);
             }
             ErrandKind::Exec => {
                 // Nothing was executed, and what was watched is another node's now.
@@ -118,7 +118,7 @@ impl Worker {
                 }
                 self.answer_first(u, if aborted { null } else { frame })?;
                 self.clients.give_back(u, &mut self.nodes, &mut self.core);
-                self.clients.end_errand(me, seq, &mut self.core);
+                self.clients.errands().end(me, seq, &mut self.core);
             }
             ErrandKind::Check { left, changed } => {
                 self.nodes.pop_pending(u, &mut self.core);
@@ -207,8 +207,8 @@ impl Worker {
         let Some(client) = client else { return };
         if let Some(refused) = refused.filter(|_| realm != OWN_REALM) {
             // Not a fault that passes: the user's password has changed, or the user is gone.
-            if let Some(seq) = self.clients.errand(client.at()).map(|errand| errand.seq) {
-                self.clients.fail_errand(
+            if let Some(seq) = self.clients.errands().of(client.at()).map(|errand| errand.seq) {
+                self.clients.errands().fail(
                     client,
                     seq,
                     Failure::Verbatim(refused),

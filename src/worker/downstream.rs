@@ -41,7 +41,7 @@ impl Worker {
                 return self.clients.client_leaves(index, &mut self.core);
             }
             let suspended = client.paused == Paused::Suspended && client.peer_closed;
-            if suspended || self.clients.waits_in_vain(index) {
+            if suspended || self.clients.errands().waits_in_vain(index) {
                 self.clients.close(index, &mut self.core);
             }
             return;

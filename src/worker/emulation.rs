@@ -80,7 +80,7 @@ impl Worker {
         let mut errand =
             Errand::new(ErrandKind::Emulated, command, NO_SLOT, Vec::new(), self.core.now);
         errand.time = wait;
-        let Some(to) = self.clients.begin_errand(index, errand, None, &mut self.core) else {
+        let Some(to) = self.clients.errands().begin(index, errand, None, &mut self.core) else {
             return Flow::Stop;
         };
         self.ops.next_emulation += 1;
@@ -101,7 +101,7 @@ impl Worker {
         let gathering = Gathering::new(lane, command, to, parts, &self.clients, &self.core);
         let g = self.ops.gatherings.insert(gathering);
         self.ops.gatherings.keep_args(g, args, &mut self.core);
-        if let Some(errand) = self.clients.errand(index) {
+        if let Some(errand) = self.clients.errands().of(index) {
             errand.gathering = Some(g);
         }
         self.emulation_goes_on(g);
@@ -204,7 +204,7 @@ impl Worker {
             }
         }
         if let Dest::Client { seq, .. } = gathering.to {
-            self.clients.end_errand(gathering.lane, seq, &mut self.core);
+            self.clients.errands().end(gathering.lane, seq, &mut self.core);
         }
     }
 

@@ -33,8 +33,9 @@ impl Worker {
         let index = client.at();
         let current =
             self.clients.slab.get(index).is_some_and(|c| c.generation == client.generation);
-        let reads = self.clients.errand_only_reads(index, &self.core);
-        let Some(errand) = self.clients.errand(index).filter(|e| current && e.seq == seq) else {
+        let reads = self.clients.errands().only_reads(index, &self.core);
+        let Some(errand) = self.clients.errands().of(index).filter(|e| current && e.seq == seq)
+        else {
             return;
         };
         let (kind, after) = (errand.kind, errand.lost(sent, reads, failure));
@@ -55,13 +56,13 @@ impl Worker {
                     Protocol::Resp2 => b"*-1\r\n",
                     Protocol::Resp3 => b"_\r\n",
                 };
-                self.clients.end_errand(client, seq, &mut self.core);
+                self.clients.errands().end(client, seq, &mut self.core);
                 let dest = Dest::client(client, seq);
                 self.clients.deliver_own(dest, null, &mut self.core);
             }
             (_, AfterLoss::OutcomeUnknown) => {
                 self.core.stats.outcome_unknown += 1;
-                self.clients.fail_errand(
+                self.clients.errands().fail(
                     client,
                     seq,
                     failure.clone(),
@@ -70,7 +71,7 @@ impl Worker {
                 );
             }
             (_, AfterLoss::NotExecuted | AfterLoss::Closed | AfterLoss::Dropped) => {
-                self.clients.fail_errand(
+                self.clients.errands().fail(
                     client,
                     seq,
                     failure.clone(),
@@ -136,7 +137,7 @@ impl Worker {
             self.dedicated_lost(u, &ConnectionEnd::LentTimeout);
         }
         self.ops.joining().end_all_of(me, &mut base!(self));
-        self.clients.fail_errand(me, seq, failure, &mut self.nodes, &mut self.core);
+        self.clients.errands().fail(me, seq, failure, &mut self.nodes, &mut self.core);
     }
 
     /// CLIENT UNBLOCK: the node that the client waits at is told, and answers it. `false`: the
@@ -168,20 +169,20 @@ impl Worker {
             // It waits for its node to come back.
             at.into_iter()
                 .for_each(|u| self.clients.close_dedicated(u, &mut self.nodes, &mut self.core));
-            if self.clients.errand(index).is_none_or(|e| e.seq != seq) {
+            if self.clients.errands().of(index).is_none_or(|e| e.seq != seq) {
                 return true; // its parts have made their reply
             }
             let dest = Dest::client(me, seq);
-            let reads = self.clients.errand_only_reads(index, &self.core);
+            let reads = self.clients.errands().only_reads(index, &self.core);
             let unblocked = Failure::UnblockedByClient;
-            let lost = self.clients.errand(index).is_some_and(|errand| {
+            let lost = self.clients.errands().of(index).is_some_and(|errand| {
                 errand.failure(reads, unblocked.clone()).is_outcome_unknown()
             });
             // Null would say that it has taken nothing.
             if error || lost {
-                self.clients.fail_errand(me, seq, unblocked, &mut self.nodes, &mut self.core);
+                self.clients.errands().fail(me, seq, unblocked, &mut self.nodes, &mut self.core);
             } else {
-                self.clients.end_errand(me, seq, &mut self.core);
+                self.clients.errands().end(me, seq, &mut self.core);
                 let null: &[u8] = if protocol == Protocol::Resp3 { b"_\r\n" } else { b"*-1\r\n" };
                 self.clients.deliver_own(dest, null, &mut self.core);
             }
@@ -203,7 +204,11 @@ impl Worker {
         if let Some(client) = self.clients.slab.get(index).filter(|c| c.lent.is_some()) {
             let me = ClientId::new(index, client.generation);
             self.ops.joining().end_all_of(me, &mut base!(self));
-            if self.clients.errand(index).is_some_and(|errand| errand.kind == ErrandKind::Emulated)
+            if self
+                .clients
+                .errands()
+                .of(index)
+                .is_some_and(|errand| errand.kind == ErrandKind::Emulated)
             {
                 self.leave_emulation(me);
             }

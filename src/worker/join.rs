@@ -63,7 +63,7 @@ impl Worker {
             if begun {
                 return self.clients.close(client.at(), &mut self.core);
             }
-            self.clients.end_errand(client, seq, &mut self.core);
+            self.clients.errands().end(client, seq, &mut self.core);
             let dest = Dest::client(client, seq);
             return self.clients.deliver_own(dest, frame, &mut self.core);
         };
@@ -89,7 +89,8 @@ impl Worker {
                 Effect::Header(count) => {
                     // It is arriving: from here on the client's own speed sets the time.
                     let (client, seq) = (join.client, join.seq);
-                    if let Some(errand) = self.clients.errand(client.at()).filter(|e| e.seq == seq)
+                    if let Some(errand) =
+                        self.clients.errands().of(client.at()).filter(|e| e.seq == seq)
                     {
                         errand.until = None;
                     }
@@ -136,7 +137,7 @@ impl Worker {
         if let Some(stats) = self.core.stats.commands.get_mut(join.command.index()) {
             stats.ok += 1;
         }
-        self.clients.end_errand(join.client, join.seq, &mut self.core);
+        self.clients.errands().end(join.client, join.seq, &mut self.core);
     }
 
     /// Reads from the connection again; what it has said of its list goes on at once.

@@ -354,13 +354,17 @@ impl Worker {
         }
         self.ops.answered(&pending, &mut self.nodes, &mut self.core);
         if let Dest::Client { index, generation, seq } = pending.dest {
-            self.clients.end_handed_on(ClientId { index, generation }, seq, &mut self.core);
+            self.clients.errands().end_handed_on(
+                ClientId { index, generation },
+                seq,
+                &mut self.core,
+            );
         }
         if let (Some(client), Dest::Client { seq, .. }) = (dedicated, pending.dest) {
             if !self.clients.is_watching(client, u) {
                 self.clients.give_back(u, &mut self.nodes, &mut self.core);
             }
-            self.clients.end_errand(client, seq, &mut self.core);
+            self.clients.errands().end(client, seq, &mut self.core);
         }
     }
 }

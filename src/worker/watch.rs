@@ -11,7 +11,9 @@ use crate::worker::Worker;
 impl Worker {
     pub(super) fn checked(&mut self, client: ClientId, seq: u32, left: usize, changed: bool) {
         let index = client.at();
-        let Some(errand) = self.clients.errand(index).filter(|e| e.seq == seq) else { return };
+        let Some(errand) = self.clients.errands().of(index).filter(|e| e.seq == seq) else {
+            return;
+        };
         let command = errand.command;
         errand.kind = ErrandKind::Check { left, changed };
         if left > 0 {
@@ -22,12 +24,12 @@ impl Worker {
             let resp3 =
                 self.clients.slab.get(index).is_some_and(|c| c.session.protocol == Protocol::Resp3);
             let null: &[u8] = if resp3 { b"_\r\n" } else { b"*-1\r\n" };
-            self.clients.end_errand(client, seq, &mut self.core);
+            self.clients.errands().end(client, seq, &mut self.core);
             let dest = Dest::client(client, seq);
             return self.clients.deliver_own(dest, null, &mut self.core);
         }
         // Its reply has a number already: the pieces are gathered for that one.
-        if let Some(errand) = self.clients.errand(index) {
+        if let Some(errand) = self.clients.errands().of(index) {
             errand.kind = ErrandKind::Fleet;
         }
         self.exec_scattered(index, command, Some(seq));
