@@ -83,7 +83,7 @@ impl Base<'_> {
         let known = self.nodes.list.get(node).is_none_or(|n| n.known);
         if let Some(dedicated) = up.dedicated {
             if !known && dedicated.client.is_none() {
-                self.clients.close_dedicated(u, self.nodes, self.core);
+                self.clients.lending().close(u, self.nodes, self.core);
             }
             return false;
         }

@@ -36,7 +36,7 @@ impl Base<'_> {
         }
         let lent = |&u: &usize| self.nodes.upstreams.get(u).is_some_and(|up| up.realm == number);
         let idle: Vec<usize> = self.nodes.dedicated.idle.iter().copied().filter(lent).collect();
-        idle.into_iter().for_each(|u| self.clients.close_dedicated(u, self.nodes, self.core));
+        idle.into_iter().for_each(|u| self.clients.lending().close(u, self.nodes, self.core));
         true
     }
 

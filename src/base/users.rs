@@ -174,7 +174,7 @@ impl Base<'_> {
                 all.extend(lent.heard.iter().copied());
                 all.extend(lent.watches.iter().filter_map(|watch| watch.upstream));
             }
-            all.into_iter().for_each(|u| self.clients.close_dedicated(u, self.nodes, self.core));
+            all.into_iter().for_each(|u| self.clients.lending().close(u, self.nodes, self.core));
         }
     }
 

@@ -66,7 +66,7 @@ impl<'a> Errands<'a> {
         if errand.is_blocking() {
             core.shared.blocked.fetch_add(1, Relaxed);
         }
-        self.clients.lent(index, |lent| lent.errand = Some(errand));
+        self.clients.lending().lent(index, |lent| lent.errand = Some(errand));
         Some(Dest::Client { index: index as u32, generation, seq })
     }
 
@@ -156,7 +156,7 @@ impl<'a> Errands<'a> {
         if c.paused == Paused::Command {
             core.turn.resume.push(client);
         }
-        self.clients.forget_lent(index);
+        self.clients.lending().forget(index);
     }
 
     /// The client waits for an answer that it will not read: it has closed its connection.

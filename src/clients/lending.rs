@@ -28,7 +28,19 @@ impl From<LendError> for Failure {
     }
 }
 
+/// Connections to nodes that are lent to clients, and what clients keep of them.
+pub(crate) struct Lending<'a> {
+    clients: &'a mut Clients,
+}
+
 impl Clients {
+    /// The connections that are lent to clients.
+    pub(crate) fn lending(&mut self) -> Lending<'_> {
+        Lending { clients: self }
+    }
+}
+
+impl Lending<'_> {
     /// A connection to `node` for this client alone.
     ///
     /// # Errors
@@ -51,7 +63,7 @@ impl Clients {
             }));
         }
         let lent = Dedicated { client: Some(client), id: 0 };
-        let realm = self.realm_of(client.at());
+        let realm = self.clients.realm_of(client.at());
         let fits = |&u: &usize| {
             let fits = |up: &Upstream| (up.node, up.protocol, up.realm) == (node, protocol, realm);
             nodes.upstreams.get(u).is_some_and(fits)
@@ -90,13 +102,13 @@ impl Clients {
         {
             nodes.dedicated.idle.push(u);
         } else {
-            self.close_dedicated(u, nodes, core);
+            self.close(u, nodes, core);
         }
     }
 
     /// Closes the connection; its place is free at the end of the turn, and may be another
     /// connection's then: nobody may keep its index.
-    pub(crate) fn close_dedicated(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
+    pub(crate) fn close(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
         nodes.dedicated.idle.retain(|&i| i != u);
         let Some(up) = nodes.upstreams.get_mut(u) else { return };
         if up.dedicated.is_none() || nodes.dedicated.dead.contains(&u) {
@@ -146,22 +158,24 @@ impl Clients {
         if probed.verdict == ProbeResult::Unreachable {
             let idle: Vec<usize> =
                 idle.into_iter().filter(|u| nodes.dedicated.idle.contains(u)).collect();
-            idle.into_iter().for_each(|u| self.close_dedicated(u, nodes, core));
+            idle.into_iter().for_each(|u| self.close(u, nodes, core));
         }
     }
 
+    /// Changes what is lent to the client, from nothing on.
     pub(crate) fn lent(&mut self, index: usize, change: impl FnOnce(&mut crate::client::Lent)) {
-        if let Some(client) = self.slab.get_mut(index) {
+        if let Some(client) = self.clients.slab.get_mut(index) {
             change(client.lent.get_or_insert_with(Box::default));
         }
     }
 
+    /// Changes what is lent to the client, if it is here and has anything.
     pub(crate) fn lent_of(
         &mut self,
         client: ClientId,
         change: impl FnOnce(&mut crate::client::Lent),
     ) {
-        if let Some(c) = self.slab.get_mut(client.at())
+        if let Some(c) = self.clients.slab.get_mut(client.at())
             && c.generation == client.generation
             && let Some(lent) = c.lent.as_mut()
         {
@@ -169,8 +183,9 @@ impl Clients {
         }
     }
 
-    pub(crate) fn forget_lent(&mut self, index: usize) {
-        if let Some(client) = self.slab.get_mut(index)
+    /// Forgets what was lent to the client when it needs nothing of it any more.
+    pub(crate) fn forget(&mut self, index: usize) {
+        if let Some(client) = self.clients.slab.get_mut(index)
             && client.lent.as_ref().is_some_and(|l| l.is_over())
         {
             client.lent = None;

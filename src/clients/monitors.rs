@@ -32,19 +32,19 @@ impl Clients {
             return;
         }
         let (mut heard, mut monitored) = (Vec::new(), false);
-        self.lent_of(client, |lent| {
+        self.lending().lent_of(client, |lent| {
             monitored = std::mem::take(&mut lent.monitor);
             heard = std::mem::take(&mut lent.heard);
         });
         if monitored {
             core.shared.monitors.fetch_sub(1, Relaxed);
         }
-        heard.into_iter().for_each(|u| self.close_dedicated(u, nodes, core));
+        heard.into_iter().for_each(|u| self.lending().close(u, nodes, core));
     }
 
     /// That moment has come.
     pub(crate) fn listen_again(&mut self, client: ClientId, nodes: &mut Nodes, core: &mut Core) {
-        self.lent_of(client, |lent| lent.monitor_timer_set = false);
+        self.lending().lent_of(client, |lent| lent.monitor_timer_set = false);
         let current = |c: &crate::client::Client| c.generation == client.generation;
         if self.slab.get(client.at()).is_some_and(current) {
             self.monitor_others(client.at(), nodes, core);
@@ -54,7 +54,8 @@ impl Clients {
     /// Looks a moment later for primaries that the client does not hear; one timer for all.
     pub(crate) fn monitor_later(&mut self, client: ClientId, core: &mut Core) {
         let mut first = false;
-        self.lent_of(client, |lent| first = !std::mem::replace(&mut lent.monitor_timer_set, true));
+        self.lending()
+            .lent_of(client, |lent| first = !std::mem::replace(&mut lent.monitor_timer_set, true));
         if first {
             let job = Job::Listen(client);
             core.clock.timers.push(Timer { due: core.now + NO_PRIMARY_PAUSE, job });
@@ -109,9 +110,9 @@ impl Clients {
             if heard.contains(&node) {
                 continue;
             }
-            match self.lend(node, protocol, me, nodes, core) {
+            match self.lending().lend(node, protocol, me, nodes, core) {
                 Ok(u) => {
-                    self.lent(index, |lent| lent.heard.push(u));
+                    self.lending().lent(index, |lent| lent.heard.push(u));
                     nodes.discard(u, MONITOR, core);
                 }
                 Err(_) => self.monitor_later(me, core),

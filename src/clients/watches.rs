@@ -34,9 +34,9 @@ impl Clients {
         let watches = std::mem::take(&mut lent.watches);
         for u in watches.into_iter().filter_map(|w| w.upstream) {
             nodes.discard(u, UNWATCH, core);
-            self.give_back(u, nodes, core);
+            self.lending().give_back(u, nodes, core);
         }
-        self.forget_lent(index);
+        self.lending().forget(index);
     }
 
     /// The connections that watched have their EXEC, or need none: the client watches no more.
@@ -47,16 +47,16 @@ impl Clients {
             let busy = nodes.upstreams.get(u).is_some_and(|up| !up.pending.is_empty());
             if !busy {
                 nodes.discard(u, UNWATCH, core);
-                self.give_back(u, nodes, core);
+                self.lending().give_back(u, nodes, core);
             }
         }
-        self.forget_lent(index);
+        self.lending().forget(index);
     }
 
     pub(crate) fn watching(&mut self, client: ClientId, u: usize, slot: u16, core: &mut Core) {
         let mut ranges = Vec::new();
         let limits = core.settings.accepted;
-        self.lent_of(client, |lent| {
+        self.lending().lent_of(client, |lent| {
             // WATCH's arguments; it was scanned before.
             let frame = lent.errand.as_ref().map_or(&[][..], |errand| errand.frame.as_slice());
             let _ = scan_request(frame, &limits, &mut RequestProgress::default(), &mut ranges);

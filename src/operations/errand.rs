@@ -129,7 +129,7 @@ impl Errands<'_> {
         let (started, tries) = (errand.started, errand.tries);
         let lent = match watching.flatten() {
             Some(u) => Ok(u),
-            None => base.clients.lend(node, protocol, me, base.nodes, base.core),
+            None => base.clients.lending().lend(node, protocol, me, base.nodes, base.core),
         };
         base.clients.note_write(index, Some(node));
         match lent {
@@ -212,7 +212,7 @@ impl Errands<'_> {
         base.core.stats.redirections[refusal.kind() as usize] += 1;
         base.core.stats.count_retry(RetryReason::Refused(refusal.kind()));
         if !base.clients.is_watching(client, u) {
-            base.clients.give_back(u, base.nodes, base.core);
+            base.clients.lending().give_back(u, base.nodes, base.core);
         }
         let refuser = base.nodes.upstreams.get(u).map_or(NOBODY, |up| up.node);
         let named = base.nodes.named_by(&refusal);
@@ -232,12 +232,12 @@ impl Errands<'_> {
         let slot = pending.slot;
         // What was watched at a node that refuses the slot now may have changed elsewhere.
         let mut lost_watch = None;
-        base.clients.lent_of(client, |lent| {
+        base.clients.lending().lent_of(client, |lent| {
             let watch = lent.watches.iter_mut().find(|w| w.slot == slot);
             lost_watch = watch.and_then(|w| w.upstream.take());
         });
         if let Some(watching) = lost_watch {
-            base.clients.close_dedicated(watching, base.nodes, base.core);
+            base.clients.lending().close(watching, base.nodes, base.core);
         }
         let Some(errand) = base.clients.errands().of(index) else { return Ok(()) };
         let said = String::from_utf8_lossy(error_text(said).unwrap_or_default()).into_owned();

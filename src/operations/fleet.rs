@@ -146,9 +146,9 @@ impl Fleets<'_> {
                 base.core,
             );
             pending.before = before;
-            match base.clients.lend(node, protocol, me, base.nodes, base.core) {
+            match base.clients.lending().lend(node, protocol, me, base.nodes, base.core) {
                 Ok(u) => {
-                    base.clients.lent(index, |lent| lent.fleet.push(u));
+                    base.clients.lending().lent(index, |lent| lent.fleet.push(u));
                     base.nodes.send(u, pending, frame, base.core);
                 }
                 Err(refused) => {
@@ -178,7 +178,7 @@ impl Fleets<'_> {
         let nodes = base.nodes.placement.slots.primaries().to_vec();
         if !nodes.is_empty() {
             base.core.shared.monitors.fetch_add(1, Relaxed);
-            base.clients.lent(index, |lent| lent.monitor = true);
+            base.clients.lending().lent(index, |lent| lent.monitor = true);
         }
         let flow = self.send(index, command, nodes, Merge::AllSucceeded, None, (MONITOR, 0), base);
         if let Some(lent) = base.clients.slab.get_mut(index).and_then(|c| c.lent.as_mut()) {

@@ -118,7 +118,7 @@ impl Joining<'_> {
         };
         let j = self.ops.joins.insert(join);
         for (part, node) in nodes.into_iter().enumerate() {
-            match base.clients.lend(node, protocol, me, base.nodes, base.core) {
+            match base.clients.lending().lend(node, protocol, me, base.nodes, base.core) {
                 Ok(u) => {
                     self.set_upstream(j as u32, part, Some(u));
                     let dest = Dest::Join { join: j as u32, part: part as u32 };
@@ -156,7 +156,7 @@ impl Joining<'_> {
     pub(crate) fn end(&mut self, j: usize, base: &mut Base<'_>) -> Option<Join> {
         let join = self.ops.joins.try_remove(j)?;
         for u in join.upstreams.iter().flatten() {
-            base.clients.close_dedicated(*u, base.nodes, base.core);
+            base.clients.lending().close(*u, base.nodes, base.core);
         }
         Some(join)
     }

@@ -111,6 +111,7 @@ impl Transactions<'_> {
                 (Some(u), _) => Ok(u),
                 (None, Some(node)) => base
                     .clients
+                    .lending()
                     .lend(node, protocol, me, base.nodes, base.core)
                     .map_err(Failure::from),
                 (None, None) => Err(Failure::SlotWithoutPrimary { slot }),
@@ -128,7 +129,7 @@ impl Transactions<'_> {
             match lent {
                 Ok(u) => {
                     let hashes = group.iter().map(|(_, key)| fingerprint(key));
-                    base.clients.lent(index, |lent| {
+                    base.clients.lending().lent(index, |lent| {
                         match lent.watches.iter_mut().find(|w| w.upstream == Some(u)) {
                             Some(watch) => watch.keys.extend(hashes),
                             None => lent.watches.push(Watch {

@@ -52,7 +52,7 @@ impl Worker {
         let Some(kind) = errand.filter(|e| e.seq == seq).map(|e| e.kind) else {
             // Its client is gone.
             self.answer_first(u, frame)?;
-            self.clients.give_back(u, &mut self.nodes, &mut self.core);
+            self.clients.lending().give_back(u, &mut self.nodes, &mut self.core);
             return Ok(());
         };
         debug_assert_eq!(client, Some(me));
@@ -101,7 +101,7 @@ impl Worker {
                 if kind == ErrandKind::Watch && frame.first() == Some(&b'+') {
                     self.clients.watching(me, u, pending.slot, &mut self.core);
                 } else if !self.clients.is_watching(me, u) {
-                    self.clients.give_back(u, &mut self.nodes, &mut self.core);
+                    self.clients.lending().give_back(u, &mut self.nodes, &mut self.core);
                 }
                 self.clients.errands().end(me, seq, &mut self.core);
             }
@@ -117,7 +117,7 @@ impl Worker {
                     self.core.link.want_topology(None);
                 }
                 self.answer_first(u, if aborted { null } else { frame })?;
-                self.clients.give_back(u, &mut self.nodes, &mut self.core);
+                self.clients.lending().give_back(u, &mut self.nodes, &mut self.core);
                 self.clients.errands().end(me, seq, &mut self.core);
             }
             ErrandKind::Check { left, changed } => {
@@ -164,7 +164,7 @@ impl Worker {
         } else if aborted && let Some(client) = client {
             // Watched in vain: EXEC will answer as if the key had changed.
             self.core.link.want_topology(None);
-            self.clients.lent_of(client, |lent| {
+            self.clients.lending().lent_of(client, |lent| {
                 let watches = lent.watches.iter_mut();
                 watches.filter(|w| w.upstream == Some(u)).for_each(|w| w.upstream = None);
             });
@@ -176,9 +176,9 @@ impl Worker {
             .is_some_and(|c| self.clients.is_watching(c, u) || self.clients.is_monitoring(c, u));
         if !keep {
             if let Some(client) = client {
-                self.clients.lent_of(client, |lent| lent.fleet.retain(|&f| f != u));
+                self.clients.lending().lent_of(client, |lent| lent.fleet.retain(|&f| f != u));
             }
-            self.clients.give_back(u, &mut self.nodes, &mut self.core);
+            self.clients.lending().give_back(u, &mut self.nodes, &mut self.core);
         }
         Ok(())
     }
@@ -202,7 +202,7 @@ impl Worker {
             stats.failures += 1;
         }
         let monitored = client.is_some_and(|client| self.clients.is_monitoring(client, u));
-        self.clients.close_dedicated(u, &mut self.nodes, &mut self.core);
+        self.clients.lending().close(u, &mut self.nodes, &mut self.core);
         self.core.link.want_topology(None);
         let Some(client) = client else { return };
         if let Some(refused) = refused.filter(|_| realm != OWN_REALM) {

@@ -124,7 +124,7 @@ impl Worker {
             last: Last(errand.last.clone()),
         };
         if let Some(u) = errand.upstream {
-            self.clients.close_dedicated(u, &mut self.nodes, &mut self.core);
+            self.clients.lending().close(u, &mut self.nodes, &mut self.core);
         }
         // All that has a part of it and has not answered.
         let part = |p: &Pending| matches!(p.dest, Dest::Part { .. });
@@ -168,7 +168,7 @@ impl Worker {
         if told.is_empty() {
             // It waits for its node to come back.
             at.into_iter()
-                .for_each(|u| self.clients.close_dedicated(u, &mut self.nodes, &mut self.core));
+                .for_each(|u| self.clients.lending().close(u, &mut self.nodes, &mut self.core));
             if self.clients.errands().of(index).is_none_or(|e| e.seq != seq) {
                 return true; // its parts have made their reply
             }
@@ -225,7 +225,7 @@ impl Worker {
         // A command under way ends with its connection, at the node as well.
         let all = lent.errand.and_then(|e| e.upstream).into_iter().chain(lent.fleet);
         for u in all.chain(lent.heard) {
-            self.clients.close_dedicated(u, &mut self.nodes, &mut self.core);
+            self.clients.lending().close(u, &mut self.nodes, &mut self.core);
         }
     }
 }

@@ -68,14 +68,14 @@ impl Worker {
             return self.clients.deliver_own(dest, frame, &mut self.core);
         };
         self.ops.joining().set_upstream(j, part as usize, None);
-        self.clients.give_back(u, &mut self.nodes, &mut self.core);
+        self.clients.lending().give_back(u, &mut self.nodes, &mut self.core);
         self.run_join(j as usize, effects);
     }
 
     /// The last piece of a list that was handed on.
     pub(super) fn join_last(&mut self, u: usize, j: u32, part: u32, piece: &[u8]) {
         self.ops.joining().set_upstream(j, part as usize, None);
-        self.clients.give_back(u, &mut self.nodes, &mut self.core);
+        self.clients.lending().give_back(u, &mut self.nodes, &mut self.core);
         let Some(join) = self.ops.joins.get_mut(j as usize) else { return };
         let effects = join.lists.last_piece(piece);
         self.run_join(j as usize, effects);

@@ -334,7 +334,7 @@ impl Worker {
                 }
                 ToWorker::OthersHaveRead(id) => self.others_have_read(id),
                 ToWorker::Probed(probed) => {
-                    self.clients.probed(&probed, &mut self.nodes, &mut self.core)
+                    self.clients.lending().probed(&probed, &mut self.nodes, &mut self.core)
                 }
                 ToWorker::WrongNode(stranger) => {
                     self.nodes.silence().wrong_node_answers(&stranger, &mut self.core)
