@@ -147,7 +147,7 @@ impl Clients {
         if let Some(multi) = self.take_multi(index) {
             core.spare.keep_multi(multi);
         }
-        self.unwatch(index, nodes, core);
+        self.watches().end(index, nodes, core);
     }
 
     pub(crate) fn take_multi(&mut self, index: usize) -> Option<Box<Multi>> {

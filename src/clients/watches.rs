@@ -10,10 +10,22 @@ use crate::resp::{Args, Protocol, RequestProgress, scan_request, write};
 
 const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
 
+/// The keys that clients watch, each on a connection that is lent for that.
+pub(crate) struct Watches<'a> {
+    clients: &'a mut Clients,
+}
+
 impl Clients {
+    /// The keys that clients watch.
+    pub(crate) fn watches(&mut self) -> Watches<'_> {
+        Watches { clients: self }
+    }
+}
+
+impl Watches<'_> {
     /// The client has changed its protocol: EXEC's reply will come from where it watches.
-    pub(crate) fn watch_in_protocol(&mut self, index: usize, nodes: &mut Nodes, core: &mut Core) {
-        let Some(client) = self.slab.get(index) else { return };
+    pub(crate) fn follow_protocol(&mut self, index: usize, nodes: &mut Nodes, core: &mut Core) {
+        let Some(client) = self.clients.slab.get(index) else { return };
         let protocol = client.session.protocol;
         let Some(lent) = client.lent.as_ref() else { return };
         let all: Vec<usize> = lent.watches.iter().filter_map(|w| w.upstream).collect();
@@ -29,34 +41,39 @@ impl Clients {
     }
 
     /// The client watches nothing any more.
-    pub(crate) fn unwatch(&mut self, index: usize, nodes: &mut Nodes, core: &mut Core) {
-        let Some(lent) = self.slab.get_mut(index).and_then(|c| c.lent.as_mut()) else { return };
+    pub(crate) fn end(&mut self, index: usize, nodes: &mut Nodes, core: &mut Core) {
+        let Some(lent) = self.clients.slab.get_mut(index).and_then(|c| c.lent.as_mut()) else {
+            return;
+        };
         let watches = std::mem::take(&mut lent.watches);
         for u in watches.into_iter().filter_map(|w| w.upstream) {
             nodes.discard(u, UNWATCH, core);
-            self.lending().give_back(u, nodes, core);
+            self.clients.lending().give_back(u, nodes, core);
         }
-        self.lending().forget(index);
+        self.clients.lending().forget(index);
     }
 
     /// The connections that watched have their EXEC, or need none: the client watches no more.
-    pub(crate) fn end_watches_of_exec(&mut self, index: usize, nodes: &mut Nodes, core: &mut Core) {
-        let Some(lent) = self.slab.get_mut(index).and_then(|c| c.lent.as_mut()) else { return };
+    pub(crate) fn end_with_exec(&mut self, index: usize, nodes: &mut Nodes, core: &mut Core) {
+        let Some(lent) = self.clients.slab.get_mut(index).and_then(|c| c.lent.as_mut()) else {
+            return;
+        };
         let watches = std::mem::take(&mut lent.watches);
         for u in watches.into_iter().filter_map(|w| w.upstream) {
             let busy = nodes.upstreams.get(u).is_some_and(|up| !up.pending.is_empty());
             if !busy {
                 nodes.discard(u, UNWATCH, core);
-                self.lending().give_back(u, nodes, core);
+                self.clients.lending().give_back(u, nodes, core);
             }
         }
-        self.lending().forget(index);
+        self.clients.lending().forget(index);
     }
 
-    pub(crate) fn watching(&mut self, client: ClientId, u: usize, slot: u16, core: &mut Core) {
+    /// Connection `u` watches what the client's WATCH names.
+    pub(crate) fn note(&mut self, client: ClientId, u: usize, slot: u16, core: &mut Core) {
         let mut ranges = Vec::new();
         let limits = core.settings.accepted;
-        self.lending().lent_of(client, |lent| {
+        self.clients.lending().lent_of(client, |lent| {
             // WATCH's arguments; it was scanned before.
             let frame = lent.errand.as_ref().map_or(&[][..], |errand| errand.frame.as_slice());
             let _ = scan_request(frame, &limits, &mut RequestProgress::default(), &mut ranges);
@@ -72,8 +89,9 @@ impl Clients {
         });
     }
 
-    pub(crate) fn is_watching(&self, client: ClientId, u: usize) -> bool {
-        let c = self.slab.get(client.at()).filter(|c| c.generation == client.generation);
+    /// Whether the client watches keys on connection `u`.
+    pub(crate) fn has(&self, client: ClientId, u: usize) -> bool {
+        let c = self.clients.slab.get(client.at()).filter(|c| c.generation == client.generation);
         let lent = c.and_then(|c| c.lent.as_ref());
         lent.is_some_and(|l| l.watches.iter().any(|w| w.upstream == Some(u)))
     }

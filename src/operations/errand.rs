@@ -211,7 +211,7 @@ impl Errands<'_> {
         base.nodes.pop_pending(u, base.core);
         base.core.stats.redirections[refusal.kind() as usize] += 1;
         base.core.stats.count_retry(RetryReason::Refused(refusal.kind()));
-        if !base.clients.is_watching(client, u) {
+        if !base.clients.watches().has(client, u) {
             base.clients.lending().give_back(u, base.nodes, base.core);
         }
         let refuser = base.nodes.upstreams.get(u).map_or(NOBODY, |up| up.node);

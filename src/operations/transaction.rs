@@ -62,7 +62,7 @@ impl Transactions<'_> {
             }
             Transaction::Watch => return self.watch(index, command, frame, args, base),
             Transaction::Unwatch => {
-                base.clients.unwatch(index, base.nodes, base.core);
+                base.clients.watches().end(index, base.nodes, base.core);
                 base.clients.answer_own(index, command, b"+OK\r\n", base.core);
             }
         }

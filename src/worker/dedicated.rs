@@ -99,8 +99,8 @@ impl Worker {
                 };
                 self.answer_first(u, answer)?;
                 if kind == ErrandKind::Watch && frame.first() == Some(&b'+') {
-                    self.clients.watching(me, u, pending.slot, &mut self.core);
-                } else if !self.clients.is_watching(me, u) {
+                    self.clients.watches().note(me, u, pending.slot, &mut self.core);
+                } else if !self.clients.watches().has(me, u) {
                     self.clients.lending().give_back(u, &mut self.nodes, &mut self.core);
                 }
                 self.clients.errands().end(me, seq, &mut self.core);
@@ -154,7 +154,7 @@ impl Worker {
         let node =
             self.nodes.upstreams.get(u).and_then(|up| self.nodes.list.get(usize::from(up.node)));
         let refusal = node.and_then(|n| Refusal::parse(said, &n.addr));
-        let watches = client.is_some_and(|client| self.clients.is_watching(client, u));
+        let watches = client.is_some_and(|client| self.clients.watches().has(client, u));
         let work = self.ops.gatherings.work_of_part(gather, watches);
         let after = refusal.map(|refusal| after_refusal(work, &refusal, false, 1));
         let aborted = after == Some(AfterRefusal::Aborted);
@@ -173,7 +173,7 @@ impl Worker {
             self.answer_first(u, frame)?;
         }
         let keep = client
-            .is_some_and(|c| self.clients.is_watching(c, u) || self.clients.is_monitoring(c, u));
+            .is_some_and(|c| self.clients.watches().has(c, u) || self.clients.is_monitoring(c, u));
         if !keep {
             if let Some(client) = client {
                 self.clients.lending().lent_of(client, |lent| lent.fleet.retain(|&f| f != u));

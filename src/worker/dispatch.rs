@@ -228,7 +228,7 @@ impl Worker {
         }
         let Some(client) = self.clients.slab.get_mut(index) else { return Flow::Stop };
         if client.session.protocol != before && client.lent.is_some() {
-            self.clients.watch_in_protocol(index, &mut self.nodes, &mut self.core);
+            self.clients.watches().follow_protocol(index, &mut self.nodes, &mut self.core);
         }
         if let Some(stats) = self.core.stats.commands.get_mut(command.index()) {
             match is_error {

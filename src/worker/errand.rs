@@ -200,7 +200,7 @@ impl Worker {
 
     /// The client is closing: nothing of what it was lent waits for it any longer.
     pub(super) fn release_lent(&mut self, index: usize) {
-        self.clients.unwatch(index, &mut self.nodes, &mut self.core);
+        self.clients.watches().end(index, &mut self.nodes, &mut self.core);
         if let Some(client) = self.clients.slab.get(index).filter(|c| c.lent.is_some()) {
             let me = ClientId::new(index, client.generation);
             self.ops.joining().end_all_of(me, &mut base!(self));

@@ -361,7 +361,7 @@ impl Worker {
             );
         }
         if let (Some(client), Dest::Client { seq, .. }) = (dedicated, pending.dest) {
-            if !self.clients.is_watching(client, u) {
+            if !self.clients.watches().has(client, u) {
                 self.clients.lending().give_back(u, &mut self.nodes, &mut self.core);
             }
             self.clients.errands().end(client, seq, &mut self.core);

@@ -107,7 +107,7 @@ impl Worker {
             let to = Dest::Part { gather: g as u32, first: group };
             self.clients.ask_for(index, command, question, to, &mut self.core);
         }
-        self.clients.end_watches_of_exec(index, &mut self.nodes, &mut self.core);
+        self.clients.watches().end_with_exec(index, &mut self.nodes, &mut self.core);
         if done {
             self.finish_gathering(g);
         }
