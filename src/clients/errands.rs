@@ -126,7 +126,7 @@ impl<'a> Errands<'a> {
         core.stats.outcome_unknown += u64::from(!was_unknown && failure.is_outcome_unknown());
         self.end(client, seq, core);
         if let ErrandKind::Check { .. } = kind {
-            self.clients.drop_transaction(index, nodes, core);
+            self.clients.transactions().forget(index, nodes, core);
         }
         let dest = Dest::client(client, seq);
         self.clients.deliver_failure(dest, &failure, core);

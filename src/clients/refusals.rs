@@ -92,7 +92,7 @@ impl Clients {
         if let Some(multi) = multi {
             multi.discard();
             if exec {
-                self.drop_transaction(index, nodes, core);
+                self.transactions().forget(index, nodes, core);
                 let cause = failure.to_string();
                 self.answer_own_error(index, command, &Failure::Discarded { cause }, core);
                 return Flow::Next;

@@ -53,7 +53,7 @@ impl Clients {
         let mut failure = Failure::SubscribedClient { command: spec.name.clone() };
         if *spec.name == *"exec" {
             failure = Failure::Discarded { cause: failure.statement() };
-            self.drop_transaction(index, nodes, core);
+            self.transactions().forget(index, nodes, core);
         }
         self.answer_own_error(index, command, &failure, core);
         Some(Flow::Next)

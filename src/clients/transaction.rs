@@ -14,7 +14,20 @@ use crate::nodes::Nodes;
 use crate::resp::{Args, Protocol};
 use crate::route::{Fan, Local, Merge, Plan, PubSub, Script};
 
+/// The transactions of clients, from MULTI to EXEC or DISCARD.
+pub(crate) struct Transactions<'a> {
+    clients: &'a mut Clients,
+}
+
 impl Clients {
+    /// The transactions of clients.
+    pub(crate) fn transactions(&mut self) -> Transactions<'_> {
+        Transactions { clients: self }
+    }
+}
+
+impl Transactions<'_> {
+    /// Keeps a command for EXEC and says so, if there is room for it.
     pub(crate) fn queue(
         &mut self,
         index: usize,
@@ -27,19 +40,19 @@ impl Clients {
         let read_only = core.router.is_read_only(command);
         let publishes = core.router.publishes(command);
         let by_sha = core.router.script(command) == Some(Script::EvalSha);
-        let multi = self.slab.get(index).and_then(|c| c.multi.as_ref());
+        let multi = self.clients.slab.get(index).and_then(|c| c.multi.as_ref());
         let over = match multi.map_or(0, |multi| multi.grows_by(frame)) {
-            grown if grown > CHUNK => !self.has_room_for(grown, nodes, core),
-            _ => self.is_over_memory(nodes, core),
+            grown if grown > CHUNK => !self.clients.has_room_for(grown, nodes, core),
+            _ => self.clients.is_over_memory(nodes, core),
         };
-        let Some(multi) = self.slab.get_mut(index).and_then(|c| c.multi.as_mut()) else {
+        let Some(multi) = self.clients.slab.get_mut(index).and_then(|c| c.multi.as_mut()) else {
             return;
         };
         if over {
             multi.discard();
             core.stats.limits_hit[LimitHit::Memory as usize] += 1;
             let failure = buffers_full(&core.settings);
-            return self.answer_own_error(index, command, &failure, core);
+            return self.clients.answer_own_error(index, command, &failure, core);
         }
         if !multi.broken {
             multi.read_only &= read_only;
@@ -48,11 +61,11 @@ impl Clients {
             multi.scattered |= !matches!(place, Place::Slot(_) | Place::Any);
             multi.push(frame, command, place);
         }
-        self.answer_plain(index, b"+QUEUED\r\n", core);
+        self.clients.answer_plain(index, b"+QUEUED\r\n", core);
     }
 
     /// Where a command goes when EXEC comes. `Err`: it is refused now, and EXEC will be.
-    pub(crate) fn place_in_transaction(
+    pub(crate) fn place(
         &mut self,
         index: usize,
         command: CommandId,
@@ -78,7 +91,7 @@ impl Clients {
         }
         let upper = || name.to_ascii_uppercase().replace('|', " ");
         let plan = core.router.plan(command, args, &mut core.spare.keys);
-        let place = match self.filtered_for(index, plan) {
+        let place = match self.clients.filtered_for(index, plan) {
             Plan::Slot(slot) | Plan::Block(Some(slot)) => Place::Slot(slot.0),
             Plan::CrossSlot(slot) => match core.refused_in_multi(name, args) {
                 Some(failure) => return Err(failure),
@@ -114,7 +127,7 @@ impl Clients {
             }
         };
         if let Place::Slot(_) | Place::Split(_) = place
-            && let Some(multi) = self.slab.get_mut(index).and_then(|c| c.multi.as_mut())
+            && let Some(multi) = self.clients.slab.get_mut(index).and_then(|c| c.multi.as_mut())
         {
             // The usual command has one key, and its slot is known.
             let same = |slot| multi.first.as_ref().is_some_and(|(first, _)| *first == slot);
@@ -143,23 +156,25 @@ impl Clients {
     }
 
     /// MULTI is forgotten, and so are the watched keys.
-    pub(crate) fn drop_transaction(&mut self, index: usize, nodes: &mut Nodes, core: &mut Core) {
-        if let Some(multi) = self.take_multi(index) {
+    pub(crate) fn forget(&mut self, index: usize, nodes: &mut Nodes, core: &mut Core) {
+        if let Some(multi) = self.take(index) {
             core.spare.keep_multi(multi);
         }
-        self.watches().end(index, nodes, core);
+        self.clients.watches().end(index, nodes, core);
     }
 
-    pub(crate) fn take_multi(&mut self, index: usize) -> Option<Box<Multi>> {
-        let client = self.slab.get_mut(index)?;
+    /// What the client has queued; it is in MULTI no more.
+    pub(crate) fn take(&mut self, index: usize) -> Option<Box<Multi>> {
+        let client = self.clients.slab.get_mut(index)?;
         client.session.modes &= !mode::MULTI;
         client.multi.take()
     }
 
     /// A null reply to EXEC: a watched key changed.
     pub(crate) fn answer_null_array(&mut self, index: usize, command: CommandId, core: &mut Core) {
-        let resp3 = self.slab.get(index).is_some_and(|c| c.session.protocol == Protocol::Resp3);
-        self.answer_own(index, command, if resp3 { b"_\r\n" } else { b"*-1\r\n" }, core);
+        let resp3 =
+            self.clients.slab.get(index).is_some_and(|c| c.session.protocol == Protocol::Resp3);
+        self.clients.answer_own(index, command, if resp3 { b"_\r\n" } else { b"*-1\r\n" }, core);
     }
 }
 

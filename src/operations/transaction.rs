@@ -88,7 +88,7 @@ impl Transactions<'_> {
             },
             None => None,
         };
-        let Some(mut multi) = base.clients.take_multi(index) else { return Flow::Next };
+        let Some(mut multi) = base.clients.transactions().take(index) else { return Flow::Next };
         base.core.stats.transactions[TransactionKind::OneSlot as usize] += 1;
         multi.frames.extend_from_slice(EXEC);
         let before = multi.queue.len() as u32 + 1;
@@ -175,7 +175,7 @@ impl Transactions<'_> {
         command: CommandId,
         base: &mut Base<'_>,
     ) -> Flow {
-        let Some(mut multi) = base.clients.take_multi(index) else { return Flow::Next };
+        let Some(mut multi) = base.clients.transactions().take(index) else { return Flow::Next };
         base.core.stats.transactions[TransactionKind::OneSlot as usize] += 1;
         multi.frames.extend_from_slice(EXEC);
         let before = multi.queue.len() as u32 + 1;

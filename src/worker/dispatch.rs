@@ -200,7 +200,7 @@ impl Worker {
             return self.seen_command(index, command, local, args);
         }
         if local == Local::Reset {
-            self.clients.drop_transaction(index, &mut self.nodes, &mut self.core);
+            self.clients.transactions().forget(index, &mut self.nodes, &mut self.core);
             self.release_lent(index);
             self.subscribers.leave_all(index, &mut self.clients, &mut self.core);
         }

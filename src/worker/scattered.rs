@@ -58,7 +58,7 @@ impl Worker {
         if let (Some(u), None) = (full, seq) {
             return self.clients.pause(index, u, &mut self.nodes, &mut self.core);
         }
-        let Some(multi) = self.clients.take_multi(index) else { return Flow::Next };
+        let Some(multi) = self.clients.transactions().take(index) else { return Flow::Next };
         let mut exec = Box::new(ExecGather::new(protocol, multi.queue.len()));
         let (batches, singles, asked) = self.pieces(index, &multi, &mut exec);
         let kind =

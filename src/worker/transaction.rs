@@ -42,7 +42,7 @@ impl Worker {
             "exec" if fits => return self.exec(index, command),
             "exec" => {
                 let cause = "wrong number of arguments for 'exec' command".to_owned();
-                self.clients.drop_transaction(index, &mut self.nodes, &mut self.core);
+                self.clients.transactions().forget(index, &mut self.nodes, &mut self.core);
                 self.clients.answer_own_error(
                     index,
                     command,
@@ -52,7 +52,7 @@ impl Worker {
                 return Flow::Next;
             }
             "discard" if fits => {
-                self.clients.drop_transaction(index, &mut self.nodes, &mut self.core);
+                self.clients.transactions().forget(index, &mut self.nodes, &mut self.core);
                 self.clients.answer_own(index, command, b"+OK\r\n", &mut self.core);
                 return Flow::Next;
             }
@@ -77,7 +77,7 @@ impl Worker {
             "reset" | "quit" if fits => return self.dispatch(index, frame, args),
             _ => {}
         }
-        let placed = self.clients.place_in_transaction(
+        let placed = self.clients.transactions().place(
             index,
             command,
             args,
@@ -90,9 +90,14 @@ impl Worker {
             self.scripts.script_in_transaction(script, args, &mut self.core);
         }
         match placed {
-            Ok(place) => {
-                self.clients.queue(index, command, place, frame, &mut self.nodes, &mut self.core)
-            }
+            Ok(place) => self.clients.transactions().queue(
+                index,
+                command,
+                place,
+                frame,
+                &mut self.nodes,
+                &mut self.core,
+            ),
             Err(failure) => {
                 if let Some(multi) = self.clients.slab.get_mut(index).and_then(|c| c.multi.as_mut())
                 {
@@ -115,7 +120,7 @@ impl Worker {
         let Some(client) = self.clients.slab.get(index) else { return Flow::Stop };
         let Some(multi) = client.multi.as_ref() else { return Flow::Next };
         if multi.broken {
-            self.clients.drop_transaction(index, &mut self.nodes, &mut self.core);
+            self.clients.transactions().forget(index, &mut self.nodes, &mut self.core);
             self.clients.answer_own_error(
                 index,
                 command,
@@ -126,7 +131,7 @@ impl Worker {
         }
         let publishes = multi.publishes;
         if self.clients.is_over_memory(&mut self.nodes, &mut self.core) {
-            self.clients.drop_transaction(index, &mut self.nodes, &mut self.core);
+            self.clients.transactions().forget(index, &mut self.nodes, &mut self.core);
             self.core.stats.limits_hit[LimitHit::Memory as usize] += 1;
             let cause = buffers_full(&self.core.settings).to_string();
             self.clients.answer_own_error(
@@ -151,8 +156,8 @@ impl Worker {
             }
             if watches.iter().any(|w| w.upstream.is_none()) {
                 // The connection that watched was lost: something may have changed unseen.
-                self.clients.drop_transaction(index, &mut self.nodes, &mut self.core);
-                self.clients.answer_null_array(index, command, &mut self.core);
+                self.clients.transactions().forget(index, &mut self.nodes, &mut self.core);
+                self.clients.transactions().answer_null_array(index, command, &mut self.core);
                 return Flow::Next;
             }
             let simple = !multi.scattered
@@ -167,7 +172,7 @@ impl Worker {
             return self.exec_scattered(index, command, None);
         }
         if multi.queue.is_empty() {
-            self.clients.drop_transaction(index, &mut self.nodes, &mut self.core);
+            self.clients.transactions().forget(index, &mut self.nodes, &mut self.core);
             self.clients.answer_own(index, command, b"*0\r\n", &mut self.core);
             return Flow::Next;
         }

@@ -20,7 +20,7 @@ impl Worker {
             return;
         }
         if changed {
-            self.clients.drop_transaction(index, &mut self.nodes, &mut self.core);
+            self.clients.transactions().forget(index, &mut self.nodes, &mut self.core);
             let resp3 =
                 self.clients.slab.get(index).is_some_and(|c| c.session.protocol == Protocol::Resp3);
             let null: &[u8] = if resp3 { b"_\r\n" } else { b"*-1\r\n" };
