@@ -20,10 +20,22 @@ const MOST_TRIES: u8 = 3;
 /// A primary that answered so lately is there, microseconds.
 const HEARD: u64 = 1_000_000;
 
+/// The reads of clients that replicas may answer.
+pub(crate) struct ReplicaReads<'a> {
+    clients: &'a mut Clients,
+}
+
 impl Clients {
+    /// The reads of clients, which replicas may answer.
+    pub(crate) fn reads(&mut self) -> ReplicaReads<'_> {
+        ReplicaReads { clients: self }
+    }
+}
+
+impl ReplicaReads<'_> {
     /// A step of an emulated command that reads, for a client whose reads may go elsewhere than to
     /// primaries. `false`: it goes to the primary.
-    pub(crate) fn read_step(
+    pub(crate) fn step(
         &mut self,
         lane: ClientId,
         pending: Pending,
@@ -32,7 +44,8 @@ impl Clients {
         core: &mut Core,
     ) -> bool {
         let index = lane.at();
-        let Some(client) = self.slab.get(index).filter(|c| c.generation == lane.generation) else {
+        let Some(client) = self.clients.slab.get(index).filter(|c| c.generation == lane.generation)
+        else {
             return false;
         };
         let protocol = client.session.protocol;
@@ -58,6 +71,7 @@ impl Clients {
         }
     }
 
+    /// The node that answers a read of this slot for the client.
     pub(crate) fn choose_node(
         &mut self,
         from: ReadFrom,
@@ -77,7 +91,7 @@ impl Clients {
             // The slot is in motion: a replica says of keys that have moved that there are none.
             return fallback;
         }
-        let which = self.connection_of(client, core);
+        let which = self.clients.connection_of(client, core);
         let connection = |node: u16, replica: bool| {
             let node = nodes.list.get(usize::from(node))?;
             let all = if replica { &node.replica } else { &node.shared };
@@ -122,7 +136,8 @@ impl Clients {
     ) -> Option<u16> {
         let owner = nodes.placement.slots.owner(slot)?;
         let node = nodes.list.get(usize::from(owner))?;
-        let shared = node.shared[protocol as usize].get(self.connection_of(client, core))?;
+        let shared =
+            node.shared[protocol as usize].get(self.clients.connection_of(client, core))?;
         // Who wants to read from primaries is only led elsewhere when more than a connection was
         // lost.
         let patience = u32::from(from == ReadFrom::Primary);
@@ -136,6 +151,7 @@ impl Clients {
             .then_some(owner)
     }
 
+    /// The connection to a replica that the client uses, made if there is none.
     pub(crate) fn replica_upstream(
         &mut self,
         node: u16,
@@ -144,7 +160,7 @@ impl Clients {
         nodes: &mut Nodes,
         core: &mut Core,
     ) -> usize {
-        let which = self.connection_of(client, core);
+        let which = self.clients.connection_of(client, core);
         let place = |nodes: &mut Vec<Node>| {
             let node = nodes.get_mut(usize::from(node))?;
             Some(*node.replica[protocol as usize].get_mut(which)?)
@@ -186,7 +202,8 @@ impl Clients {
                 && pending.before == 0
                 && pending.tries <= MOST_TRIES
                 && !pending.has(flag::SPECIAL | flag::ASKING | flag::NODE_BOUND | flag::SCRIPT);
-            let client = self.slab.get(index as usize).filter(|c| c.generation == generation);
+            let client =
+                self.clients.slab.get(index as usize).filter(|c| c.generation == generation);
             if plain
                 && !written.contains(&key)
                 && let Some(from) = client.and_then(|client| core.settings.wish_of(client))

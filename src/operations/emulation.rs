@@ -34,7 +34,7 @@ impl Operations {
         }
         if step.anywhere
             && reads
-            && base.clients.read_step(lane, pending, &step.frame, base.nodes, base.core)
+            && base.clients.reads().step(lane, pending, &step.frame, base.nodes, base.core)
         {
             return;
         }

@@ -37,7 +37,7 @@ impl Worker {
         let Some(client) = self.clients.slab.get(index) else { return Flow::Stop };
         let (protocol, generation) = (client.session.protocol, client.generation);
         let choice = match self.core.settings.wish_of(client) {
-            Some(from) => self.clients.choose_node(
+            Some(from) => self.clients.reads().choose_node(
                 from,
                 index,
                 slot.0,
@@ -53,7 +53,7 @@ impl Worker {
                 self.ops.forward(index, command, slot.0, frame, &mut base!(self))
             }
             Choice::Replica(node, to) => {
-                let u = self.clients.replica_upstream(
+                let u = self.clients.reads().replica_upstream(
                     node,
                     protocol,
                     index,
