@@ -66,7 +66,7 @@ impl Clients {
         let Some(client) = self.slab.get(index) else { return };
         let output = client.output();
         let subscriber = client.subscriptions.is_some();
-        let limit = if subscriber && let Some(limit) = self.subscriber_limit(index, core) {
+        let limit = if subscriber && let Some(limit) = self.subscribed().limit(index, core) {
             limit
         } else if !subscriber && output > core.settings.client_output {
             LimitHit::ClientOutput

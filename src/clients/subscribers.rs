@@ -25,17 +25,29 @@ const IN_RESP2: [&str; 9] = [
     "reset",
 ];
 
+/// The clients that are subscribed, or wait for subscriptions.
+pub(crate) struct Subscribed<'a> {
+    clients: &'a mut Clients,
+}
+
 impl Clients {
+    /// The clients that are subscribed, or wait for it.
+    pub(crate) fn subscribed(&mut self) -> Subscribed<'_> {
+        Subscribed { clients: self }
+    }
+}
+
+impl Subscribed<'_> {
     /// A subscriber that speaks RESP2 may only send what is about its subscriptions, because its
     /// client takes everything for messages. `None`: this command may go its way now.
-    pub(crate) fn refuse_to_subscriber(
+    pub(crate) fn refuse(
         &mut self,
         index: usize,
         args: &Args,
         nodes: &mut Nodes,
         core: &mut Core,
     ) -> Option<Flow> {
-        let client = self.slab.get(index)?;
+        let client = self.clients.slab.get(index)?;
         if client.session.protocol != Protocol::Resp2 {
             return self.behind_subscribe(index, args, core);
         }
@@ -44,7 +56,7 @@ impl Clients {
         let unknown = command == core.router.unknown() || (spec.container && args.len() > 1);
         if unknown {
             let failure = transaction::unknown_command(&spec.name, args);
-            self.answer_own_error(index, command, &failure, core);
+            self.clients.answer_own_error(index, command, &failure, core);
             return Some(Flow::Next);
         }
         if IN_RESP2.contains(&&*spec.name) || !spec.arity_fits(args.len()) {
@@ -53,9 +65,9 @@ impl Clients {
         let mut failure = Failure::SubscribedClient { command: spec.name.clone() };
         if *spec.name == *"exec" {
             failure = Failure::Discarded { cause: failure.statement() };
-            self.transactions().forget(index, nodes, core);
+            self.clients.transactions().forget(index, nodes, core);
         }
-        self.answer_own_error(index, command, &failure, core);
+        self.clients.answer_own_error(index, command, &failure, core);
         Some(Flow::Next)
     }
 
@@ -63,7 +75,7 @@ impl Clients {
     /// write that is notified), so it waits until the cluster has confirmed. Its reply would have
     /// waited anyway. `None`: it need not wait.
     fn behind_subscribe(&mut self, index: usize, args: &Args, core: &mut Core) -> Option<Flow> {
-        let client = self.slab.get_mut(index)?;
+        let client = self.clients.slab.get_mut(index)?;
         let asked = client.subscriptions.as_ref()?.asked?;
         if client.answered_up_to(asked) {
             client.subscriptions.as_mut()?.asked = None;
@@ -72,13 +84,13 @@ impl Clients {
         let spec = core.router.table().get(core.router.command(args));
         match IN_RESP2.contains(&&*spec.name) {
             true => None,
-            false => Some(self.pause_until_replied(index, core)),
+            false => Some(self.clients.pause_until_replied(index, core)),
         }
     }
 
     /// After it has unsubscribed from something: it may be an ordinary client again.
     pub(crate) fn settle(&mut self, index: usize) {
-        if let Some(client) = self.slab.get_mut(index)
+        if let Some(client) = self.clients.slab.get_mut(index)
             && client.subscriptions.as_ref().is_some_and(|s| s.is_empty())
         {
             client.subscriptions = None;
@@ -86,19 +98,20 @@ impl Clients {
         }
     }
 
+    /// The client waits with its PUBLISH. `None`: it is gone.
     pub(crate) fn pause_publisher(
         &mut self,
         index: usize,
         progress: Progress,
     ) -> Option<WaitingPublisher> {
-        let client = self.slab.get_mut(index)?;
+        let client = self.clients.slab.get_mut(index)?;
         client.paused = Paused::Subscription;
         Some(WaitingPublisher { client: index as u32, generation: client.generation, progress })
     }
 
     /// What a subscriber has not taken is bounded as Redis bounds it. `None`: it is within.
-    pub(crate) fn subscriber_limit(&mut self, index: usize, core: &mut Core) -> Option<LimitHit> {
-        let client = self.slab.get_mut(index)?;
+    pub(crate) fn limit(&mut self, index: usize, core: &mut Core) -> Option<LimitHit> {
+        let client = self.clients.slab.get_mut(index)?;
         let output = client.output();
         let me = ClientId::new(index, client.generation);
         let subscriptions = client.subscriptions.as_mut()?;
@@ -124,10 +137,10 @@ impl Clients {
     }
 
     /// A subscriber that was slow some time ago is looked at again.
-    pub(crate) fn slow_subscriber(&mut self, client: ClientId, core: &mut Core) {
+    pub(crate) fn look_again(&mut self, client: ClientId, core: &mut Core) {
         let current = |c: &crate::client::Client| c.generation == client.generation && !c.gone;
-        if self.slab.get(client.at()).is_some_and(current) {
-            self.check_output(client.at(), core);
+        if self.clients.slab.get(client.at()).is_some_and(current) {
+            self.clients.check_output(client.at(), core);
         }
     }
 }

@@ -176,7 +176,7 @@ impl Subscribers {
         if let Some(client) = clients.slab.get_mut(index as usize) {
             client.complete(wait.seq, &reply, &mut core.spare.pool);
         }
-        clients.settle(index as usize);
+        clients.subscribed().settle(index as usize);
         clients.mark_client(index as usize, core);
     }
 
@@ -235,7 +235,7 @@ impl Subscribers {
             client.complete(seq, &reply, &mut core.spare.pool);
         }
         core.stats.count_own(command, &reply);
-        clients.settle(index);
+        clients.subscribed().settle(index);
         clients.mark_client(index, core);
     }
 
@@ -310,7 +310,7 @@ impl Subscribers {
             self.topics_of(index, None, clients)
                 .into_iter()
                 .for_each(|topic| self.leave(index, topic, clients, core));
-            clients.settle(index);
+            clients.subscribed().settle(index);
         }
     }
 

@@ -46,7 +46,7 @@ impl Worker {
                     self.subscribers.subscribe_ends(id, &mut self.clients, &mut self.core)
                 }
                 Some(Job::SlowSubscriber(client)) => {
-                    self.clients.slow_subscriber(client, &mut self.core);
+                    self.clients.subscribed().look_again(client, &mut self.core);
                 }
                 Some(Job::Login(client)) => self.clients.login_again(client, &mut self.core),
                 Some(Job::Close(client)) => self.clients.close_if_leaving(client, &mut self.core),

@@ -40,7 +40,7 @@ impl Worker {
         }
         if modes & mode::SUBSCRIBED != 0
             && let Some(flow) =
-                self.clients.refuse_to_subscriber(index, args, &mut self.nodes, &mut self.core)
+                self.clients.subscribed().refuse(index, args, &mut self.nodes, &mut self.core)
         {
             return flow;
         }

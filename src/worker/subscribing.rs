@@ -50,7 +50,7 @@ impl Worker {
         let limit = match progress {
             None if self.core.settings.workers > 1 => {
                 let progress = Progress::OthersHaveRead;
-                let waiting = self.clients.pause_publisher(index, progress);
+                let waiting = self.clients.subscribed().pause_publisher(index, progress);
                 self.subscribers.waiting_publishers.unsent.extend(waiting);
                 return waiting.is_some();
             }
@@ -58,7 +58,9 @@ impl Worker {
             Some(Progress::Limit(limit)) => limit,
         };
         let Some(serial) = find(&self.clients, &self.core, limit) else { return false };
-        let Some(waiting) = self.clients.pause_publisher(index, Progress::Limit(limit)) else {
+        let Some(waiting) =
+            self.clients.subscribed().pause_publisher(index, Progress::Limit(limit))
+        else {
             return false;
         };
         self.subscribers.waiting_publishers.by_serial.entry(serial).or_default().push(waiting);
