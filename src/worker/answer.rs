@@ -208,7 +208,12 @@ impl Worker {
                 client.transfer_sizes.record(bytes);
             }
             if !ok {
-                self.clients.fleet_failed(gathering.lane, seq, &mut self.nodes, &mut self.core);
+                self.clients.monitors().fleet_failed(
+                    gathering.lane,
+                    seq,
+                    &mut self.nodes,
+                    &mut self.core,
+                );
             }
             self.clients.errands().end(gathering.lane, seq, &mut self.core);
         }

@@ -53,7 +53,7 @@ impl Worker {
                 Some(Job::Looks) => base!(self).look_at_realms(),
                 Some(Job::Realm(realm)) => base!(self).realm_ends(realm),
                 Some(Job::Listen(client)) => {
-                    self.clients.listen_again(client, &mut self.nodes, &mut self.core)
+                    self.clients.monitors().listen_again(client, &mut self.nodes, &mut self.core)
                 }
                 Some(Job::ErrandEnd(client, seq)) => {
                     self.errand_ends(client, seq);

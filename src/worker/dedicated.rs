@@ -35,7 +35,7 @@ impl Worker {
     ) -> Result<(), ConnectionEnd> {
         let Some(up) = self.nodes.upstreams.get(u) else { return Ok(()) };
         let Some(&pending) = up.pending.front() else {
-            return self.clients.monitored(u, frame, &mut self.nodes, &mut self.core);
+            return self.clients.monitors().hear(u, frame, &mut self.nodes, &mut self.core);
         };
         let Some(Dedicated { client, .. }) = up.dedicated else { return Ok(()) };
         let node = up.node;
@@ -173,7 +173,7 @@ impl Worker {
             self.answer_first(u, frame)?;
         }
         let keep = client
-            .is_some_and(|c| self.clients.watches().has(c, u) || self.clients.is_monitoring(c, u));
+            .is_some_and(|c| self.clients.watches().has(c, u) || self.clients.monitors().has(c, u));
         if !keep {
             if let Some(client) = client {
                 self.clients.lending().lent_of(client, |lent| lent.fleet.retain(|&f| f != u));
@@ -201,7 +201,7 @@ impl Worker {
         if let Some(stats) = self.core.stats.nodes.get_mut(usize::from(up.node)) {
             stats.failures += 1;
         }
-        let monitored = client.is_some_and(|client| self.clients.is_monitoring(client, u));
+        let monitored = client.is_some_and(|client| self.clients.monitors().has(client, u));
         self.clients.lending().close(u, &mut self.nodes, &mut self.core);
         self.core.link.want_topology(None);
         let Some(client) = client else { return };
@@ -251,7 +251,7 @@ impl Worker {
             }
         }
         if monitored {
-            self.clients.monitor_later(client, &mut self.core);
+            self.clients.monitors().listen_later(client, &mut self.core);
         }
     }
 }

@@ -189,13 +189,13 @@ impl Worker {
         let shown = self.core.shared.monitors.load(Relaxed) > 0;
         if let Local::ClientInfo | Local::ClientReply | Local::ClientEveryone = local {
             if shown {
-                self.clients.show_to_monitors(index, command, args, false, &mut self.core);
+                self.clients.monitors().show(index, command, args, false, &mut self.core);
             }
             return base!(self).client_command(index, command, local, args);
         }
         if let Local::SlowLog | Local::Proxy = local {
             if shown {
-                self.clients.show_to_monitors(index, command, args, false, &mut self.core);
+                self.clients.monitors().show(index, command, args, false, &mut self.core);
             }
             return self.seen_command(index, command, local, args);
         }
@@ -243,7 +243,7 @@ impl Worker {
         match after {
             AfterReply::Continue => {
                 if shown {
-                    self.clients.show_to_monitors(index, command, args, true, &mut self.core);
+                    self.clients.monitors().show(index, command, args, true, &mut self.core);
                 }
                 Flow::Next
             }

@@ -44,7 +44,7 @@ impl Worker {
                 });
             }
             Question::Pause(pause) => self.clients.suspend_clients(*pause),
-            Question::Show { line, .. } => self.clients.monitored_elsewhere(line, &mut self.core),
+            Question::Show { line, .. } => self.clients.monitors().show_line(line, &mut self.core),
             Question::Unpause => self.clients.end_pause(&mut self.core),
             Question::Seen { what, reset, .. } => {
                 let seen = self.seeing.seen_for(*what, *reset, &mut self.core);

@@ -66,7 +66,7 @@ impl Worker {
             ),
         }
         if self.core.shared.monitors.load(Relaxed) > 0 {
-            self.clients.show_to_monitors(index, command, args, true, &mut self.core);
+            self.clients.monitors().show(index, command, args, true, &mut self.core);
         }
         Flow::Next
     }

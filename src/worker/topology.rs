@@ -66,9 +66,9 @@ impl Worker {
         let monitoring = |c: &crate::client::Client| c.lent.as_ref().is_some_and(|l| l.monitor);
         let monitors: Vec<usize> =
             self.clients.slab.iter().filter(|(_, c)| monitoring(c)).map(|(i, _)| i).collect();
-        monitors
-            .into_iter()
-            .for_each(|i| self.clients.monitor_others(i, &mut self.nodes, &mut self.core));
+        monitors.into_iter().for_each(|i| {
+            self.clients.monitors().listen_to_others(i, &mut self.nodes, &mut self.core)
+        });
         // Nodes whose names were not resolved, or that were down, are tried by their timers.
         self.core.arm_tick();
         self.core.shared.say_to_hub(ToHub::Follows {
