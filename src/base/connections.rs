@@ -189,7 +189,7 @@ impl Base<'_> {
             self.core.arm_tick();
         }
         if growing && self.clients.is_over_memory(self.nodes, self.core) {
-            self.clients.refuse_reply(u, self.nodes, self.core);
+            self.clients.deliveries().refuse_reply(u, self.nodes, self.core);
         }
         self.clients.wake_waiters(u, self.nodes, self.core);
         self.retire(u);

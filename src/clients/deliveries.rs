@@ -1,4 +1,4 @@
-//! Replies that go where they are waited for, and what goes there in place of one that will not come.
+//! Replies that go where they are waited for, and what is done in place of one that will not come.
 
 use crate::buf::CHUNK;
 use crate::clients::Clients;
@@ -9,51 +9,63 @@ use crate::metrics::DisconnectReason;
 use crate::nodes::Nodes;
 use crate::upstream::ConnectionEnd;
 
+/// The replies that clients wait for, put where they are waited for.
+pub(crate) struct Deliveries<'a> {
+    clients: &'a mut Clients,
+}
+
 impl Clients {
+    /// What is put where clients wait for replies.
+    pub(crate) fn deliveries(&mut self) -> Deliveries<'_> {
+        Deliveries { clients: self }
+    }
+}
+
+impl Deliveries<'_> {
     /// An error of slotway's own goes where a reply is waited for. One that leaves the outcome open
     /// ends the client's connection instead, where `commands.on_outcome_unknown` says so.
-    pub(crate) fn deliver_failure(&mut self, to: Dest, failure: &Failure, core: &mut Core) {
+    pub(crate) fn failure(&mut self, to: Dest, failure: &Failure, core: &mut Core) {
         core.count_failure(failure);
         match core.settings.disconnect_on_unknown && failure.is_outcome_unknown() {
             true => self.end_in_place_of(to, core),
-            false => self.deliver_own(to, &failure.frame(), core),
+            false => self.own(to, &failure.frame(), core),
         }
     }
 
     /// A reply that is no failure of slotway's own goes where it is waited for.
-    pub(crate) fn deliver_own(&mut self, to: Dest, reply: &[u8], core: &mut Core) {
+    pub(crate) fn own(&mut self, to: Dest, reply: &[u8], core: &mut Core) {
         if let Dest::Client { index, generation, seq } = to
-            && let Some(client) = self.slab.get_mut(index as usize)
+            && let Some(client) = self.clients.slab.get_mut(index as usize)
             && client.generation == generation
         {
             client.complete(seq, reply, &mut core.spare.pool);
-            self.mark_client(index as usize, core);
+            self.clients.mark_client(index as usize, core);
         }
     }
 
     /// The same for a reply that may be large, and is taken out of its buffer then.
-    pub(crate) fn deliver_whole(&mut self, to: Dest, reply: &mut Vec<u8>, core: &mut Core) {
+    pub(crate) fn whole(&mut self, to: Dest, reply: &mut Vec<u8>, core: &mut Core) {
         if let Dest::Client { index, generation, seq } = to
             && reply.len() >= CHUNK
-            && let Some(client) = self.slab.get_mut(index as usize)
+            && let Some(client) = self.clients.slab.get_mut(index as usize)
             && client.generation == generation
         {
             client.complete_owned(seq, reply, &mut core.spare.pool);
-            return self.mark_client(index as usize, core);
+            return self.clients.mark_client(index as usize, core);
         }
-        self.deliver_own(to, reply, core);
+        self.own(to, reply, core);
     }
 
     /// The client's connection is closed in place of a reply, behind those before it.
     #[cold]
     pub(crate) fn end_in_place_of(&mut self, to: Dest, core: &mut Core) {
         if let Dest::Client { index, generation, seq } = to
-            && let Some(client) = self.slab.get_mut(index as usize)
+            && let Some(client) = self.clients.slab.get_mut(index as usize)
             && client.generation == generation
         {
             client.end_at(seq);
             client.leave_when_idle = Some(DisconnectReason::OutcomeUnknown);
-            self.stop_reading(index as usize, core);
+            self.clients.stop_reading(index as usize, core);
         }
     }
 
@@ -66,11 +78,11 @@ impl Clients {
         }
         let dest = up.pending.front().map(|p| p.dest);
         let Some(Dest::Client { index, generation, seq }) = dest else { return };
-        let Some(client) = self.slab.get_mut(index as usize) else { return };
+        let Some(client) = self.clients.slab.get_mut(index as usize) else { return };
         if client.generation == generation
             && client.abandon(seq) == crate::client::Delivery::Partial
         {
-            self.close(index as usize, core);
+            self.clients.close(index as usize, core);
         }
     }
 
@@ -86,7 +98,7 @@ impl Clients {
             match (client, pending.dest) {
                 // Its client waits for this one command.
                 (Some(client), Dest::Client { seq, .. }) => {
-                    self.errands().fail(client, seq, failure, nodes, core)
+                    self.clients.errands().fail(client, seq, failure, nodes, core)
                 }
                 _ => core.fail(&pending, &node.unwrap_or_default(), &failure),
             }

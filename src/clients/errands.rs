@@ -129,7 +129,7 @@ impl<'a> Errands<'a> {
             self.clients.transactions().forget(index, nodes, core);
         }
         let dest = Dest::client(client, seq);
-        self.clients.deliver_failure(dest, &failure, core);
+        self.clients.deliveries().failure(dest, &failure, core);
     }
 
     /// Whether the command of the client's errand changes nothing.

@@ -114,7 +114,7 @@ impl Errands<'_> {
         if errand.kind == ErrandKind::Watch && watching == Some(None) {
             let dest = Dest::client(me, seq);
             base.clients.errands().end(me, seq, base.core);
-            return base.clients.deliver_own(dest, b"+OK\r\n", base.core);
+            return base.clients.deliveries().own(dest, b"+OK\r\n", base.core);
         }
         let mut frame = std::mem::take(&mut base.core.spare.line);
         frame.clear();

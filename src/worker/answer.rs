@@ -70,7 +70,7 @@ impl Worker {
                 if let Some(stats) = self.core.stats.commands.get_mut(pending.command.index()) {
                     stats.refused += 1;
                 }
-                self.clients.deliver_failure(pending.dest, failure, &mut self.core);
+                self.clients.deliveries().failure(pending.dest, failure, &mut self.core);
                 self.clients.errands().end_handed_on(
                     ClientId { index, generation },
                     seq,
@@ -194,8 +194,8 @@ impl Worker {
                 );
             }
             match unknown && self.core.settings.disconnect_on_unknown {
-                true => self.clients.end_in_place_of(gathering.to, &mut self.core),
-                false => self.clients.deliver_whole(gathering.to, &mut reply, &mut self.core),
+                true => self.clients.deliveries().end_in_place_of(gathering.to, &mut self.core),
+                false => self.clients.deliveries().whole(gathering.to, &mut reply, &mut self.core),
             }
         }
         if let Some(kept) = gathering.kept.take().filter(|_| self.core.spare.kept.len() < 256) {

@@ -137,7 +137,7 @@ impl Worker {
 
     fn expire_pending(&mut self, u: usize, before: u64, silent: bool) {
         if silent {
-            self.clients.abandon_arriving(u, &mut self.nodes, &mut self.core);
+            self.clients.deliveries().abandon_arriving(u, &mut self.nodes, &mut self.core);
         }
         self.seeing.note_expired(u, before, &mut self.ops, &mut base!(self));
         let Some(up) = self.nodes.upstreams.get_mut(u) else { return };

@@ -186,7 +186,7 @@ impl Worker {
     /// A dedicated connection is gone or could not be made.
     #[cold]
     pub(super) fn dedicated_lost(&mut self, u: usize, why: &ConnectionEnd) {
-        self.clients.abandon_arriving(u, &mut self.nodes, &mut self.core);
+        self.clients.deliveries().abandon_arriving(u, &mut self.nodes, &mut self.core);
         let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
         if let Some(stream) = up.stream.as_mut() {
             stream.unwatch(self.core.link.poll.registry());

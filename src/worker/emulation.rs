@@ -195,12 +195,12 @@ impl Worker {
             );
         }
         match outcome {
-            Ok(reply) => self.clients.deliver_own(gathering.to, &reply, &mut self.core),
+            Ok(reply) => self.clients.deliveries().own(gathering.to, &reply, &mut self.core),
             Err(Cause::Own(failure)) => {
-                self.clients.deliver_failure(gathering.to, &failure, &mut self.core)
+                self.clients.deliveries().failure(gathering.to, &failure, &mut self.core)
             }
             Err(Cause::Node(error)) => {
-                self.clients.deliver_own(gathering.to, &error, &mut self.core)
+                self.clients.deliveries().own(gathering.to, &error, &mut self.core)
             }
         }
         if let Dest::Client { seq, .. } = gathering.to {

@@ -58,7 +58,7 @@ impl Worker {
                 };
                 self.clients.errands().end(client, seq, &mut self.core);
                 let dest = Dest::client(client, seq);
-                self.clients.deliver_own(dest, null, &mut self.core);
+                self.clients.deliveries().own(dest, null, &mut self.core);
             }
             (_, AfterLoss::OutcomeUnknown) => {
                 self.core.stats.outcome_unknown += 1;
@@ -184,7 +184,7 @@ impl Worker {
             } else {
                 self.clients.errands().end(me, seq, &mut self.core);
                 let null: &[u8] = if protocol == Protocol::Resp3 { b"_\r\n" } else { b"*-1\r\n" };
-                self.clients.deliver_own(dest, null, &mut self.core);
+                self.clients.deliveries().own(dest, null, &mut self.core);
             }
             return true;
         }

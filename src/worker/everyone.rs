@@ -105,7 +105,7 @@ impl Worker {
             self.part(gather, first, u16::MAX, &reply);
         } else {
             self.core.stats.count_own(asker.command, &reply);
-            self.clients.deliver_own(asker.to, &reply, &mut self.core);
+            self.clients.deliveries().own(asker.to, &reply, &mut self.core);
             // A drain may have ended its reading meanwhile.
             if waits {
                 self.core.turn.resume.push(asker.client);

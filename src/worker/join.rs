@@ -65,7 +65,7 @@ impl Worker {
             }
             self.clients.errands().end(client, seq, &mut self.core);
             let dest = Dest::client(client, seq);
-            return self.clients.deliver_own(dest, frame, &mut self.core);
+            return self.clients.deliveries().own(dest, frame, &mut self.core);
         };
         self.ops.joining().set_upstream(j, part as usize, None);
         self.clients.lending().give_back(u, &mut self.nodes, &mut self.core);

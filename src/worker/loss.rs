@@ -37,7 +37,7 @@ impl Worker {
         if let Some(stream) = up.stream.as_mut() {
             stream.unwatch(self.core.link.poll.registry());
         }
-        self.clients.abandon_arriving(u, &mut self.nodes, &mut self.core);
+        self.clients.deliveries().abandon_arriving(u, &mut self.nodes, &mut self.core);
         let pending = self.nodes.upstreams.get(u).map(|up| up.pending.iter());
         let clients =
             pending.into_iter().flatten().map(|pending| self.ops.gatherings.lane_of(pending));

@@ -63,7 +63,11 @@ impl Worker {
                     && !self.clients.has_room_for(grown, &mut self.nodes, &mut self.core)
                 {
                     self.core.spare.scratch = scratch;
-                    return self.clients.refuse_reply(u, &mut self.nodes, &mut self.core);
+                    return self.clients.deliveries().refuse_reply(
+                        u,
+                        &mut self.nodes,
+                        &mut self.core,
+                    );
                 }
                 let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
                 let outcome = if append {

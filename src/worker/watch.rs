@@ -26,7 +26,7 @@ impl Worker {
             let null: &[u8] = if resp3 { b"_\r\n" } else { b"*-1\r\n" };
             self.clients.errands().end(client, seq, &mut self.core);
             let dest = Dest::client(client, seq);
-            return self.clients.deliver_own(dest, null, &mut self.core);
+            return self.clients.deliveries().own(dest, null, &mut self.core);
         }
         // Its reply has a number already: the pieces are gathered for that one.
         if let Some(errand) = self.clients.errands().of(index) {
