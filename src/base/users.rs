@@ -304,7 +304,11 @@ impl Base<'_> {
                 }
                 let reason = if channels { DenialReason::Channel } else { DenialReason::Command };
                 self.core.stats.denied[reason as usize] += 1;
-                Some(self.clients.refuse_to_user(index, command, &failure, self.nodes, self.core))
+                Some(
+                    self.clients
+                        .refusals()
+                        .to_user(index, command, &failure, self.nodes, self.core),
+                )
             }
             None => {
                 let user = Arc::clone(&self.access.realms.get(&realm)?.who.user);

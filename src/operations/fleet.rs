@@ -125,7 +125,7 @@ impl Fleets<'_> {
         let Some(client) = base.clients.slab.get(index) else { return Flow::Stop };
         let (protocol, me) = (client.session.protocol, ClientId::new(index, client.generation));
         if nodes.is_empty() {
-            return base.clients.no_cluster(index, command, base.nodes, base.core);
+            return base.clients.refusals().no_cluster(index, command, base.nodes, base.core);
         }
         let Some(g) = self.start(index, command, NO_SLOT, merge, args, base.clients, base.core)
         else {

@@ -52,7 +52,7 @@ impl Operations {
         base: &mut Base<'_>,
     ) -> Flow {
         if base.clients.is_over_memory(base.nodes, base.core) {
-            return base.clients.refuse_for_memory(index, command, base.core);
+            return base.clients.refusals().for_memory(index, command, base.core);
         }
         let Some(node) = base.nodes.route(slot) else {
             return self.hold_fresh(index, command, slot, frame, base);
@@ -172,5 +172,77 @@ impl Operations {
             started,
             expected,
         }
+    }
+
+    /// The slot is in motion or has no primary: the command waits in its client's lane.
+    #[cold]
+    pub(crate) fn hold_fresh(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        slot: u16,
+        frame: &[u8],
+        base: &mut Base<'_>,
+    ) -> Flow {
+        if frame.len() > CHUNK && !base.clients.has_room_for(frame.len(), base.nodes, base.core) {
+            return base.clients.refusals().for_memory(index, command, base.core);
+        }
+        if !base.nodes.placement.slots.holds.fits(slot, frame.len(), base.core.settings.held) {
+            base.core.stats.limits_hit[LimitHit::Held as usize] += 1;
+            base.clients.answer_own_error(index, command, &Failure::HoldsFull { slot }, base.core);
+            return Flow::Next;
+        }
+        let Some(client) = base.clients.slab.get_mut(index) else { return Flow::Stop };
+        let (protocol, generation) = (client.session.protocol, client.generation);
+        client.session.last_command = command;
+        let seq = client.expect(&mut base.core.spare.replies);
+        let expected = client.transfer_sizes.expected();
+        let dest = Dest::Client { index: index as u32, generation, seq };
+        let mut pending =
+            self.pending(dest, command, slot, protocol, base.access, base.clients, base.core);
+        pending.expected = expected;
+        self.hold_pending(
+            pending,
+            ClientId::new(index, generation),
+            frame.to_vec(),
+            base.nodes,
+            base.core,
+        );
+        Flow::Next
+    }
+
+    /// Puts a command that has not been sent into its lane, and sends it on if it may go.
+    pub(crate) fn hold_pending(
+        &mut self,
+        mut pending: Pending,
+        lane: ClientId,
+        frame: Vec<u8>,
+        nodes: &mut Nodes,
+        core: &mut Core,
+    ) {
+        let slot = pending.slot;
+        pending.len = frame.len() as u32;
+        if !nodes.placement.slots.holds.contains(slot) {
+            self.hold_slot(slot, nodes, core);
+        }
+        let meta = LaneCommand { pending, lane };
+        nodes.placement.slots.holds.push_fresh(slot, lane, Held { meta, frame });
+        core.arm_tick();
+        core.run_lane(slot, lane);
+    }
+
+    /// A command that any node could take, and none is there: it waits, if there ever was one.
+    #[cold]
+    pub(crate) fn wait_for_a_node(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        frame: &[u8],
+        base: &mut Base<'_>,
+    ) -> Flow {
+        if base.nodes.topology.snapshot.generation == 0 {
+            return base.clients.refusals().no_cluster(index, command, base.nodes, base.core);
+        }
+        self.hold_fresh(index, command, NO_SLOT, frame, base)
     }
 }

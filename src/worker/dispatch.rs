@@ -70,7 +70,7 @@ impl Worker {
         }
         let frees = matches!(plan, Plan::Local(_) | Plan::PubSub(PubSub::Unsubscribe(_), _));
         if self.clients.is_over_memory(&mut self.nodes, &mut self.core) && !frees {
-            return self.clients.refuse_for_memory(index, command, &mut self.core);
+            return self.clients.refusals().for_memory(index, command, &mut self.core);
         }
         // A topic is more than the command that brings it. It is refused while there is room for
         // that, or its client would be closed for being the one that holds most.
@@ -82,7 +82,7 @@ impl Worker {
                 &mut self.core,
             )
         {
-            return self.clients.refuse_for_memory(index, command, &mut self.core);
+            return self.clients.refusals().for_memory(index, command, &mut self.core);
         }
         match self.clients.filtered_for(index, plan) {
             Plan::Slot(slot) => self.ops.forward(index, command, slot.0, frame, &mut base!(self)),
@@ -154,7 +154,9 @@ impl Worker {
                 flow
             }
             Plan::Local(local) => self.local(index, command, local, args),
-            Plan::Refuse(why) => self.clients.refuse(index, command, why, &mut self.core),
+            Plan::Refuse(why) => {
+                self.clients.refusals().refuse(index, command, why, &mut self.core)
+            }
         }
     }
 
@@ -171,7 +173,7 @@ impl Worker {
                 &mut self.core,
             )
         {
-            return self.clients.refuse_for_memory(index, command, &mut self.core);
+            return self.clients.refusals().for_memory(index, command, &mut self.core);
         }
         let Some(client) = self.clients.slab.get_mut(index) else { return Flow::Stop };
         let somebody_else = account && local == Local::Auth;

@@ -101,7 +101,7 @@ impl Worker {
             if grown > client.tail.capacity()
                 && !self.clients.has_room_for(grown, &mut self.nodes, &mut self.core)
             {
-                self.clients.refuse_announced(index, grown, &mut self.core);
+                self.clients.refusals().announced(index, grown, &mut self.core);
             } else if let Some(client) = self.clients.slab.get_mut(index) {
                 client.tail.extend_from_slice(bytes);
                 self.process_tail(index);
@@ -211,7 +211,7 @@ impl Worker {
                 if missing > CHUNK
                     && !self.clients.has_room_for(missing, &mut self.nodes, &mut self.core)
                 {
-                    self.clients.refuse_announced(index, need, &mut self.core);
+                    self.clients.refusals().announced(index, need, &mut self.core);
                     tail = Vec::new();
                 } else {
                     reserve_announced(&mut tail, need);
@@ -284,7 +284,7 @@ impl Worker {
                     Some(Flow::Next) => continue,
                     Some(flow) => (0, flow),
                     None => {
-                        self.clients.protocol_error(index, error, &mut self.core);
+                        self.clients.refusals().protocol_error(index, error, &mut self.core);
                         pos = buf.len();
                         break;
                     }
@@ -320,7 +320,7 @@ impl Worker {
 
     fn dispatch_inline(&mut self, index: usize, line: &[u8]) -> Flow {
         if is_header_line(line) {
-            return self.clients.unexpected_header(index, &mut self.core);
+            return self.clients.refusals().unexpected_header(index, &mut self.core);
         }
         let mut array = std::mem::take(&mut self.core.spare.line);
         let flow = match inline_to_array(line, &mut array) {
@@ -339,14 +339,14 @@ impl Worker {
                         self.dispatch_with_modes(index, &array, &args)
                     }
                     Err(error) => {
-                        self.clients.protocol_error(index, error, &mut self.core);
+                        self.clients.refusals().protocol_error(index, error, &mut self.core);
                         Flow::Stop
                     }
                     Ok(_) => Flow::Next,
                 }
             }
             Err(error) => {
-                self.clients.protocol_error(index, error, &mut self.core);
+                self.clients.refusals().protocol_error(index, error, &mut self.core);
                 Flow::Stop
             }
         };

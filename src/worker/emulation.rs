@@ -65,7 +65,7 @@ impl Worker {
         };
         let bytes: usize = args.iter().map(<[u8]>::len).sum();
         if bytes > CHUNK && !self.clients.has_room_for(2 * bytes, &mut self.nodes, &mut self.core) {
-            return self.clients.refuse_for_memory(index, command, &mut self.core);
+            return self.clients.refusals().for_memory(index, command, &mut self.core);
         }
         let Some(client) = self.clients.slab.get(index) else { return Flow::Stop };
         let (protocol, generation) = (client.session.protocol, client.generation);

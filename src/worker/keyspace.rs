@@ -18,7 +18,12 @@ impl Worker {
     /// that slot.
     pub(super) fn scan(&mut self, index: usize, command: CommandId, args: &Args) -> Flow {
         if self.nodes.topology.snapshot.generation == 0 {
-            return self.clients.no_cluster(index, command, &mut self.nodes, &mut self.core);
+            return self.clients.refusals().no_cluster(
+                index,
+                command,
+                &mut self.nodes,
+                &mut self.core,
+            );
         }
         self.nodes.topology.refresh_layout();
         let Some(scan) = Scan::begin(args.get(1).unwrap_or_default(), &self.nodes) else {
@@ -77,7 +82,12 @@ impl Worker {
         let protocol = client.session.protocol;
         let nodes = self.nodes.fan_targets(Fan::Primaries, &mut self.core);
         if self.nodes.topology.snapshot.generation == 0 || nodes.is_empty() {
-            return self.clients.no_cluster(index, command, &mut self.nodes, &mut self.core);
+            return self.clients.refusals().no_cluster(
+                index,
+                command,
+                &mut self.nodes,
+                &mut self.core,
+            );
         }
         let mut reached = nodes.iter().filter_map(|n| n.as_ref().ok());
         if let Some(u) = reached.find_map(|&n| self.full_upstream(n, protocol, index)) {

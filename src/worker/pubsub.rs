@@ -45,7 +45,7 @@ impl Worker {
                 // One command may name a million.
                 let cost = args.iter().skip(1).map(Subscriptions::cost).sum();
                 if !self.clients.has_room_for(cost, &mut self.nodes, &mut self.core) {
-                    return self.clients.refuse_for_memory(index, command, &mut self.core);
+                    return self.clients.refusals().for_memory(index, command, &mut self.core);
                 }
                 self.subscribers.subscribe(
                     index,

@@ -35,7 +35,7 @@ impl Worker {
                 &mut self.core,
             )
         {
-            return self.clients.refuse_for_memory(index, command, &mut self.core);
+            return self.clients.refusals().for_memory(index, command, &mut self.core);
         }
         let Some(client) = self.clients.slab.get(index) else { return Flow::Stop };
         let protocol = client.session.protocol;
@@ -147,7 +147,12 @@ impl Worker {
             nodes = self.nodes.fan_targets(Fan::Primaries, &mut self.core);
         }
         if self.nodes.topology.snapshot.generation == 0 || nodes.is_empty() {
-            return self.clients.no_cluster(index, command, &mut self.nodes, &mut self.core);
+            return self.clients.refusals().no_cluster(
+                index,
+                command,
+                &mut self.nodes,
+                &mut self.core,
+            );
         }
         let mut reached = nodes.iter().filter_map(|n| n.as_ref().ok());
         if let Some(u) = reached.find_map(|&n| self.full_upstream(n, protocol, index)) {

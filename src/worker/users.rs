@@ -36,7 +36,7 @@ impl Worker {
                 Ok(()) if !spec.name.starts_with("acl|") && *spec.name != *"auth" => return None,
                 Ok(()) => {}
                 Err(why) => {
-                    return Some(self.clients.deny(
+                    return Some(self.clients.refusals().deny(
                         index,
                         command,
                         why,
@@ -70,7 +70,7 @@ impl Worker {
                 return None;
             }
             let failure = transaction::unknown_command(&spec.name, args);
-            return Some(self.clients.refuse_to_user(
+            return Some(self.clients.refusals().to_user(
                 index,
                 command,
                 &failure,
@@ -84,7 +84,7 @@ impl Worker {
                 return None;
             }
             let failure = Failure::WrongArity { command: spec.name.clone() };
-            return Some(self.clients.refuse_to_user(
+            return Some(self.clients.refusals().to_user(
                 index,
                 command,
                 &failure,
@@ -93,7 +93,7 @@ impl Worker {
             ));
         }
         if in_multi && *spec.name == *"auth" {
-            return Some(self.clients.refuse_to_user(
+            return Some(self.clients.refusals().to_user(
                 index,
                 command,
                 &Failure::AuthInMulti,
@@ -109,7 +109,7 @@ impl Worker {
                 let like = table.by_name("client|setname")?;
                 return match user.check(like, table.get(like), args, &mut self.core.spare.keys) {
                     Ok(()) => None,
-                    Err(why) => Some(self.clients.deny(
+                    Err(why) => Some(self.clients.refusals().deny(
                         index,
                         command,
                         why,
@@ -122,7 +122,7 @@ impl Worker {
             if spec.container
                 && let Err(why) = user.check(command, spec, args, &mut self.core.spare.keys)
             {
-                return Some(self.clients.deny(
+                return Some(self.clients.refusals().deny(
                     index,
                     command,
                     why,
@@ -132,7 +132,7 @@ impl Worker {
             }
             let name = spec.name.strip_prefix("acl|").map(str::to_owned);
             return match name {
-                Some(_) if in_multi => Some(self.clients.refuse_to_user(
+                Some(_) if in_multi => Some(self.clients.refusals().to_user(
                     index,
                     command,
                     &Failure::AclInMulti,
@@ -166,7 +166,7 @@ impl Worker {
             Ok(None) => self.check_user(index, args),
             Err(failure) => {
                 self.core.stats.denied[DenialReason::Login as usize] += 1;
-                Some(self.clients.refuse_to_user(
+                Some(self.clients.refusals().to_user(
                     index,
                     command,
                     &failure,

@@ -25,7 +25,7 @@ impl Worker {
             plan => return self.dispatch_rare(index, command, plan, frame, args),
         };
         if self.clients.is_over_memory(&mut self.nodes, &mut self.core) {
-            return self.clients.refuse_for_memory(index, command, &mut self.core);
+            return self.clients.refusals().for_memory(index, command, &mut self.core);
         }
         let Some(node) = self.nodes.placement.slots.route(slot) else {
             return self.ops.hold_fresh(index, command, slot, frame, &mut base!(self));
