@@ -28,7 +28,7 @@
 //!
 //! [`Turns`]: crate::upstream::Turns
 
-use crate::client::{Paused, TransferSizes};
+use crate::client::{Client, Paused, TransferSizes};
 use crate::clients::{Clients, Flow};
 use crate::common::Core;
 use crate::common::connections::{
@@ -118,50 +118,10 @@ impl Clients {
     pub(crate) fn has_to_wait(&self, index: usize, u: usize, nodes: &Nodes, core: &Core) -> bool {
         nodes.upstreams.get(u).is_some_and(|up| {
             up.queue.len() > core.settings.upstream_in_flight
-                || (up.pending.expected() > MANY_BYTES && self.has_to_take_turns(index, up, core))
-                || (work(up) > LONG && self.is_too_much(index, up, core))
+                || (up.pending.expected() > MANY_BYTES
+                    && has_to_take_turns(self.slab.get(index), up, core))
+                || (work(up) > LONG && is_too_much(self.slab.get(index), up, core))
         })
-    }
-
-    /// Why it has to.
-    #[cold]
-    fn reason_to_wait(&self, index: usize, up: &Upstream, core: &Core) -> Wait {
-        if up.queue.len() > core.settings.upstream_in_flight {
-            Wait::Full
-        } else if up.pending.expected() > MANY_BYTES && self.has_to_take_turns(index, up, core) {
-            Wait::Turn
-        } else {
-            Wait::OwnReplies
-        }
-    }
-
-    /// Whether a client asks for so many bytes that it has to wait for its turn.
-    fn has_to_take_turns(&self, index: usize, up: &Upstream, core: &Core) -> bool {
-        let Some(client) = self.slab.get(index) else { return false };
-        let expected = client.transfer_sizes.expected() as usize;
-        let owed = client.replies.as_ref().map_or(0, |r| r.waiting());
-        if (owed + 1).saturating_mul(expected) <= FEW_BYTES {
-            note_shared(up, core.now);
-            return false;
-        }
-        !client.transfer_sizes.has_turn()
-            && up.delivers()
-            && (!up.turns.is_empty() || !has_room_for_transfer(up, client, core.now))
-    }
-
-    fn is_too_much(&self, index: usize, up: &Upstream, core: &Core) -> bool {
-        let owed = self.slab.get(index).and_then(|c| c.replies.as_ref());
-        let (owed, count, work) = (owed.map_or(0, |r| r.waiting()), up.pending.len(), work(up));
-        // As if all that it is owed were commands such as the connection's, which spares everyone's
-        // account.
-        let is_owed = |much: usize| owed * work >= much * count;
-        // It is owed something by other nodes as well: who fills this queue is owed more than it has.
-        if owed + owed / 8 < count {
-            note_shared(up, core.now);
-            return work > TOO_LONG && is_owed(TOO_MUCH);
-        }
-        let shared = core.now < up.shared_at.get() + REMEMBERED;
-        is_owed(MUCH) && (shared || (work > TOO_LONG && is_owed(TOO_MUCH)))
     }
 
     /// The client is not read from until connection `u` has room again, its turn has come, or half
@@ -174,7 +134,7 @@ impl Clients {
         core: &mut Core,
     ) -> Flow {
         let Some(up) = nodes.upstreams.get(u) else { return Flow::Pause };
-        let wait = self.reason_to_wait(index, up, core);
+        let wait = reason_to_wait(self.slab.get(index), up, core);
         let (Some(client), Some(up)) = (self.slab.get_mut(index), nodes.upstreams.get_mut(u))
         else {
             return Flow::Pause;
@@ -252,4 +212,46 @@ impl Clients {
             }
         }
     }
+}
+
+/// Why a client has to wait before it may send on a connection.
+#[cold]
+fn reason_to_wait(client: Option<&Client>, up: &Upstream, core: &Core) -> Wait {
+    if up.queue.len() > core.settings.upstream_in_flight {
+        Wait::Full
+    } else if up.pending.expected() > MANY_BYTES && has_to_take_turns(client, up, core) {
+        Wait::Turn
+    } else {
+        Wait::OwnReplies
+    }
+}
+
+/// Whether a client asks for so many bytes that it has to wait for its turn.
+fn has_to_take_turns(client: Option<&Client>, up: &Upstream, core: &Core) -> bool {
+    let Some(client) = client else { return false };
+    let expected = client.transfer_sizes.expected() as usize;
+    let owed = client.replies.as_ref().map_or(0, |r| r.waiting());
+    if (owed + 1).saturating_mul(expected) <= FEW_BYTES {
+        core.note_shared(up);
+        return false;
+    }
+    !client.transfer_sizes.has_turn()
+        && up.delivers()
+        && (!up.turns.is_empty() || !core.has_room_for_transfer(up, client))
+}
+
+/// Whether a client fills more of a long queue than the others leave it.
+fn is_too_much(client: Option<&Client>, up: &Upstream, core: &Core) -> bool {
+    let owed = client.and_then(|c| c.replies.as_ref());
+    let (owed, count, work) = (owed.map_or(0, |r| r.waiting()), up.pending.len(), work(up));
+    // As if all that it is owed were commands such as the connection's, which spares everyone's
+    // account.
+    let is_owed = |much: usize| owed * work >= much * count;
+    // It is owed something by other nodes as well: who fills this queue is owed more than it has.
+    if owed + owed / 8 < count {
+        core.note_shared(up);
+        return work > TOO_LONG && is_owed(TOO_MUCH);
+    }
+    let shared = core.now < up.shared_at.get() + REMEMBERED;
+    is_owed(MUCH) && (shared || (work > TOO_LONG && is_owed(TOO_MUCH)))
 }
