@@ -191,7 +191,7 @@ impl Base<'_> {
         if growing && self.clients.is_over_memory(self.nodes, self.core) {
             self.clients.deliveries().refuse_reply(u, self.nodes, self.core);
         }
-        self.clients.wake_waiters(u, self.nodes, self.core);
+        self.clients.fairness().wake(u, self.nodes, self.core);
         self.retire(u);
     }
 }

@@ -76,7 +76,17 @@ pub(crate) fn work(up: &Upstream) -> usize {
     up.pending.len() + up.queue.len() / BYTES
 }
 
+/// Who has to wait so that others get their share of a connection, and goes on again.
+pub(crate) struct Fairness<'a> {
+    clients: &'a mut Clients,
+}
+
 impl Clients {
+    /// Who waits for a connection to a node.
+    pub(crate) fn fairness(&mut self) -> Fairness<'_> {
+        Fairness { clients: self }
+    }
+
     /// Which of a node's shared connections the client uses. HOT PATH.
     #[inline]
     pub(crate) fn connection_of(&self, client: usize, core: &Core) -> usize {
@@ -90,11 +100,24 @@ impl Clients {
         }
     }
 
+    /// Whether a client has to wait before it may send on connection `u`. HOT PATH.
+    #[inline]
+    pub(crate) fn has_to_wait(&self, index: usize, u: usize, nodes: &Nodes, core: &Core) -> bool {
+        nodes.upstreams.get(u).is_some_and(|up| {
+            up.queue.len() > core.settings.upstream_in_flight
+                || (up.pending.expected() > MANY_BYTES
+                    && has_to_take_turns(self.slab.get(index), up, core))
+                || (work(up) > LONG && is_too_much(self.slab.get(index), up, core))
+        })
+    }
+}
+
+impl Fairness<'_> {
     /// Moves the client to the connections for large transfers, or back from them, before it sends
     /// its next command. `true`: it has to wait until all its replies are there, and is paused.
     #[cold]
     pub(crate) fn has_to_change_connection(&mut self, index: usize, core: &mut Core) -> bool {
-        let Some(client) = self.slab.get_mut(index) else { return false };
+        let Some(client) = self.clients.slab.get_mut(index) else { return false };
         let wants = match client.bulk {
             true => client.transfer_sizes.expected() >= BULK_UNTIL,
             false => client.transfer_sizes.expected() >= TransferSizes::LARGE,
@@ -107,21 +130,10 @@ impl Clients {
             client.bulk = wants;
         } else if wants {
             // What it has under way must not be overtaken.
-            self.pause_until_replied(index, core);
+            self.clients.pause_until_replied(index, core);
             return true;
         }
         false
-    }
-
-    /// Whether a client has to wait before it may send on connection `u`. HOT PATH.
-    #[inline]
-    pub(crate) fn has_to_wait(&self, index: usize, u: usize, nodes: &Nodes, core: &Core) -> bool {
-        nodes.upstreams.get(u).is_some_and(|up| {
-            up.queue.len() > core.settings.upstream_in_flight
-                || (up.pending.expected() > MANY_BYTES
-                    && has_to_take_turns(self.slab.get(index), up, core))
-                || (work(up) > LONG && is_too_much(self.slab.get(index), up, core))
-        })
     }
 
     /// The client is not read from until connection `u` has room again, its turn has come, or half
@@ -134,8 +146,9 @@ impl Clients {
         core: &mut Core,
     ) -> Flow {
         let Some(up) = nodes.upstreams.get(u) else { return Flow::Pause };
-        let wait = reason_to_wait(self.slab.get(index), up, core);
-        let (Some(client), Some(up)) = (self.slab.get_mut(index), nodes.upstreams.get_mut(u))
+        let wait = reason_to_wait(self.clients.slab.get(index), up, core);
+        let (Some(client), Some(up)) =
+            (self.clients.slab.get_mut(index), nodes.upstreams.get_mut(u))
         else {
             return Flow::Pause;
         };
@@ -151,7 +164,7 @@ impl Clients {
                 // What it asked for while it had no need to wait is not held against it for long.
                 let most = (client.transfer_sizes.expected() as usize).max(BYTES_WHEN_SHARED);
                 let asked = client.transfer_sizes.wait_for_turn().min(most as u64);
-                let clients = &self.slab;
+                let clients = &self.clients.slab;
                 up.turns.push(me, asked, |id| {
                     let client = clients.get(id.at());
                     client
@@ -164,7 +177,7 @@ impl Clients {
                 if let Some(replies) = client.replies.as_mut() {
                     replies.wait_for_half();
                 }
-                self.mark_client(index, core);
+                self.clients.mark_client(index, core);
             }
         }
         Flow::Pause
@@ -173,7 +186,7 @@ impl Clients {
     /// Clients that wait for connection `u` go on: all when half of a full queue is answered, one
     /// after the other as there is room for their transfers.
     #[inline]
-    pub(crate) fn wake_waiters(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
+    pub(crate) fn wake(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
         let Some(up) = nodes.upstreams.get_mut(u) else { return };
         if !up.waiters.is_empty() && up.queue.len() <= core.settings.upstream_in_flight / 2 {
             core.turn.resume.append(&mut up.waiters);
@@ -192,7 +205,7 @@ impl Clients {
             return;
         }
         while let Some(next) = nodes.upstreams.get(u).and_then(|up| up.turns.peek()) {
-            let client = self.slab.get(next.at());
+            let client = self.clients.slab.get(next.at());
             let waits =
                 client.filter(|c| c.generation == next.generation && c.paused == Paused::Turn);
             let Some(up) = nodes.upstreams.get(u) else { return };
@@ -203,7 +216,7 @@ impl Clients {
             if let Some(up) = nodes.upstreams.get_mut(u) {
                 up.turns.pop();
             }
-            if waits && let Some(client) = self.slab.get_mut(next.at()) {
+            if waits && let Some(client) = self.clients.slab.get_mut(next.at()) {
                 client.transfer_sizes.begin_turn();
                 core.turn.resume.push(next);
                 // There may be room for the next one when this one has sent what it may.

@@ -108,7 +108,7 @@ impl Operations {
         base: &mut Base<'_>,
     ) -> Option<(Pending, usize)> {
         if base.clients.has_to_wait(index, u, base.nodes, base.core) {
-            base.clients.pause(index, u, base.nodes, base.core);
+            base.clients.fairness().pause(index, u, base.nodes, base.core);
             return None;
         }
         let node = base.nodes.upstreams.get(u)?.node;

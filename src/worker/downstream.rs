@@ -172,7 +172,7 @@ impl Worker {
             Ok(Request::Array { len })
                 if is_ordinary
                     && len >= CHUNK / 2
-                    && !self.clients.has_to_change_connection(index, &mut self.core) =>
+                    && !self.clients.fairness().has_to_change_connection(index, &mut self.core) =>
             {
                 let client = self.clients.slab.get_mut(index);
                 let kept = client.map(|c| std::mem::take(&mut c.progress)).unwrap_or_default();
@@ -248,7 +248,7 @@ impl Worker {
                     client.transfer_sizes.begin(len);
                     let may_change = client.may_change_connection();
                     let flow = if may_change
-                        && self.clients.has_to_change_connection(index, &mut self.core)
+                        && self.clients.fairness().has_to_change_connection(index, &mut self.core)
                     {
                         Flow::Pause
                     } else {
@@ -270,7 +270,7 @@ impl Worker {
                     (len, flow)
                 }
                 Ok(Request::Inline { len, .. })
-                    if self.clients.has_to_change_connection(index, &mut self.core) =>
+                    if self.clients.fairness().has_to_change_connection(index, &mut self.core) =>
                 {
                     (len, Flow::Pause)
                 }

@@ -74,7 +74,7 @@ impl Worker {
             .filter_map(|slot| self.nodes.route(slot))
             .find_map(|node| self.full_upstream(node, protocol, index));
         if let Some(u) = full {
-            return self.clients.pause(index, u, &mut self.nodes, &mut self.core);
+            return self.clients.fairness().pause(index, u, &mut self.nodes, &mut self.core);
         }
         let wait = wait_time(args).filter(|_| spec_blocks(&name, args));
         let mut errand =

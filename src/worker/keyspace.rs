@@ -34,7 +34,7 @@ impl Worker {
         let protocol = client.session.protocol;
         let node = self.nodes.route(scan.slot);
         if let Some(u) = node.and_then(|node| self.full_upstream(node, protocol, index)) {
-            return self.clients.pause(index, u, &mut self.nodes, &mut self.core);
+            return self.clients.fairness().pause(index, u, &mut self.nodes, &mut self.core);
         }
         let Some(g) = self.ops.gatherings.begin(
             index,
@@ -91,7 +91,7 @@ impl Worker {
         }
         let mut reached = nodes.iter().filter_map(|n| n.as_ref().ok());
         if let Some(u) = reached.find_map(|&n| self.full_upstream(n, protocol, index)) {
-            return self.clients.pause(index, u, &mut self.nodes, &mut self.core);
+            return self.clients.fairness().pause(index, u, &mut self.nodes, &mut self.core);
         }
         let merge = Merge::Report(ReportMerge::RandomKey);
         let Some(g) =

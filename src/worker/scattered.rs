@@ -56,7 +56,7 @@ impl Worker {
             .filter_map(|slot| self.nodes.route(slot))
             .find_map(|node| self.full_upstream(node, protocol, index));
         if let (Some(u), None) = (full, seq) {
-            return self.clients.pause(index, u, &mut self.nodes, &mut self.core);
+            return self.clients.fairness().pause(index, u, &mut self.nodes, &mut self.core);
         }
         let Some(multi) = self.clients.transactions().take(index) else { return Flow::Next };
         let mut exec = Box::new(ExecGather::new(protocol, multi.queue.len()));

@@ -53,7 +53,7 @@ impl Worker {
         });
         if let Some(u) = full {
             self.core.spare.slots = slots;
-            return self.clients.pause(index, u, &mut self.nodes, &mut self.core);
+            return self.clients.fairness().pause(index, u, &mut self.nodes, &mut self.core);
         }
         let first_key = self.core.spare.keys.first().copied().unwrap_or(1);
         let Some(g) =
@@ -156,7 +156,7 @@ impl Worker {
         }
         let mut reached = nodes.iter().filter_map(|n| n.as_ref().ok());
         if let Some(u) = reached.find_map(|&n| self.full_upstream(n, protocol, index)) {
-            return self.clients.pause(index, u, &mut self.nodes, &mut self.core);
+            return self.clients.fairness().pause(index, u, &mut self.nodes, &mut self.core);
         }
         let Some(g) =
             self.ops.gatherings.begin(index, command, merge, &mut self.clients, &mut self.core)

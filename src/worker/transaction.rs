@@ -114,7 +114,7 @@ impl Worker {
         let Some(multi) = client.multi.as_ref() else { return Flow::Next };
         // Its commands leave as one.
         client.transfer_sizes.begin(multi.frames.len());
-        if self.clients.has_to_change_connection(index, &mut self.core) {
+        if self.clients.fairness().has_to_change_connection(index, &mut self.core) {
             return Flow::Pause;
         }
         let Some(client) = self.clients.slab.get(index) else { return Flow::Stop };

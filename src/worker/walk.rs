@@ -44,7 +44,7 @@ impl Worker {
             return self.ops.forward_to(index, command, slot, node, frame, &mut base!(self));
         };
         if self.clients.has_to_wait(index, u, &self.nodes, &self.core) {
-            return self.clients.pause(index, u, &mut self.nodes, &mut self.core);
+            return self.clients.fairness().pause(index, u, &mut self.nodes, &mut self.core);
         }
         // A place for the reply, and the command behind those that the node owes answers to.
         let Some(client) = self.clients.slab.get_mut(index) else { return Flow::Stop };
