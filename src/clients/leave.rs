@@ -1,7 +1,5 @@
 //! Clients that have to leave: idle, too old, drained.
 
-use std::collections::VecDeque;
-
 use crate::client::{Client, Paused, mode};
 use crate::clients::Clients;
 use crate::common::Core;
@@ -170,21 +168,6 @@ pub(crate) fn may_leave(client: &Client) -> bool {
         && client.lent.is_none()
         && client.subscriptions.is_none()
         && client.session.modes & mode::MULTI == 0
-}
-
-/// Clients that have to log in, in the order of their deadlines, with those that have done so since
-/// or are gone.
-#[derive(Debug, Default)]
-pub(crate) struct Logins {
-    pub(crate) queue: VecDeque<Login>,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Login {
-    pub(crate) since: u64,
-    pub(crate) client: ClientId,
-    /// It was given the time once more.
-    pub(crate) is_extended: bool,
 }
 
 /// When clients that are to leave are looked at.

@@ -1,10 +1,10 @@
 //! Logins of clients: who waits, who goes on, who stays out.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::{MutexGuard, PoisonError};
 
 use crate::client::Paused;
-use crate::clients::leave::Login;
 use crate::clients::{Clients, Flow};
 use crate::command::CommandId;
 use crate::common::Core;
@@ -17,6 +17,22 @@ use crate::route::{Merge, Plan};
 use crate::sparsely;
 use crate::stream::Stream;
 use crate::users::{CheckResult, CommandTag, Granted, OWN_REALM, Source, Throttle, UserCheck};
+
+/// Clients that have to log in, in the order of their deadlines, with those that have done so since
+/// or are gone.
+#[derive(Debug, Default)]
+pub(crate) struct LoginDeadlines {
+    pub(crate) queue: VecDeque<LoginDeadline>,
+}
+
+/// Since when a client has had to log in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LoginDeadline {
+    pub(crate) since: u64,
+    pub(crate) client: ClientId,
+    /// It was given the time once more.
+    pub(crate) is_extended: bool,
+}
 
 impl Clients {
     /// A node is asked; the command stays in its client's buffer.
@@ -165,7 +181,11 @@ impl Clients {
                 })
             });
         }
-        self.arrivals.logins.queue.push_back(Login { since: core.now, client, is_extended: false });
+        self.arrivals.logins.queue.push_back(LoginDeadline {
+            since: core.now,
+            client,
+            is_extended: false,
+        });
     }
 
     pub(crate) fn end_stranger(&mut self, index: usize, core: &mut Core) {

@@ -35,7 +35,7 @@ pub(crate) struct Clients {
 /// Clients that come and go.
 pub(crate) struct Arrivals {
     pub handshakes: tls::Handshakes,
-    pub logins: leave::Logins,
+    pub logins: login::LoginDeadlines,
     pub leaving: leave::Leaving,
     pub(crate) next_generation: u32,
     /// What has passed over the connection of each client, by its index.

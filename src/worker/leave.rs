@@ -6,7 +6,8 @@
 //! or when they have been silent for a while.
 
 use crate::client::{Client, Paused};
-use crate::clients::leave::{Login, is_engaged};
+use crate::clients::leave::is_engaged;
+use crate::clients::login::LoginDeadline;
 use crate::metrics::DisconnectReason;
 use crate::worker::Worker;
 
@@ -30,14 +31,14 @@ impl Worker {
         while self.clients.login_due(&self.core).is_some_and(|due| due <= self.core.now) {
             let Some(login) = self.clients.arrivals.logins.queue.pop_front() else { return };
             if self.may_take_longer(login) {
-                let login = Login { since: self.core.now, is_extended: true, ..login };
+                let login = LoginDeadline { since: self.core.now, is_extended: true, ..login };
                 self.clients.arrivals.logins.queue.push_back(login);
             }
         }
     }
 
     /// Closes the client if it has not logged in. `true`: that cannot be said yet.
-    fn may_take_longer(&mut self, login: Login) -> bool {
+    fn may_take_longer(&mut self, login: LoginDeadline) -> bool {
         let (index, generation) = (login.client.at(), login.client.generation);
         let client = self.clients.slab.get(index).filter(|c| c.generation == generation && !c.gone);
         let Some(client) = client.filter(|c| c.session.must_log_in()) else { return false };

@@ -11,7 +11,7 @@ use slab::Slab;
 use crate::access::{Access, revoke};
 use crate::arena::Arena;
 use crate::buf::Pool;
-use crate::clients::{Arrivals, Clients, Stop, leave, tls};
+use crate::clients::{Arrivals, Clients, Stop, leave, login, tls};
 use crate::cluster::Snapshot;
 use crate::command::CommandTable;
 use crate::common::settings::Settings;
@@ -143,7 +143,7 @@ impl Worker {
                 slab: Slab::new(),
                 arrivals: Arrivals {
                     handshakes: tls::Handshakes::default(),
-                    logins: leave::Logins::default(),
+                    logins: login::LoginDeadlines::default(),
                     leaving: leave::Leaving::default(),
                     next_generation: 0,
                     traffic: Vec::new(),
