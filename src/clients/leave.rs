@@ -80,27 +80,11 @@ impl Clients {
         core.spare.scratch = scratch;
     }
 
-    /// When the next deadline for a login is.
-    pub(crate) fn login_due(&self, core: &Core) -> Option<u64> {
-        Some(self.arrivals.logins.queue.front()?.since.saturating_add(core.settings.login_timeout?))
-    }
-
     pub(crate) fn close_if_leaving(&mut self, id: ClientId, core: &mut Core) {
         let client = self.slab.get(id.at());
         if client.is_some_and(|c| c.generation == id.generation && c.paused.is_final()) {
             self.close(id.at(), core);
         }
-    }
-
-    /// Ages are looked at again at once, because another limit may hold.
-    pub(crate) fn look_at_ages(&mut self, core: &mut Core) {
-        self.arrivals.leaving.next_look = core.now;
-    }
-
-    /// When clients that are to leave are looked at next.
-    pub(crate) fn leave_due(&self, core: &Core) -> Option<u64> {
-        let wanted = self.arrivals.leaving.any || core.settings.max_age.is_some();
-        wanted.then_some(self.arrivals.leaving.next_look)
     }
 
     /// Lets as many clients go that `keep` are left: those that are idle longest, and those in the
@@ -176,6 +160,19 @@ pub(crate) struct Leaving {
     pub(crate) next_look: u64,
     /// There were some at the last look.
     pub(crate) any: bool,
+}
+
+impl Leaving {
+    /// Ages are looked at again at once, because another limit may hold.
+    pub(crate) fn look_at_ages(&mut self, now: u64) {
+        self.next_look = now;
+    }
+
+    /// When clients that are to leave are looked at next.
+    pub(crate) fn due(&self, core: &Core) -> Option<u64> {
+        let wanted = self.any || core.settings.max_age.is_some();
+        wanted.then_some(self.next_look)
+    }
 }
 
 /// The client is in the middle of something that only it can end.

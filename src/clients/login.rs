@@ -25,6 +25,13 @@ pub(crate) struct LoginDeadlines {
     pub(crate) queue: VecDeque<LoginDeadline>,
 }
 
+impl LoginDeadlines {
+    /// When the next one is.
+    pub(crate) fn due(&self, core: &Core) -> Option<u64> {
+        Some(self.queue.front()?.since.saturating_add(core.settings.login_timeout?))
+    }
+}
+
 /// Since when a client has had to log in.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LoginDeadline {

@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
-use crate::client::Paused;
+use slab::Slab;
+
+use crate::client::{Client, Paused};
 use crate::clients::Clients;
 use crate::common::Core;
 
@@ -20,6 +22,31 @@ pub(crate) struct Handshakes {
     swept: u64,
 }
 
+impl Handshakes {
+    /// When the oldest is looked at next.
+    pub(crate) fn due(&self, core: &Core) -> Option<u64> {
+        let (since, ..) = self.queue.front()?;
+        Some(since + self.patience(core))
+    }
+
+    /// Takes those out that have finished, from time to time, if there are many.
+    pub(crate) fn sweep(&mut self, clients: &Slab<Client>, now: u64) {
+        if self.queue.len() > MANY && now >= self.swept + PRESSED / 10 {
+            self.swept = now;
+            self.queue.retain(|&(_, index, generation)| {
+                let client = clients.get(index as usize);
+                client.is_some_and(|c| c.generation == generation && c.paused == Paused::Handshake)
+            });
+        }
+    }
+
+    /// How long one may take.
+    fn patience(&self, core: &Core) -> u64 {
+        let patience = core.settings.handshake_timeout;
+        if self.queue.len() > MANY { patience.min(PRESSED) } else { patience }
+    }
+}
+
 impl Clients {
     /// The client is new, and its handshake begins.
     pub(crate) fn begin_handshake(&mut self, index: usize, core: &mut Core) {
@@ -32,30 +59,10 @@ impl Clients {
         self.account_client(index, core);
     }
 
-    /// When the oldest handshake is looked at next.
-    pub(crate) fn handshake_due(&self, core: &Core) -> Option<u64> {
-        let (since, ..) = self.arrivals.handshakes.queue.front()?;
-        Some(since + self.handshake_patience(core))
-    }
-
-    fn handshake_patience(&self, core: &Core) -> u64 {
-        let patience = core.settings.handshake_timeout;
-        if self.arrivals.handshakes.queue.len() > MANY { patience.min(PRESSED) } else { patience }
-    }
-
     /// Closes clients whose handshakes take too long.
     pub(crate) fn end_slow_handshakes(&mut self, core: &mut Core) {
-        if self.arrivals.handshakes.queue.len() > MANY
-            && core.now >= self.arrivals.handshakes.swept + PRESSED / 10
-        {
-            self.arrivals.handshakes.swept = core.now;
-            let clients = &self.slab;
-            self.arrivals.handshakes.queue.retain(|&(_, index, generation)| {
-                let client = clients.get(index as usize);
-                client.is_some_and(|c| c.generation == generation && c.paused == Paused::Handshake)
-            });
-        }
-        while self.handshake_due(core).is_some_and(|due| due <= core.now) {
+        self.arrivals.handshakes.sweep(&self.slab, core.now);
+        while self.arrivals.handshakes.due(core).is_some_and(|due| due <= core.now) {
             let Some((_, index, generation)) = self.arrivals.handshakes.queue.pop_front() else {
                 return;
             };

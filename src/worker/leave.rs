@@ -28,7 +28,7 @@ fn age_limit(client: &Client, max_age: u64) -> u64 {
 impl Worker {
     /// Closes clients that should have logged in by now.
     pub(super) fn end_late_logins(&mut self) {
-        while self.clients.login_due(&self.core).is_some_and(|due| due <= self.core.now) {
+        while self.clients.arrivals.logins.due(&self.core).is_some_and(|due| due <= self.core.now) {
             let Some(login) = self.clients.arrivals.logins.queue.pop_front() else { return };
             if self.may_take_longer(login) {
                 let login = LoginDeadline { since: self.core.now, is_extended: true, ..login };
@@ -66,7 +66,7 @@ impl Worker {
     /// Looks for clients that have to leave, and closes those that are silent. The others go behind
     /// a reply (`flush_client`).
     pub(super) fn let_leave(&mut self) {
-        if self.clients.leave_due(&self.core).is_none_or(|due| due > self.core.now) {
+        if self.clients.arrivals.leaving.due(&self.core).is_none_or(|due| due > self.core.now) {
             return;
         }
         if let Some(max_age) = self.core.settings.max_age {

@@ -199,10 +199,14 @@ impl Worker {
         let timer = self.core.clock.timers.peek().map(|t| t.due);
         let idle = self.core.settings.idle_timeout.map(|_| self.core.clock.next_idle_check);
         let drain = self.clients.stop.drain.map(|drain| drain.next());
-        let (probe, handshake) =
-            (self.nodes.idle_probe_due(&self.core), self.clients.handshake_due(&self.core));
-        let (login, leave) =
-            (self.clients.login_due(&self.core), self.clients.leave_due(&self.core));
+        let (probe, handshake) = (
+            self.nodes.idle_probe_due(&self.core),
+            self.clients.arrivals.handshakes.due(&self.core),
+        );
+        let (login, leave) = (
+            self.clients.arrivals.logins.due(&self.core),
+            self.clients.arrivals.leaving.due(&self.core),
+        );
         let next = [
             timer,
             self.core.clock.tick,

@@ -29,7 +29,7 @@ impl Worker {
         // What was to be looked at later may be due by now.
         self.core.clock.next_idle_check = self.core.now;
         self.core.clock.next_idle_probe = self.core.now;
-        self.clients.look_at_ages(&mut self.core);
+        self.clients.arrivals.leaving.look_at_ages(self.core.now);
         self.core.arm_tick();
     }
 }
