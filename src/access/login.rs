@@ -24,7 +24,7 @@ impl Access {
         core: &mut Core,
     ) -> Flow {
         core.stats.logins[LoginOutcome::Wrong as usize] += 1;
-        let address = clients.address(index);
+        let address = clients.logins().address(index);
         let wait = throttle(&core.shared.throttle).failed(Source::of(address), core.now);
         self.failures.count += 1;
         if core.now >= self.failures.next_line {
@@ -38,7 +38,7 @@ impl Access {
             clients.answer_own_error(index, command, &failure, core);
             return Flow::Next;
         }
-        clients.put_off(index, tag, CheckResult::Told(failure), wait, core)
+        clients.logins().put_off(index, tag, CheckResult::Told(failure), wait, core)
     }
 }
 

@@ -157,7 +157,7 @@ impl Base<'_> {
         let user = self.access.users.user_without_login().cloned();
         client.session.account = Some(Box::new(Account::without_login(user)));
         client.session.restrict();
-        self.clients.await_login(index, self.core);
+        self.clients.logins().set_deadline(index, self.core);
     }
 
     /// The client is gone, or somebody else.
@@ -321,7 +321,7 @@ impl Base<'_> {
                     true => like(&[b"client", b"setname", b"x"]),
                     false => args.iter().map(<[u8]>::to_vec).collect(),
                 };
-                Some(self.clients.ask_node(
+                Some(self.clients.logins().ask_node(
                     index,
                     tag,
                     UserCheck::Command { user, args },

@@ -41,7 +41,38 @@ pub(crate) struct LoginDeadline {
     pub(crate) is_extended: bool,
 }
 
+/// The logins of clients: who is asked about, who waits, who stays out.
+pub(crate) struct Logins<'a> {
+    clients: &'a mut Clients,
+}
+
 impl Clients {
+    /// The logins of clients.
+    pub(crate) fn logins(&mut self) -> Logins<'_> {
+        Logins { clients: self }
+    }
+
+    /// The realm of a client that is here.
+    pub(crate) fn realm_of(&self, client: usize) -> u16 {
+        let account = self.slab.get(client).and_then(|c| c.session.account.as_ref());
+        account.map_or(OWN_REALM, |account| account.realm)
+    }
+
+    /// The plan for this client: what the nodes themselves tell their users about users reaches
+    /// these as it is.
+    pub(crate) fn filtered_for(&self, index: usize, plan: Plan) -> Plan {
+        match plan {
+            Plan::Fan { merge: Merge::Filtered(filter), .. }
+                if !filter.holds_for_cluster_users() && self.realm_of(index) != OWN_REALM =>
+            {
+                Plan::Any
+            }
+            other => other,
+        }
+    }
+}
+
+impl Logins<'_> {
     /// A node is asked; the command stays in its client's buffer.
     pub(crate) fn ask_node(
         &mut self,
@@ -50,7 +81,7 @@ impl Clients {
         asking: UserCheck,
         core: &mut Core,
     ) -> Flow {
-        let Some(client) = self.slab.get_mut(index) else { return Flow::Stop };
+        let Some(client) = self.clients.slab.get_mut(index) else { return Flow::Stop };
         let Some(account) = client.session.account.as_mut() else { return Flow::Stop };
         client.paused = Paused::Command;
         let wanted = account.ask(tag, asking.bytes());
@@ -77,7 +108,7 @@ impl Clients {
     }
 
     fn go_on_with(&mut self, client: ClientId, verdict: CheckResult, core: &mut Core) {
-        let Some(c) = self.slab.get_mut(client.at()) else { return };
+        let Some(c) = self.clients.slab.get_mut(client.at()) else { return };
         if c.generation != client.generation || c.gone {
             return;
         }
@@ -90,8 +121,8 @@ impl Clients {
     }
 
     /// A failed login has waited its time.
-    pub(crate) fn login_again(&mut self, id: ClientId, core: &mut Core) {
-        let client = self.slab.get(id.at());
+    pub(crate) fn again(&mut self, id: ClientId, core: &mut Core) {
+        let client = self.clients.slab.get(id.at());
         if client.is_some_and(|c| c.generation == id.generation && c.paused == Paused::Command) {
             core.turn.resume.push(id);
         }
@@ -105,25 +136,22 @@ impl Clients {
         tag: CommandTag,
         core: &mut Core,
     ) -> Option<Flow> {
-        let source = self.source(index);
+        let source = Source::of(self.address(index));
         let admitted = throttle(&core.shared.throttle).admit(source, core.now);
         match admitted {
             Some(0) => None,
             Some(wait) => Some(self.put_off(index, tag, CheckResult::Waited, wait, core)),
             None => {
                 core.stats.logins[LoginOutcome::Throttled as usize] += 1;
-                self.answer_own_error(index, command, &Failure::LoginsThrottled, core);
+                self.clients.answer_own_error(index, command, &Failure::LoginsThrottled, core);
                 Some(Flow::Next)
             }
         }
     }
 
-    pub(crate) fn source(&self, index: usize) -> Source {
-        Source::of(self.address(index))
-    }
-
+    /// Where the client comes from.
     pub(crate) fn address(&self, index: usize) -> Option<IpAddr> {
-        self.slab.get(index)?.ip()
+        self.clients.slab.get(index)?.ip()
     }
 
     /// The command is read once more after a while, and finds the verdict.
@@ -135,7 +163,7 @@ impl Clients {
         wait: u64,
         core: &mut Core,
     ) -> Flow {
-        let Some(client) = self.slab.get_mut(index) else { return Flow::Stop };
+        let Some(client) = self.clients.slab.get_mut(index) else { return Flow::Stop };
         if let Some(account) = client.session.account.as_mut() {
             account.store_result(tag, verdict);
         }
@@ -145,33 +173,14 @@ impl Clients {
         Flow::Pause
     }
 
-    /// The realm of a client that is here.
-    pub(crate) fn realm_of(&self, client: usize) -> u16 {
-        let account = self.slab.get(client).and_then(|c| c.session.account.as_ref());
-        account.map_or(OWN_REALM, |account| account.realm)
-    }
-
     /// It comes from elsewhere, and may not be a user that everybody may be.
     pub(crate) fn is_kept_out(&self, index: usize, core: &Core) -> bool {
-        self.slab.get(index).is_none_or(|c| core.settings.keeps_out(c))
-    }
-
-    /// The plan for this client: what the nodes themselves tell their users about users reaches
-    /// these as it is.
-    pub(crate) fn filtered_for(&self, index: usize, plan: Plan) -> Plan {
-        match plan {
-            Plan::Fan { merge: Merge::Filtered(filter), .. }
-                if !filter.holds_for_cluster_users() && self.realm_of(index) != OWN_REALM =>
-            {
-                Plan::Any
-            }
-            other => other,
-        }
+        self.clients.slab.get(index).is_none_or(|c| core.settings.keeps_out(c))
     }
 
     /// If the client has to log in, its time for that begins.
-    pub(crate) fn await_login(&mut self, index: usize, core: &mut Core) {
-        let Some(client) = self.slab.get(index).filter(|c| c.session.must_log_in()) else {
+    pub(crate) fn set_deadline(&mut self, index: usize, core: &mut Core) {
+        let Some(client) = self.clients.slab.get(index).filter(|c| c.session.must_log_in()) else {
             return;
         };
         // That of a client with TLS begins at the end of its handshake.
@@ -179,24 +188,25 @@ impl Clients {
             return;
         }
         let client = ClientId::new(index, client.generation);
-        if self.arrivals.logins.queue.len() > 1024 + 2 * self.slab.len() {
-            let clients = &self.slab;
-            self.arrivals.logins.queue.retain(|login| {
+        if self.clients.arrivals.logins.queue.len() > 1024 + 2 * self.clients.slab.len() {
+            let clients = &self.clients.slab;
+            self.clients.arrivals.logins.queue.retain(|login| {
                 let client = clients.get(login.client.at());
                 client.is_some_and(|c| {
                     c.generation == login.client.generation && c.session.must_log_in()
                 })
             });
         }
-        self.arrivals.logins.queue.push_back(LoginDeadline {
+        self.clients.arrivals.logins.queue.push_back(LoginDeadline {
             since: core.now,
             client,
             is_extended: false,
         });
     }
 
+    /// Ends a client that has not logged in in time.
     pub(crate) fn end_stranger(&mut self, index: usize, core: &mut Core) {
-        let Some(client) = self.slab.get(index) else { return };
+        let Some(client) = self.clients.slab.get(index) else { return };
         let (address, generation) = (client.addresses().0, client.generation);
         let limit = core.settings.login_timeout.unwrap_or_default() / 1000;
         sparsely!(
@@ -207,8 +217,8 @@ impl Clients {
             "a client is closed: it has not logged in within timeouts.login"
         );
         core.stats.disconnected[DisconnectReason::Login as usize] += 1;
-        self.answer_error(index, &Failure::LoginLate { limit }, core);
-        self.stop_reading(index, core);
+        self.clients.answer_error(index, &Failure::LoginLate { limit }, core);
+        self.clients.stop_reading(index, core);
         core.close_later(index, generation);
     }
 }

@@ -48,7 +48,7 @@ impl Worker {
                 Some(Job::SlowSubscriber(client)) => {
                     self.clients.subscribed().look_again(client, &mut self.core);
                 }
-                Some(Job::Login(client)) => self.clients.login_again(client, &mut self.core),
+                Some(Job::Login(client)) => self.clients.logins().again(client, &mut self.core),
                 Some(Job::Close(client)) => self.clients.close_if_leaving(client, &mut self.core),
                 Some(Job::Looks) => base!(self).look_at_realms(),
                 Some(Job::Realm(realm)) => base!(self).realm_ends(realm),

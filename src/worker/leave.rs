@@ -59,7 +59,7 @@ impl Worker {
         if may_ask && let Ok(asked) = self.stranger_in_cluster(index) {
             return asked.is_some() && !login.is_extended;
         }
-        self.clients.end_stranger(index, &mut self.core);
+        self.clients.logins().end_stranger(index, &mut self.core);
         false
     }
 

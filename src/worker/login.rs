@@ -70,10 +70,12 @@ impl Worker {
                     &mut self.core,
                 ));
             }
-            None => match self.clients.waits_in_line(index, command, tag, &mut self.core) {
-                Some(flow) => return Some(flow),
-                None => None,
-            },
+            None => {
+                match self.clients.logins().waits_in_line(index, command, tag, &mut self.core) {
+                    Some(flow) => return Some(flow),
+                    None => None,
+                }
+            }
             Some(CheckResult::Waited) => None,
             verdict => verdict,
         };
@@ -98,10 +100,10 @@ impl Worker {
                 let another = self.access.has_realms_like(name, password);
                 let who = Credentials { user, password: password.into() };
                 let asking = UserCheck::Login { who, another };
-                return Some(self.clients.ask_node(index, tag, asking, &mut self.core));
+                return Some(self.clients.logins().ask_node(index, tag, asking, &mut self.core));
             }
             (Some(CheckResult::Open), Login::Elsewhere)
-                if name == b"default" && self.clients.is_kept_out(index, &self.core) =>
+                if name == b"default" && self.clients.logins().is_kept_out(index, &self.core) =>
             {
                 self.core.stats.denied[DenialReason::Login as usize] += 1;
                 self.clients.answer_own_error(index, command, &Failure::Protected, &mut self.core);

@@ -325,7 +325,7 @@ impl Worker {
                 }
                 ToWorker::Answered(answered) => self.finish_inquiry(*answered),
                 ToWorker::Verified { client, answer } => {
-                    self.clients.verified(client, answer, &mut self.core)
+                    self.clients.logins().verified(client, answer, &mut self.core)
                 }
                 ToWorker::Reverified(looked) => base!(self).looked(&looked),
                 ToWorker::Users(users) => base!(self).set_users(&users),

@@ -24,7 +24,7 @@ impl Worker {
                 client.paused = Paused::No;
                 client.active = self.core.now;
                 base!(self).client_secured(index);
-                self.clients.await_login(index, &mut self.core);
+                self.clients.logins().set_deadline(index, &mut self.core);
                 self.client_readable(index);
             }
             Ok(false) => {}

@@ -197,7 +197,7 @@ impl Worker {
         if !self.access.users.passes_through() || self.access.users.get(b"default").is_some() {
             return Err(Failure::LogInFirst);
         }
-        let kept_out = self.clients.is_kept_out(index, &self.core);
+        let kept_out = self.clients.logins().is_kept_out(index, &self.core);
         let account = self.clients.slab.get_mut(index).and_then(|c| c.session.account.as_mut());
         match account.and_then(|account| account.answered(CommandTag::NO_LOGIN)) {
             None if kept_out && self.core.now < self.access.strangers_allowed => {
@@ -227,7 +227,7 @@ impl Worker {
                 Err(failure)
             }
             None if self.core.now < self.access.strangers_refused => Err(Failure::LogInFirst),
-            None => Ok(Some(self.clients.ask_node(
+            None => Ok(Some(self.clients.logins().ask_node(
                 index,
                 CommandTag::NO_LOGIN,
                 UserCheck::NoLogin,
