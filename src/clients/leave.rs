@@ -1,4 +1,4 @@
-//! Clients that have to leave: idle, too old, drained.
+//! Clients that have to leave: too slow in their handshakes, idle, too old, drained.
 
 use crate::client::{Client, Paused, mode};
 use crate::clients::Clients;
@@ -6,8 +6,21 @@ use crate::common::Core;
 use crate::dest::ClientId;
 use crate::metrics::DisconnectReason;
 
+/// The clients that leave, or have to.
+pub(crate) struct Departures<'a> {
+    clients: &'a mut Clients,
+}
+
 impl Clients {
-    pub(crate) fn close_idle_clients(&mut self, core: &mut Core) {
+    /// The clients that leave, or have to.
+    pub(crate) fn departures(&mut self) -> Departures<'_> {
+        Departures { clients: self }
+    }
+}
+
+impl Departures<'_> {
+    /// Closes clients that have been idle for `timeouts.idle`.
+    pub(crate) fn close_idle(&mut self, core: &mut Core) {
         let Some(timeout) = core.settings.idle_timeout else { return };
         if core.now < core.clock.next_idle_check {
             return;
@@ -19,6 +32,7 @@ impl Clients {
             c.subscriptions.is_some() || c.lent.as_ref().is_some_and(|lent| lent.monitor)
         };
         let idle: Vec<usize> = self
+            .clients
             .slab
             .iter()
             .filter(|(_, c)| c.active < before && c.is_idle() && c.paused == Paused::No)
@@ -27,22 +41,26 @@ impl Clients {
             .collect();
         for index in idle {
             core.stats.disconnected[DisconnectReason::Idle as usize] += 1;
-            self.close(index, core);
+            self.clients.close(index, core);
         }
     }
 
-    pub(crate) fn is_drained(&self, core: &Core) -> bool {
-        self.stop.drain.is_some_and(|drain| self.slab.is_empty() || core.now >= drain.by)
+    /// Whether the drain is over: all have left, or there is no time left.
+    pub(crate) fn are_over(&self, core: &Core) -> bool {
+        self.clients
+            .stop
+            .drain
+            .is_some_and(|drain| self.clients.slab.is_empty() || core.now >= drain.by)
     }
 
     /// The client's last reply is in the socket, and nothing else is under way for it: it is let go,
     /// or answered once more if it has said something meanwhile that would be lost.
     pub(crate) fn let_go_unless_it_speaks(&mut self, index: usize, core: &mut Core) {
-        let Some(client) = self.slab.get_mut(index) else { return };
+        let Some(client) = self.clients.slab.get_mut(index) else { return };
         client.stream.close_input();
         if client.stream.has_input() {
-            self.read_again(index, core);
-            self.account_client(index, core);
+            self.clients.read_again(index, core);
+            self.clients.account_client(index, core);
         } else {
             self.let_go(index, core);
         }
@@ -51,9 +69,9 @@ impl Clients {
     /// Its last reply is in the socket: says that this is the end, and waits for the client to see
     /// it. Closing at once would take the reply back if the client has sent anything meanwhile.
     pub(crate) fn let_go(&mut self, index: usize, core: &mut Core) {
-        let Some(client) = self.slab.get_mut(index) else { return };
+        let Some(client) = self.clients.slab.get_mut(index) else { return };
         if client.stream.finish().is_err() {
-            return self.close(index, core);
+            return self.clients.close(index, core);
         }
         client.paused = Paused::Leaving;
         let (reason, generation) = (client.leave_when_idle, client.generation);
@@ -62,28 +80,31 @@ impl Clients {
         }
         core.close_later(index, generation);
         // What it sent before it saw the end is not looked at, but must not stay in the socket.
-        self.read_again(index, core);
-        self.account_client(index, core);
+        self.clients.read_again(index, core);
+        self.clients.account_client(index, core);
     }
 
     /// A client that was let go: what it still says is dropped until it closes.
-    pub(crate) fn client_leaves(&mut self, index: usize, core: &mut Core) {
+    pub(crate) fn drop_input(&mut self, index: usize, core: &mut Core) {
         let mut scratch = std::mem::take(&mut core.spare.scratch);
-        let Some(client) = self.slab.get_mut(index) else { return };
+        let Some(client) = self.clients.slab.get_mut(index) else { return };
         match std::io::Read::read(&mut client.stream, &mut scratch) {
-            Ok(0) => self.close(index, core),
-            Ok(_) => self.read_again(index, core),
+            Ok(0) => self.clients.close(index, core),
+            Ok(_) => self.clients.read_again(index, core),
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => self.read_again(index, core),
-            Err(_) => self.close(index, core),
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {
+                self.clients.read_again(index, core)
+            }
+            Err(_) => self.clients.close(index, core),
         }
         core.spare.scratch = scratch;
     }
 
+    /// The time is over that a client had to see the end.
     pub(crate) fn close_if_leaving(&mut self, id: ClientId, core: &mut Core) {
-        let client = self.slab.get(id.at());
+        let client = self.clients.slab.get(id.at());
         if client.is_some_and(|c| c.generation == id.generation && c.paused.is_final()) {
-            self.close(id.at(), core);
+            self.clients.close(id.at(), core);
         }
     }
 
@@ -91,7 +112,7 @@ impl Clients {
     /// middle of something last.
     pub(crate) fn shed(&mut self, keep: usize, core: &mut Core) {
         let stays = |c: &Client| !c.gone && c.leave_when_idle.is_none() && !c.paused.is_final();
-        let staying = self.slab.iter().filter(|(_, c)| stays(c));
+        let staying = self.clients.slab.iter().filter(|(_, c)| stays(c));
         let mut staying: Vec<(bool, u64, usize)> =
             staying.map(|(index, c)| (is_engaged(c), c.active, index)).collect();
         let excess = staying.len().saturating_sub(keep);
@@ -100,7 +121,7 @@ impl Clients {
         }
         staying.sort_unstable();
         for &(_, _, index) in staying.iter().take(excess) {
-            if let Some(client) = self.slab.get_mut(index) {
+            if let Some(client) = self.clients.slab.get_mut(index) {
                 client.leave_when_idle = Some(DisconnectReason::Descriptors);
             }
         }
@@ -110,7 +131,27 @@ impl Clients {
             "clients are closed, those that are idle longest first: file descriptors are needed for \
              nodes"
         );
-        (self.arrivals.leaving.any, self.arrivals.leaving.next_look) = (true, core.now);
+        (self.clients.arrivals.leaving.any, self.clients.arrivals.leaving.next_look) =
+            (true, core.now);
+    }
+
+    /// Closes clients whose handshakes take too long.
+    pub(crate) fn end_slow_handshakes(&mut self, core: &mut Core) {
+        self.clients.arrivals.handshakes.sweep(&self.clients.slab, core.now);
+        while self.clients.arrivals.handshakes.due(core).is_some_and(|due| due <= core.now) {
+            let Some((_, index, generation)) = self.clients.arrivals.handshakes.queue.pop_front()
+            else {
+                return;
+            };
+            let Some(client) = self.clients.slab.get_mut(index as usize) else { continue };
+            if client.generation != generation || client.paused != Paused::Handshake {
+                continue;
+            }
+            if let Some(tls) = client.stream.tls() {
+                tls.timed_out();
+            }
+            self.clients.close(index as usize, core);
+        }
     }
 }
 

@@ -58,22 +58,4 @@ impl Clients {
         self.arrivals.handshakes.queue.push_back((core.now, index as u32, client.generation));
         self.account_client(index, core);
     }
-
-    /// Closes clients whose handshakes take too long.
-    pub(crate) fn end_slow_handshakes(&mut self, core: &mut Core) {
-        self.arrivals.handshakes.sweep(&self.slab, core.now);
-        while self.arrivals.handshakes.due(core).is_some_and(|due| due <= core.now) {
-            let Some((_, index, generation)) = self.arrivals.handshakes.queue.pop_front() else {
-                return;
-            };
-            let Some(client) = self.slab.get_mut(index as usize) else { continue };
-            if client.generation != generation || client.paused != Paused::Handshake {
-                continue;
-            }
-            if let Some(tls) = client.stream.tls() {
-                tls.timed_out();
-            }
-            self.close(index as usize, core);
-        }
-    }
 }

@@ -49,7 +49,9 @@ impl Worker {
                     self.clients.subscribed().look_again(client, &mut self.core);
                 }
                 Some(Job::Login(client)) => self.clients.logins().again(client, &mut self.core),
-                Some(Job::Close(client)) => self.clients.close_if_leaving(client, &mut self.core),
+                Some(Job::Close(client)) => {
+                    self.clients.departures().close_if_leaving(client, &mut self.core)
+                }
                 Some(Job::Looks) => base!(self).look_at_realms(),
                 Some(Job::Realm(realm)) => base!(self).realm_ends(realm),
                 Some(Job::Listen(client)) => {
@@ -69,8 +71,8 @@ impl Worker {
             self.core.clock.tick = None;
             self.look_at_deadlines();
         }
-        self.clients.close_idle_clients(&mut self.core);
-        self.clients.end_slow_handshakes(&mut self.core);
+        self.clients.departures().close_idle(&mut self.core);
+        self.clients.departures().end_slow_handshakes(&mut self.core);
         self.end_late_logins();
         self.let_leave();
         self.nodes.silence().probe_idle(&mut self.core);

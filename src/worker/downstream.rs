@@ -38,7 +38,7 @@ impl Worker {
             }
             // A pause may be long, and nothing of what it sent last is begun.
             if client.paused == Paused::Leaving {
-                return self.clients.client_leaves(index, &mut self.core);
+                return self.clients.departures().drop_input(index, &mut self.core);
             }
             let suspended = client.paused == Paused::Suspended && client.peer_closed;
             if suspended || self.clients.errands().waits_in_vain(index) {
@@ -379,6 +379,6 @@ impl Worker {
         if let Some(mut replies) = client.replies.take() {
             replies.reset(&mut self.core.spare.pool);
         }
-        self.clients.let_go(index, &mut self.core);
+        self.clients.departures().let_go(index, &mut self.core);
     }
 }

@@ -171,7 +171,7 @@ impl Worker {
             self.relieve();
             self.drain_goes_on();
             self.follow_up();
-            if self.clients.is_drained(&self.core) {
+            if self.clients.departures().are_over(&self.core) {
                 tracing::debug!(worker = self.core.link.index, "worker drained");
                 return;
             }
@@ -295,7 +295,7 @@ impl Worker {
         while let Ok(message) = self.core.link.inbox.try_recv() {
             match message {
                 ToWorker::Accept(arrival) => base!(self).accept(arrival),
-                ToWorker::Shed { keep } => self.clients.shed(keep, &mut self.core),
+                ToWorker::Shed { keep } => self.clients.departures().shed(keep, &mut self.core),
                 ToWorker::Topology(snapshot) => self.set_topology(snapshot),
                 ToWorker::Health(health) => self.nodes.set_health(health, &mut self.core),
                 ToWorker::Commands(table) => base!(self).set_commands(table),

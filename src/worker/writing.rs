@@ -88,7 +88,7 @@ impl Worker {
             if !client.is_idle() {
                 client.stream.hold_back(false);
             } else if client.paused == Paused::No {
-                return self.clients.let_go_unless_it_speaks(index, &mut self.core);
+                return self.clients.departures().let_go_unless_it_speaks(index, &mut self.core);
             }
         }
         if client.is_over() {
