@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::client::{Census, Client, Line, Paused, Question};
+use crate::client::{Census, Client, Line, Paused, Question, Traffic};
 use crate::clients::{Clients, Flow};
 use crate::command::CommandId;
 use crate::common::Core;
@@ -17,7 +17,9 @@ impl Clients {
         let mut census = Census::default();
         for (index, client) in self.slab.iter().filter(|(_, c)| !c.gone) {
             census.count(client);
-            census.notice(client.output() as u64, || self.line(index, client, core));
+            census.notice(client.output() as u64, || {
+                line(index, client, &self.arrivals.traffic, core)
+            });
         }
         census
     }
@@ -62,15 +64,7 @@ impl Clients {
         core: &Core,
     ) -> impl Iterator<Item = (usize, Line)> {
         let clients = self.slab.iter().filter(move |(_, c)| !c.gone && wanted(c));
-        clients.map(|(index, client)| (index, self.line(index, client, core)))
-    }
-
-    /// The client's line in CLIENT LIST.
-    pub(crate) fn line(&self, index: usize, client: &Client, core: &Core) -> Line {
-        let known = client.session.last_command < core.router.unknown();
-        let spec = || core.router.table().get(client.session.last_command);
-        let traffic = self.arrivals.traffic.get(index).copied().unwrap_or_default();
-        Line::of(client, core.now, if known { &spec().name } else { "NULL" }, traffic)
+        clients.map(|(index, client)| (index, line(index, client, &self.arrivals.traffic, core)))
     }
 
     pub(crate) fn client_info(
@@ -82,7 +76,16 @@ impl Clients {
     ) {
         let Some(client) = self.slab.get(index) else { return };
         let mut text = Vec::new();
-        self.line(index, client, core).write(nodes.topology.identity.client_fields, &mut text);
+        line(index, client, &self.arrivals.traffic, core)
+            .write(nodes.topology.identity.client_fields, &mut text);
         write::verbatim(reply, client.session.protocol, &text);
     }
+}
+
+/// The client's line in CLIENT LIST.
+fn line(index: usize, client: &Client, traffic: &[Traffic], core: &Core) -> Line {
+    let known = client.session.last_command < core.router.unknown();
+    let spec = || core.router.table().get(client.session.last_command);
+    let traffic = traffic.get(index).copied().unwrap_or_default();
+    Line::of(client, core.now, if known { &spec().name } else { "NULL" }, traffic)
 }
