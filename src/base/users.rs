@@ -36,7 +36,9 @@ impl Base<'_> {
         let (users, grammar) = (&self.access.users, Grammar::of(&self.nodes.topology.identity));
         let mut reply = Vec::new();
         match local {
-            Local::ClientInfo => self.clients.client_info(index, &mut reply, self.nodes, self.core),
+            Local::ClientInfo => {
+                self.clients.listing().info(index, &mut reply, self.nodes, self.core)
+            }
             Local::ClientReply => match reply_mode(args, client.session.modes) {
                 Some(modes) => {
                     client.session.modes = modes;

@@ -11,17 +11,15 @@ use crate::mailbox::{Asker, Inquiry, ToControl};
 use crate::nodes::Nodes;
 use crate::resp::write;
 
+/// What is said of this worker's clients: all added up, or a line for each.
+pub(crate) struct Listing<'a> {
+    clients: &'a Clients,
+}
+
 impl Clients {
-    /// This worker's clients, added up.
-    pub(crate) fn census(&self, core: &Core) -> Census {
-        let mut census = Census::default();
-        for (index, client) in self.slab.iter().filter(|(_, c)| !c.gone) {
-            census.count(client);
-            census.notice(client.output() as u64, || {
-                line(index, client, &self.arrivals.traffic, core)
-            });
-        }
-        census
+    /// What is said of this worker's clients.
+    pub(crate) fn listing(&self) -> Listing<'_> {
+        Listing { clients: self }
     }
 
     /// Asks all workers. The client waits.
@@ -56,27 +54,37 @@ impl Clients {
         // Without control (at the very end) the message comes back dropped, which is an answer.
         let _ = core.link.control.send(ToControl::AskEveryone(Arc::new(inquiry)));
     }
+}
+
+impl<'a> Listing<'a> {
+    /// This worker's clients, added up.
+    pub(crate) fn census(&self, core: &Core) -> Census {
+        let mut census = Census::default();
+        for (index, client) in self.clients.slab.iter().filter(|(_, c)| !c.gone) {
+            census.count(client);
+            census.notice(client.output() as u64, || {
+                line(index, client, &self.clients.arrivals.traffic, core)
+            });
+        }
+        census
+    }
 
     /// The lines of those clients of this worker that `wanted` says yes to.
     pub(crate) fn lines(
-        &self,
-        wanted: impl Fn(&Client) -> bool,
-        core: &Core,
-    ) -> impl Iterator<Item = (usize, Line)> {
-        let clients = self.slab.iter().filter(move |(_, c)| !c.gone && wanted(c));
-        clients.map(|(index, client)| (index, line(index, client, &self.arrivals.traffic, core)))
+        self,
+        wanted: impl Fn(&Client) -> bool + 'a,
+        core: &'a Core,
+    ) -> impl Iterator<Item = (usize, Line)> + 'a {
+        let (slab, traffic) = (&self.clients.slab, &self.clients.arrivals.traffic);
+        let clients = slab.iter().filter(move |(_, c)| !c.gone && wanted(c));
+        clients.map(move |(index, client)| (index, line(index, client, traffic, core)))
     }
 
-    pub(crate) fn client_info(
-        &self,
-        index: usize,
-        reply: &mut Vec<u8>,
-        nodes: &Nodes,
-        core: &Core,
-    ) {
-        let Some(client) = self.slab.get(index) else { return };
+    /// The client's own line, as the reply to CLIENT INFO.
+    pub(crate) fn info(&self, index: usize, reply: &mut Vec<u8>, nodes: &Nodes, core: &Core) {
+        let Some(client) = self.clients.slab.get(index) else { return };
         let mut text = Vec::new();
-        line(index, client, &self.arrivals.traffic, core)
+        line(index, client, &self.clients.arrivals.traffic, core)
             .write(nodes.topology.identity.client_fields, &mut text);
         write::verbatim(reply, client.session.protocol, &text);
     }

@@ -52,7 +52,7 @@ impl Worker {
     ) -> Result<Vec<u8>, Question> {
         let mut reply = Vec::new();
         if local == Local::ClientInfo {
-            self.clients.client_info(index, &mut reply, &self.nodes, &self.core);
+            self.clients.listing().info(index, &mut reply, &self.nodes, &self.core);
             return Ok(reply);
         }
         let me = self.clients.slab.get(index).map_or(0, |c| c.session.id);

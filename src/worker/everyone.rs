@@ -17,6 +17,7 @@ impl Worker {
                 let wanted = |c: &Client| selection.may_want(c.session.id);
                 let lines = self
                     .clients
+                    .listing()
                     .lines(wanted, &self.core)
                     .filter(|(_, line)| selection.wants(line));
                 let fields = self.nodes.topology.identity.client_fields;
@@ -31,8 +32,11 @@ impl Worker {
             }
             Question::Kill { filter, .. } => {
                 let wanted = |c: &Client| filter.may_match(c.session.id);
-                let found =
-                    self.clients.lines(wanted, &self.core).filter(|(_, line)| filter.matches(line));
+                let found = self
+                    .clients
+                    .listing()
+                    .lines(wanted, &self.core)
+                    .filter(|(_, line)| filter.matches(line));
                 let found: Vec<(usize, u64)> = found.map(|(i, line)| (i, line.id)).collect();
                 let asker_too = found.iter().any(|(_, id)| *id == inquiry.asker().id);
                 for &(index, _) in found.iter().filter(|(_, id)| *id != inquiry.asker().id) {

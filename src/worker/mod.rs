@@ -306,7 +306,7 @@ impl Worker {
                 }
                 ToWorker::Census(answer) => {
                     // Its work is that of a list of all clients; see below.
-                    let _ = answer.send(Box::new(self.clients.census(&self.core)));
+                    let _ = answer.send(Box::new(self.clients.listing().census(&self.core)));
                     looked_at += self.clients.slab.len();
                     if looked_at > LOOKED_AT {
                         return self.core.link.more_inbox = true;
