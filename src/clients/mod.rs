@@ -23,6 +23,7 @@ pub(crate) mod watches;
 use slab::Slab;
 
 use crate::client::{Client, Pause, Traffic};
+use crate::common::Core;
 
 /// The clients, those that come and those that go.
 pub(crate) struct Clients {
@@ -49,6 +50,15 @@ pub(crate) struct Stop {
     pub(crate) retires: bool,
     /// CLIENT PAUSE, while it lasts.
     pub pause: Option<Pause>,
+}
+
+impl Stop {
+    /// When the pause is over, microseconds. No timer: there would be one for every CLIENT PAUSE,
+    /// for as long as that asked for.
+    pub(crate) fn pause_end(&self, core: &Core) -> Option<u64> {
+        let until = self.pause?.until.saturating_duration_since(core.clock.epoch);
+        Some(until.as_micros() as u64)
+    }
 }
 
 /// What became of a command.

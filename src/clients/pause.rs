@@ -15,13 +15,6 @@ impl Clients {
         }
     }
 
-    /// When the pause is over, microseconds. No timer: there would be one for every CLIENT PAUSE,
-    /// for as long as that asked for.
-    pub(crate) fn pause_end(&self, core: &Core) -> Option<u64> {
-        let until = self.stop.pause?.until.saturating_duration_since(core.clock.epoch);
-        Some(until.as_micros() as u64)
-    }
-
     /// CLIENT UNPAUSE, or the pause's end: who waits goes on.
     pub(crate) fn end_pause(&mut self, core: &mut Core) {
         if self.stop.pause.take().is_none() {

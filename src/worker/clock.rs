@@ -64,7 +64,7 @@ impl Worker {
             }
             self.follow_up();
         }
-        if self.clients.pause_end(&self.core).is_some_and(|due| due <= self.core.now) {
+        if self.clients.stop.pause_end(&self.core).is_some_and(|due| due <= self.core.now) {
             self.clients.end_pause(&mut self.core);
         }
         if self.core.clock.tick.is_some_and(|due| due <= self.core.now) {

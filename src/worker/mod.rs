@@ -211,7 +211,7 @@ impl Worker {
             timer,
             self.core.clock.tick,
             drain,
-            self.clients.pause_end(&self.core),
+            self.clients.stop.pause_end(&self.core),
             idle,
             probe,
             handshake,
