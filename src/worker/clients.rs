@@ -19,7 +19,9 @@ impl Worker {
                 None => self.dispatch(index, frame, args),
             };
         }
-        if modes & mode::SUSPENDED != 0 && self.clients.must_wait(index, args, &self.core) {
+        if modes & mode::SUSPENDED != 0
+            && self.clients.suspension().must_wait(index, args, &self.core)
+        {
             if let Some(client) = self.clients.slab.get_mut(index) {
                 client.paused = Paused::Suspended;
             }

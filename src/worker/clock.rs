@@ -65,7 +65,7 @@ impl Worker {
             self.follow_up();
         }
         if self.clients.stop.pause_end(&self.core).is_some_and(|due| due <= self.core.now) {
-            self.clients.end_pause(&mut self.core);
+            self.clients.suspension().end(&mut self.core);
         }
         if self.core.clock.tick.is_some_and(|due| due <= self.core.now) {
             self.core.clock.tick = None;

@@ -47,9 +47,9 @@ impl Worker {
                     answers.asker_too |= asker_too;
                 });
             }
-            Question::Pause(pause) => self.clients.suspend_clients(*pause),
+            Question::Pause(pause) => self.clients.suspension().begin(*pause),
             Question::Show { line, .. } => self.clients.monitors().show_line(line, &mut self.core),
-            Question::Unpause => self.clients.end_pause(&mut self.core),
+            Question::Unpause => self.clients.suspension().end(&mut self.core),
             Question::Seen { what, reset, .. } => {
                 let seen = self.seeing.seen_for(*what, *reset, &mut self.core);
                 inquiry.answer(|answers| answers.seen.merge(seen));

@@ -348,7 +348,7 @@ impl Worker {
                 ToWorker::Fail => panic!("told to fail"),
                 ToWorker::Config { config, workers } => self.set_config(&config, workers),
                 ToWorker::Retire => self.clients.stop.retires = true,
-                ToWorker::Pause(pause) => self.clients.suspend_clients(pause),
+                ToWorker::Pause(pause) => self.clients.suspension().begin(pause),
                 ToWorker::Drain { by } => self.start_drain(by),
             }
             self.follow_up();
