@@ -21,13 +21,13 @@ pub(crate) struct Division {
     pub(crate) parts: Vec<(Vec<u8>, Vec<u32>)>,
 }
 
-impl Clients {
+impl Division {
     /// The parts of the command in `bytes`; `None`: it cannot be divided, or there is no room for
     /// its parts.
-    pub(crate) fn divide(
-        &mut self,
+    pub(crate) fn of(
         pending: &Pending,
         bytes: &[u8],
+        clients: &mut Clients,
         nodes: &mut Nodes,
         core: &mut Core,
     ) -> Option<Division> {
@@ -37,7 +37,7 @@ impl Clients {
         let mut ranges: Vec<ArgRange> = Vec::new();
         let args = scan(bytes, &core.settings.accepted, &mut ranges);
         if args.len() > CHUNK / PART
-            && !self.has_room_for(bytes.len() + args.len() * PART, nodes, core)
+            && !clients.has_room_for(bytes.len() + args.len() * PART, nodes, core)
         {
             return None;
         }

@@ -2,6 +2,7 @@
 
 use crate::base::Base;
 use crate::base::dedicated::protocol_of;
+use crate::clients::half_moved::Division;
 use crate::cluster::NO_SLOT;
 use crate::dest::Dest;
 use crate::operations::{Gathering, Operations};
@@ -24,7 +25,8 @@ impl Operations {
     ) -> Option<Vec<u8>> {
         let slot = pending.slot;
         let lane = self.gatherings.lane_of(&pending);
-        let Some(division) = base.clients.divide(&pending, &bytes, base.nodes, base.core) else {
+        let Some(division) = Division::of(&pending, &bytes, base.clients, base.nodes, base.core)
+        else {
             self.probe_migration(slot, refuser, &bytes, base);
             return Some(bytes);
         };
