@@ -69,7 +69,7 @@ impl Base<'_> {
             let known = self.login_by_certificate(index, &name);
             tracing::debug!(client = id, %name, known, "a client's certificate names a user");
         }
-        self.clients.account_client(index, self.core);
+        self.clients.memory().account(index, self.core);
     }
 
     /// The handshake with a node goes on.

@@ -188,7 +188,7 @@ impl Base<'_> {
         if busy {
             self.core.arm_tick();
         }
-        if growing && self.clients.is_over_memory(self.nodes, self.core) {
+        if growing && self.clients.memory().is_over_limit(self.nodes, self.core) {
             self.clients.deliveries().refuse_reply(u, self.nodes, self.core);
         }
         self.clients.fairness().wake(u, self.nodes, self.core);

@@ -87,15 +87,6 @@ impl Clients {
         self.close(index, core);
     }
 
-    pub(crate) fn account_client(&mut self, index: usize, core: &mut Core) {
-        // A closed one is on no account any more.
-        if let Some(client) = self.slab.get_mut(index).filter(|client| !client.gone) {
-            let at_hand = if core.turn.at_hand.0 == index { core.turn.at_hand.1 } else { 0 };
-            let held = client.memory() + at_hand;
-            reaccount(&mut core.memory.accounted, &mut client.accounted, held);
-        }
-    }
-
     /// The client has sent this node something that may change data.
     pub(crate) fn note_write(&mut self, index: usize, node: Option<u16>) {
         if let (Some(client), Some(node)) = (self.slab.get_mut(index), node) {

@@ -37,7 +37,7 @@ impl Division {
         let mut ranges: Vec<ArgRange> = Vec::new();
         let args = scan(bytes, &core.settings.accepted, &mut ranges);
         if args.len() > CHUNK / PART
-            && !clients.has_room_for(bytes.len() + args.len() * PART, nodes, core)
+            && !clients.memory().has_room_for(bytes.len() + args.len() * PART, nodes, core)
         {
             return None;
         }

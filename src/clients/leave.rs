@@ -60,7 +60,7 @@ impl Departures<'_> {
         client.stream.close_input();
         if client.stream.has_input() {
             self.clients.read_again(index, core);
-            self.clients.account_client(index, core);
+            self.clients.memory().account(index, core);
         } else {
             self.let_go(index, core);
         }
@@ -81,7 +81,7 @@ impl Departures<'_> {
         core.close_later(index, generation);
         // What it sent before it saw the end is not looked at, but must not stay in the socket.
         self.clients.read_again(index, core);
-        self.clients.account_client(index, core);
+        self.clients.memory().account(index, core);
     }
 
     /// A client that was let go: what it still says is dropped until it closes.

@@ -56,6 +56,6 @@ impl Clients {
         }
         client.paused = Paused::Handshake;
         self.arrivals.handshakes.queue.push_back((core.now, index as u32, client.generation));
-        self.account_client(index, core);
+        self.memory().account(index, core);
     }
 }

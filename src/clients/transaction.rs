@@ -42,8 +42,8 @@ impl Transactions<'_> {
         let by_sha = core.router.script(command) == Some(Script::EvalSha);
         let multi = self.clients.slab.get(index).and_then(|c| c.multi.as_ref());
         let over = match multi.map_or(0, |multi| multi.grows_by(frame)) {
-            grown if grown > CHUNK => !self.clients.has_room_for(grown, nodes, core),
-            _ => self.clients.is_over_memory(nodes, core),
+            grown if grown > CHUNK => !self.clients.memory().has_room_for(grown, nodes, core),
+            _ => self.clients.memory().is_over_limit(nodes, core),
         };
         let Some(multi) = self.clients.slab.get_mut(index).and_then(|c| c.multi.as_mut()) else {
             return;

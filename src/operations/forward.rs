@@ -32,7 +32,7 @@ impl Operations {
             Plan::Slot(slot) => slot.0,
             _ => return Err(frame),
         };
-        if base.clients.is_over_memory(base.nodes, base.core) {
+        if base.clients.memory().is_over_limit(base.nodes, base.core) {
             return Err(frame);
         }
         let Some(node) = base.nodes.route(slot) else { return Err(frame) };
@@ -51,7 +51,7 @@ impl Operations {
         frame: &[u8],
         base: &mut Base<'_>,
     ) -> Flow {
-        if base.clients.is_over_memory(base.nodes, base.core) {
+        if base.clients.memory().is_over_limit(base.nodes, base.core) {
             return base.clients.refusals().for_memory(index, command, base.core);
         }
         let Some(node) = base.nodes.route(slot) else {
@@ -184,7 +184,9 @@ impl Operations {
         frame: &[u8],
         base: &mut Base<'_>,
     ) -> Flow {
-        if frame.len() > CHUNK && !base.clients.has_room_for(frame.len(), base.nodes, base.core) {
+        if frame.len() > CHUNK
+            && !base.clients.memory().has_room_for(frame.len(), base.nodes, base.core)
+        {
             return base.clients.refusals().for_memory(index, command, base.core);
         }
         if !base.nodes.placement.slots.holds.fits(slot, frame.len(), base.core.settings.held) {

@@ -94,7 +94,7 @@ impl Worker {
 
     pub(super) fn part(&mut self, gather: u32, first: u32, node: u16, frame: &[u8]) {
         let over = frame.len() > CHUNK
-            && !self.clients.has_room_for(frame.len(), &mut self.nodes, &mut self.core);
+            && !self.clients.memory().has_room_for(frame.len(), &mut self.nodes, &mut self.core);
         let Some(gathering) = self.ops.gatherings.get(gather as usize) else { return };
         let reads = self.core.router.is_read_only(gathering.command);
         let dropped = gathering.parts.may_drop(reads).filter(|_| over);
@@ -121,8 +121,8 @@ impl Worker {
         }
         // The reply is made beside its parts.
         let parts = self.ops.gatherings.get(g).map_or(0, |g| g.accounted);
-        let fits =
-            parts <= CHUNK || self.clients.has_room_for(parts, &mut self.nodes, &mut self.core);
+        let fits = parts <= CHUNK
+            || self.clients.memory().has_room_for(parts, &mut self.nodes, &mut self.core);
         let Some(mut gathering) = self.ops.gatherings.try_remove(g) else { return };
         reaccount(&mut self.core.memory.accounted, &mut gathering.accounted, 0);
         let mut cursor = String::new();

@@ -69,14 +69,14 @@ impl Worker {
             client.session.last_command = command;
         }
         let frees = matches!(plan, Plan::Local(_) | Plan::PubSub(PubSub::Unsubscribe(_), _));
-        if self.clients.is_over_memory(&mut self.nodes, &mut self.core) && !frees {
+        if self.clients.memory().is_over_limit(&mut self.nodes, &mut self.core) && !frees {
             return self.clients.refusals().for_memory(index, command, &mut self.core);
         }
         // A topic is more than the command that brings it. It is refused while there is room for
         // that, or its client would be closed for being the one that holds most.
         let lasting = matches!(plan, Plan::PubSub(PubSub::Subscribe(_), _));
         if lasting
-            && !self.clients.has_room_for(
+            && !self.clients.memory().has_room_for(
                 self.core.settings.memory / 4,
                 &mut self.nodes,
                 &mut self.core,
@@ -167,7 +167,7 @@ impl Worker {
         let account = client.session.account.is_some();
         // ECHO and PING: what they are given comes back.
         if self.core.turn.unread > CHUNK
-            && !self.clients.has_room_for(
+            && !self.clients.memory().has_room_for(
                 args.iter().map(<[u8]>::len).sum(),
                 &mut self.nodes,
                 &mut self.core,

@@ -99,7 +99,7 @@ impl Worker {
             let grown = client.tail.len() + bytes.len();
             // A buffer that grows is there twice for a moment.
             if grown > client.tail.capacity()
-                && !self.clients.has_room_for(grown, &mut self.nodes, &mut self.core)
+                && !self.clients.memory().has_room_for(grown, &mut self.nodes, &mut self.core)
             {
                 self.clients.refusals().announced(index, grown, &mut self.core);
             } else if let Some(client) = self.clients.slab.get_mut(index) {
@@ -107,7 +107,7 @@ impl Worker {
                 self.process_tail(index);
             }
         }
-        self.clients.account_client(index, &mut self.core);
+        self.clients.memory().account(index, &mut self.core);
         self.check_request_memory(index);
     }
 
@@ -209,7 +209,7 @@ impl Worker {
                 }
                 let missing = need.saturating_sub(tail.len());
                 if missing > CHUNK
-                    && !self.clients.has_room_for(missing, &mut self.nodes, &mut self.core)
+                    && !self.clients.memory().has_room_for(missing, &mut self.nodes, &mut self.core)
                 {
                     self.clients.refusals().announced(index, need, &mut self.core);
                     tail = Vec::new();
@@ -362,7 +362,7 @@ impl Worker {
         }
         client.paused = Paused::No;
         self.process_tail(index);
-        self.clients.account_client(index, &mut self.core);
+        self.clients.memory().account(index, &mut self.core);
         // What came while it was paused made its one event then; read again to be sure.
         self.clients.read_again(index, &mut self.core);
         self.clients.mark_client(index, &mut self.core);

@@ -64,7 +64,9 @@ impl Worker {
             };
         };
         let bytes: usize = args.iter().map(<[u8]>::len).sum();
-        if bytes > CHUNK && !self.clients.has_room_for(2 * bytes, &mut self.nodes, &mut self.core) {
+        if bytes > CHUNK
+            && !self.clients.memory().has_room_for(2 * bytes, &mut self.nodes, &mut self.core)
+        {
             return self.clients.refusals().for_memory(index, command, &mut self.core);
         }
         let Some(client) = self.clients.slab.get(index) else { return Flow::Stop };
@@ -115,7 +117,7 @@ impl Worker {
         let bytes = emulation.gathered() * WORKED_ON;
         if emulation.only_reads()
             && bytes > CHUNK
-            && !self.clients.has_room_for(bytes, &mut self.nodes, &mut self.core)
+            && !self.clients.memory().has_room_for(bytes, &mut self.nodes, &mut self.core)
         {
             let failure = self.core.no_room_for_reply(true);
             return self.end_emulation(g, Err(failure.into()));
@@ -133,7 +135,7 @@ impl Worker {
             // The last moment at which it can be refused.
             Next::Ask(_)
                 if begins_to_write
-                    && self.clients.is_over_memory(&mut self.nodes, &mut self.core) =>
+                    && self.clients.memory().is_over_limit(&mut self.nodes, &mut self.core) =>
             {
                 self.core.stats.limits_hit[LimitHit::Memory as usize] += 1;
                 let failure = buffers_full(&self.core.settings);

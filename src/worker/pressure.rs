@@ -52,7 +52,7 @@ impl Worker {
     fn make_room(&mut self) {
         self.nodes.trim(&mut self.core);
         if self.core.now < self.core.clock.next_relief
-            || !self.clients.is_over_memory(&mut self.nodes, &mut self.core)
+            || !self.clients.memory().is_over_limit(&mut self.nodes, &mut self.core)
         {
             return;
         }
@@ -79,7 +79,7 @@ impl Worker {
         let unfinished =
             self.core.shared.hub.stats.unfinished.load(Relaxed) / self.core.settings.workers;
         let mut nobody = true;
-        while self.clients.is_over_memory(&mut self.nodes, &mut self.core)
+        while self.clients.memory().is_over_limit(&mut self.nodes, &mut self.core)
             && by_clients + self.core.memory.accounted_messages.saturating_sub(unfinished)
                 > limit / 2
         {

@@ -44,7 +44,7 @@ impl Worker {
             PubSub::Subscribe(kind) => {
                 // One command may name a million.
                 let cost = args.iter().skip(1).map(Subscriptions::cost).sum();
-                if !self.clients.has_room_for(cost, &mut self.nodes, &mut self.core) {
+                if !self.clients.memory().has_room_for(cost, &mut self.nodes, &mut self.core) {
                     return self.clients.refusals().for_memory(index, command, &mut self.core);
                 }
                 self.subscribers.subscribe(

@@ -60,7 +60,7 @@ impl Worker {
                 let grown = up.tail.len() + n;
                 if append
                     && grows
-                    && !self.clients.has_room_for(grown, &mut self.nodes, &mut self.core)
+                    && !self.clients.memory().has_room_for(grown, &mut self.nodes, &mut self.core)
                 {
                     self.core.spare.scratch = scratch;
                     return self.clients.deliveries().refuse_reply(

@@ -17,7 +17,7 @@ impl Worker {
     pub(super) fn dispatch_read(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
         let command = self.core.router.command(args);
         if !self.core.router.is_read_only(command)
-            || self.clients.is_over_memory(&mut self.nodes, &mut self.core)
+            || self.clients.memory().is_over_limit(&mut self.nodes, &mut self.core)
         {
             return self.dispatch_known(index, command, frame, args);
         }

@@ -29,7 +29,7 @@ impl Worker {
         let bytes = |args: &Args| args.iter().map(<[u8]>::len).sum::<usize>();
         let large = args.len() > CHUNK / KEY || self.core.turn.unread > CHUNK;
         if large
-            && !self.clients.has_room_for(
+            && !self.clients.memory().has_room_for(
                 args.len() * KEY + bytes(args),
                 &mut self.nodes,
                 &mut self.core,

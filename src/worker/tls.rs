@@ -65,7 +65,7 @@ impl Worker {
         if !full {
             return self.flush_client(index);
         }
-        self.clients.account_client(index, &mut self.core);
+        self.clients.memory().account(index, &mut self.core);
         self.clients.check_output(index, &mut self.core);
     }
 }

@@ -130,7 +130,7 @@ impl Worker {
             return Flow::Next;
         }
         let publishes = multi.publishes;
-        if self.clients.is_over_memory(&mut self.nodes, &mut self.core) {
+        if self.clients.memory().is_over_limit(&mut self.nodes, &mut self.core) {
             self.clients.transactions().forget(index, &mut self.nodes, &mut self.core);
             self.core.stats.limits_hit[LimitHit::Memory as usize] += 1;
             let cause = buffers_full(&self.core.settings).to_string();

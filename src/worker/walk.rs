@@ -24,7 +24,7 @@ impl Worker {
             Plan::Slot(slot) => slot.0,
             plan => return self.dispatch_rare(index, command, plan, frame, args),
         };
-        if self.clients.is_over_memory(&mut self.nodes, &mut self.core) {
+        if self.clients.memory().is_over_limit(&mut self.nodes, &mut self.core) {
             return self.clients.refusals().for_memory(index, command, &mut self.core);
         }
         let Some(node) = self.nodes.placement.slots.route(slot) else {

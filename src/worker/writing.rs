@@ -27,7 +27,7 @@ impl Worker {
             && client.paused == Paused::No
             && !client.is_drained()
         {
-            return self.clients.account_client(index, &mut self.core);
+            return self.clients.memory().account(index, &mut self.core);
         }
         let last = (client.leave_when_idle.is_some() && leave::may_leave(client))
             || self.clients.stop.drain.is_some_and(|drain| drain.is_last(client));
@@ -102,7 +102,7 @@ impl Worker {
         if client.lent.is_some() {
             self.join_goes_on(index);
         }
-        self.clients.account_client(index, &mut self.core);
+        self.clients.memory().account(index, &mut self.core);
         self.clients.check_output(index, &mut self.core);
     }
 
@@ -110,13 +110,13 @@ impl Worker {
     /// turn, when thousands may have grown.
     pub(super) fn check_request_memory(&mut self, index: usize) {
         let much = |c: &Client| c.tail.len() >= MUCH_UNFINISHED && !c.gone;
-        if !self.clients.is_over_memory(&mut self.nodes, &mut self.core) {
+        if !self.clients.memory().is_over_limit(&mut self.nodes, &mut self.core) {
             return;
         }
         // At once: a turn may have a thousand clients whose commands are answered here, each with
         // more than it has sent. And others may hold more than this one.
         self.relieve();
-        if !self.clients.is_over_memory(&mut self.nodes, &mut self.core)
+        if !self.clients.memory().is_over_limit(&mut self.nodes, &mut self.core)
             || !self.clients.slab.get(index).is_some_and(much)
         {
             return;
