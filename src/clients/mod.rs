@@ -1,4 +1,8 @@
 //! The clients of one worker.
+//!
+//! Any room answers clients, reads on or stops, and closes them: that is what [`Clients`] itself does.
+//! Every other concern is a view of them ([`Clients::errands`], [`Clients::lending`] …), in a file of
+//! its own. A view is one pointer and is made where it is used.
 
 pub(crate) mod answers;
 pub(crate) mod connections;
