@@ -25,7 +25,7 @@ impl Deliveries<'_> {
     /// An error of slotway's own goes where a reply is waited for. One that leaves the outcome open
     /// ends the client's connection instead, where `commands.on_outcome_unknown` says so.
     pub(crate) fn failure(&mut self, to: Dest, failure: &Failure, core: &mut Core) {
-        core.count_failure(failure);
+        core.stats.count_failure(failure);
         match core.settings.disconnect_on_unknown && failure.is_outcome_unknown() {
             true => self.end_in_place_of(to, core),
             false => self.own(to, &failure.frame(), core),

@@ -245,12 +245,12 @@ fn has_to_take_turns(client: Option<&Client>, up: &Upstream, core: &Core) -> boo
     let expected = client.transfer_sizes.expected() as usize;
     let owed = client.replies.as_ref().map_or(0, |r| r.waiting());
     if (owed + 1).saturating_mul(expected) <= FEW_BYTES {
-        core.note_shared(up);
+        note_shared(up, core.now);
         return false;
     }
     !client.transfer_sizes.has_turn()
         && up.delivers()
-        && (!up.turns.is_empty() || !core.has_room_for_transfer(up, client))
+        && (!up.turns.is_empty() || !has_room_for_transfer(up, client, core.now))
 }
 
 /// Whether a client fills more of a long queue than the others leave it.
@@ -262,7 +262,7 @@ fn is_too_much(client: Option<&Client>, up: &Upstream, core: &Core) -> bool {
     let is_owed = |much: usize| owed * work >= much * count;
     // It is owed something by other nodes as well: who fills this queue is owed more than it has.
     if owed + owed / 8 < count {
-        core.note_shared(up);
+        note_shared(up, core.now);
         return work > TOO_LONG && is_owed(TOO_MUCH);
     }
     let shared = core.now < up.shared_at.get() + REMEMBERED;

@@ -153,7 +153,7 @@ impl Lending<'_> {
         let shared: Vec<usize> = shared.map(|(u, _)| u).collect();
         let idle: Vec<usize> = dedicated.into_iter().map(|(u, _)| u).collect();
         for u in shared {
-            nodes.silent_after_probe(u, probed.verdict, core);
+            nodes.silence().after_probe(u, probed.verdict, core);
         }
         if probed.verdict == ProbeResult::Unreachable {
             let idle: Vec<usize> =

@@ -47,7 +47,7 @@ impl Refusals<'_> {
         nodes: &mut Nodes,
         core: &mut Core,
     ) -> Flow {
-        let failure = nodes.no_cluster_failure(core);
+        let failure = nodes.topology.no_cluster_failure(core);
         self.clients.answer_own_error(index, command, &failure, core);
         Flow::Next
     }

@@ -30,8 +30,8 @@ impl Operations {
         frame: &[u8],
         base: &mut Base<'_>,
     ) -> Flow {
-        if frame.len() > CHUNK && !base.clients.has_room_for(frame.len(), base.nodes, base.core) {
-            return base.clients.refuse_for_memory(index, command, base.core);
+        if frame.len() > CHUNK && !base.clients.memory().has_room_for(frame.len(), base.nodes, base.core) {
+            return base.clients.refusals().for_memory(index, command, base.core);
         }
         if !base.nodes.placement.slots.holds.fits(slot, frame.len(), base.core.settings.held) {
             base.core.stats.limits_hit[LimitHit::Held as usize] += 1;
@@ -87,7 +87,7 @@ impl Operations {
         base: &mut Base<'_>,
     ) -> Flow {
         if base.nodes.topology.snapshot.generation == 0 {
-            return base.clients.no_cluster(index, command, base.nodes, base.core);
+            return base.clients.refusals().no_cluster(index, command, base.nodes, base.core);
         }
         self.hold_fresh(index, command, NO_SLOT, frame, base)
     }
@@ -143,98 +143,6 @@ impl Operations {
         for pending in found {
             let lane = self.gatherings.lane_of(&pending);
             nodes.placement.slots.holds.track(pending.slot, lane);
-        }
-    }
-
-    /// A connection is lost, or its node has left the cluster. A replica's: what it was not sent,
-    /// or may be sent again, goes to the primaries. A primary's: reads may go to its replicas.
-    pub(crate) fn leave_replica(&mut self, u: usize, base: &mut Base<'_>) {
-        let Some(up) = base.nodes.upstreams.get_mut(u) else { return };
-        if !up.read_only {
-            return base.clients.reads().leave_primary(u, base.nodes, base.core);
-        }
-        for (pending, frame) in up.take_unsent(&mut base.core.spare.pool, |_| true) {
-            base.core.count_retry(RetryReason::Lost);
-            self.send_to_primary(pending, frame, base);
-        }
-    }
-
-    /// A read that a replica did not answer. It keeps no order with others, so no lane is asked.
-    pub(crate) fn send_to_primary(
-        &mut self,
-        mut pending: Pending,
-        frame: Vec<u8>,
-        base: &mut Base<'_>,
-    ) {
-        let lane = self.lane_of(&pending);
-        pending.flags &= !flag::SPECIAL;
-        match base.nodes.placement.slots.owner(pending.slot) {
-            Some(owner) => base.send_to(owner, pending, frame, lane.index),
-            None => self.hold_pending(pending, lane, frame, base.nodes, base.core),
-        }
-    }
-
-    /// The budget may have room again.
-    pub(crate) fn run_retries(&mut self, base: &mut Base<'_>) {
-        base.nodes.placement.retries.wake();
-        base.nodes.earn_retries(base.core);
-        while let Some(want) = base.nodes.placement.retries.take() {
-            match want {
-                Want::Gate(slot, class) => base.core.run_gate(slot, class),
-                Want::Lane(slot, lane) => base.core.run_lane(slot, lane),
-                Want::Errand(client, seq) => self.errand_again(client, seq, base),
-            }
-            base.nodes.placement.retries.carried_out();
-        }
-        base.nodes.arm_retries(base.core);
-    }
-
-    /// Sends what the slot's closed gate lets through.
-    pub(crate) fn gate_goes_on(&mut self, slot: u16, class: GateClass, base: &mut Base<'_>) {
-        loop {
-            let now = base.core.now;
-            let (placement, clients) = (&mut base.nodes.placement, &base.clients.slab);
-            let waits = |id: ClientId| {
-                let client = clients.get(id.at()).filter(|c| c.generation == id.generation);
-                let errand = client.and_then(|c| c.lent.as_ref()?.errand.as_ref());
-                errand.is_some_and(|e| e.slot == slot && e.upstream.is_none())
-            };
-            let (lane, paid) = match placement.slots.holds.gate_next(slot, class, now, waits) {
-                GateNext::Nothing => return,
-                GateNext::At(due) => {
-                    if base.nodes.placement.slots.holds.arm(slot, class) {
-                        base.core.clock.timers.push(Timer { due, job: Job::Gate(slot, class) });
-                    }
-                    return;
-                }
-                GateNext::Try { lane, paid } => (lane, paid),
-            };
-            let Some(owner) = base.nodes.owner_for(slot, lane) else {
-                // A client whose errand waits has nothing in its lane: no topology sends it.
-                if base.nodes.placement.slots.holds.arm(slot, class) {
-                    let due = base.core.now + NO_PRIMARY_PAUSE;
-                    base.core.clock.timers.push(Timer { due, job: Job::Gate(slot, class) });
-                }
-                return;
-            };
-            if !paid && !base.nodes.may_retry(Want::Gate(slot, class), base.core) {
-                return;
-            }
-            match base.nodes.placement.slots.holds.admit(slot, class, base.core.now, TRIAL) {
-                Some(held) => {
-                    let mut pending = held.meta.pending;
-                    pending.flags |= flag::LANE;
-                    let owner = base.subscribers.node_of_held(
-                        &pending,
-                        &held.frame,
-                        owner,
-                        base.nodes,
-                        base.core,
-                    );
-                    base.send_to(owner, pending, held.frame, lane.index);
-                }
-                None => self.send_errand(lane.at(), None, base),
-            }
         }
     }
 

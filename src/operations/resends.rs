@@ -129,7 +129,7 @@ impl Resends<'_> {
     pub(crate) fn leave_replica(&mut self, u: usize, base: &mut Base<'_>) {
         let Some(up) = base.nodes.upstreams.get_mut(u) else { return };
         if !up.read_only {
-            return base.clients.leave_primary(u, base.nodes, base.core);
+            return base.clients.reads().leave_primary(u, base.nodes, base.core);
         }
         for (pending, frame) in up.take_unsent(&mut base.core.spare.pool, |_| true) {
             base.core.stats.count_retry(RetryReason::Lost);
