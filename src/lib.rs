@@ -47,7 +47,10 @@
 //! | [`base`] | what takes several of the parts above: greeting, sending, users that change | resp, dest, hash, command, cluster, errors, scripts, users, tls, buf, stream, route, metrics, upstream, client, mailbox, common, nodes, clients, access, node_scripts, subscribers |
 //! | [`operations`] | commands of more than one step, holds and retries, carried out | resp, dest, hash, command, cluster, errors, observe, users, buf, placement, route, emulate, ops, metrics, upstream, client, mailbox, common, nodes, clients, access, subscribers, base |
 //! | [`recorder`] | what is seen of commands as they pass a worker | resp, dest, command, observe, config, upstream, client, common, nodes, clients, base, operations |
-//! | [`worker`] | the event loop of one core, and what joins all parts: reading, dispatching, answering | resp, dest, hash, meter, arena, command, cluster, errors, proxy_protocol, scripts, observe, users, config, tls, buf, placement, route, emulate, ops, metrics, upstream, client, mailbox, common, nodes, clients, access, node_scripts, subscribers, base, operations, recorder |
+//! | [`engine`] | all parts of a worker together, and what passes between them below commands and replies | resp, dest, errors, users, config, buf, placement, route, emulate, ops, metrics, upstream, client, mailbox, common, nodes, clients, access, node_scripts, subscribers, base, operations, recorder |
+//! | [`dispatch`] | commands of clients: what is done about each | resp, dest, hash, command, cluster, errors, scripts, observe, users, buf, placement, route, emulate, ops, metrics, upstream, client, mailbox, common, nodes, clients, access, node_scripts, base, operations, engine |
+//! | [`delivery`] | replies of nodes: whose they are, what becomes of refusals and of what was lost | resp, dest, cluster, errors, users, buf, placement, route, ops, metrics, upstream, mailbox, common, nodes, clients, subscribers, base, engine, dispatch |
+//! | [`worker`] | the event loop of one core: reads, writes, timers, messages from other threads | resp, dest, hash, meter, arena, command, cluster, proxy_protocol, config, tls, buf, placement, route, emulate, metrics, upstream, client, mailbox, common, nodes, clients, access, node_scripts, subscribers, base, operations, recorder, engine, dispatch, delivery |
 //! | [`control`] | topology refresh, health of replicas, questions to nodes, the pool of workers | resp, lines, backoff, command, cluster, errors, descriptors, channel, observe, users, config, tls, pubsub, metrics, upstream, client, mailbox, common, hub, worker |
 //! | [`admin`] | HTTP: metrics, health, the status page | command, cluster, descriptors, observe, users, config, tls, placement, metrics, client, control |
 //! | [`process`] | the process: listening, signals, reload, hand-over, drain | lines, command, errors, descriptors, proxy_protocol, users, config, tls, stream, metrics, mailbox, control, admin |
@@ -61,7 +64,7 @@
 //! |---|---|---|
 //! | there | `worker/downstream.rs` | `client_readable`, `take_in`, `process` |
 //! | there | `resp/request.rs` | `scan_request` |
-//! | there | `worker/walk.rs` | `dispatch` |
+//! | there | `dispatch/walk.rs` | `dispatch` |
 //! | there | `command/table.rs` | `resolve` |
 //! | there | `route/mod.rs` | `command`, `plan`, `flags` |
 //! | there | `cluster/slot.rs` | `slot_of` |
@@ -71,9 +74,10 @@
 //! | there | `client/replies.rs` | `expect` |
 //! | there | `buf.rs` | `push` |
 //! | there | `upstream/pending.rs` | `push_back` |
-//! | back | `worker/reading.rs` | `upstream_readable`, `replies` |
+//! | back | `worker/reading.rs` | `upstream_readable` |
+//! | back | `delivery/reading.rs` | `replies` |
 //! | back | `resp/reply.rs` | `advance` |
-//! | back | `worker/walk.rs` | `reply` |
+//! | back | `delivery/walk.rs` | `reply` |
 //! | back | `upstream/pending.rs` | `pop_front` |
 //! | back | `buf.rs` | `release`, `push_pieces` |
 //! | back | `metrics/stats.rs` | `bucket`, `record` |
@@ -83,18 +87,18 @@
 //! - **What is sent again**, after which refusal or loss, and what never is: `placement/policy.rs`.
 //!   `placement/policy_tests.rs` has a line for each kind of command in each case.
 //! - **What becomes of a command that waits** (BLPOP, WATCH, a transaction behind WATCH): its states
-//!   in `ops/errand.rs`; `operations/errand.rs` sends it, `worker/dedicated.rs` has the replies. A
+//!   in `ops/errand.rs`; `operations/errand.rs` sends it, `delivery/dedicated.rs` has the replies. A
 //!   node ends the wait itself (MOVED, UNBLOCKED) when a key's slot leaves it.
 //! - **A command of one's own**: what is done about it is a line of `OVERRIDES` in
 //!   `route/behaviour.rs`, where the server's own table does not say it; a new kind is a `Behaviour`, a
-//!   `Plan` that `route/mod.rs` makes of it, and an arm of `dispatch_rare` in `worker/dispatch.rs`.
+//!   `Plan` that `route/mod.rs` makes of it, and an arm of `dispatch_rare` in `dispatch/plans.rs`.
 //!   What it is inside MULTI, `clients/transaction.rs` says; for users of the cluster,
 //!   `check_in_realm` in `base/users.rs`. If it waits for a time, `route/blocking.rs` finds that.
 //! - **What concerns several parts of a worker** (a lost connection, a failed command, a client that is
-//!   closed): an `Effect` (`common/effect.rs`), carried out in `worker/effect.rs`.
+//!   closed): an `Effect` (`common/effect.rs`), carried out in `delivery/effect.rs`.
 //! - **A command over several slots**: a recipe in `emulate`, named in `emulate/table.rs`. What its
 //!   steps read is in `READS` of `emulate/talk.rs`. If it waits its name begins with b, or
-//!   `spec_blocks` in `worker/emulation.rs` knows it. `docs/commands.rs` writes the reference.
+//!   `spec_blocks` in `dispatch/emulation.rs` knows it. `docs/commands.rs` writes the reference.
 //! - **An error of slotway's own**: `errors/table`.
 //! - **A key of the configuration**: `config/keys.rs`. **A metric**: `metrics/names.rs`.
 #![forbid(unsafe_code)]
@@ -113,10 +117,13 @@ pub mod command;
 mod common;
 pub mod config;
 pub mod control;
+mod delivery;
 mod descriptors;
 mod dest;
+mod dispatch;
 pub mod docs;
 mod emulate;
+mod engine;
 pub mod errors;
 mod hash;
 mod hub;

@@ -309,7 +309,7 @@ impl Base<'_> {
                 Some(
                     self.clients
                         .refusals()
-                        .to_user(index, command, &failure, self.nodes, self.core),
+                        .answer_user(index, command, &failure, self.nodes, self.core),
                 )
             }
             None => {

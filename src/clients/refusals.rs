@@ -84,11 +84,11 @@ impl Refusals<'_> {
             Denied::Channel => DenialReason::Channel,
         };
         core.stats.denied[reason as usize] += 1;
-        self.to_user(index, command, &failure, nodes, core)
+        self.answer_user(index, command, &failure, nodes, core)
     }
 
     /// Answered with an error; a transaction will not be executed any more.
-    pub(crate) fn to_user(
+    pub(crate) fn answer_user(
         &mut self,
         index: usize,
         command: CommandId,

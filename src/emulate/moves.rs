@@ -22,7 +22,7 @@ use super::reply::scalar;
 use super::reply::{CommandResult, Reply, batch, first_error};
 use super::talk::{Request, Step, Talk};
 use crate::cluster::slot_of;
-use crate::errors::{Cause, Failure, Halfway, Key, StopCause};
+use crate::errors::{Cause, Failure, Halfway, Key, SomeSet, StopCause};
 use crate::resp::reply::integer;
 use crate::resp::{Protocol, write};
 use crate::scripts::Sha;
@@ -531,8 +531,8 @@ pub(super) async fn set_if_none(talk: Talk, req: Rc<Request>) -> CommandResult {
         };
         let unknown = if cause.is_outcome_unknown() { all.as_slice() } else { &[] };
         let others = done.len() + unknown.len() < req.keys.len();
-        let done = Halfway::Set { set: names(&done), unknown: names(unknown), others };
-        return Err(stopped(&talk, &req, done, cause));
+        let done = SomeSet { set: names(&done), unknown: names(unknown), others };
+        return Err(stopped(&talk, &req, Halfway::Set(Box::new(done)), cause));
     }
     Ok(number(1))
 }

@@ -161,7 +161,7 @@ fn msetnx_reports_which_keys_are_set() {
     let done = |set: &[&str], unknown: &[&str], others| {
         let [set, unknown] =
             [set, unknown].map(|keys| keys.iter().map(ToString::to_string).collect());
-        format!("halfway: {} (", Halfway::Set { set, unknown, others })
+        format!("halfway: {} (", SomeSet { set, unknown, others })
     };
     let said = drive(request("MSETNX a 1 b 1", &[1, 3]), &node, set_if_none);
     let [first, second] = keys;

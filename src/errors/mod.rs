@@ -14,7 +14,7 @@ mod unanswered;
 pub use code::Code;
 pub use identify::{Identified, identify};
 pub use reference::reference;
-pub use table::fields::{Cause, CrossSlotRemedy, ForSlot, Halfway, Key, Last, StopCause};
+pub use table::fields::{Cause, CrossSlotRemedy, ForSlot, Halfway, Key, Last, SomeSet, StopCause};
 pub use table::{Failure, FailureId};
 pub use unanswered::Unanswered;
 

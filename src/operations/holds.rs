@@ -30,7 +30,9 @@ impl Operations {
         frame: &[u8],
         base: &mut Base<'_>,
     ) -> Flow {
-        if frame.len() > CHUNK && !base.clients.memory().has_room_for(frame.len(), base.nodes, base.core) {
+        if frame.len() > CHUNK
+            && !base.clients.memory().has_room_for(frame.len(), base.nodes, base.core)
+        {
             return base.clients.refusals().for_memory(index, command, base.core);
         }
         if !base.nodes.placement.slots.holds.fits(slot, frame.len(), base.core.settings.held) {

@@ -133,12 +133,12 @@ impl Resends<'_> {
         }
         for (pending, frame) in up.take_unsent(&mut base.core.spare.pool, |_| true) {
             base.core.stats.count_retry(RetryReason::Lost);
-            self.to_primary(pending, frame, base);
+            self.send_to_primary(pending, frame, base);
         }
     }
 
     /// A read that a replica did not answer. It keeps no order with others, so no lane is asked.
-    pub(crate) fn to_primary(&mut self, mut pending: Pending, frame: Vec<u8>, base: &mut Base<'_>) {
+    pub(crate) fn send_to_primary(&mut self, mut pending: Pending, frame: Vec<u8>, base: &mut Base<'_>) {
         let lane = self.ops.gatherings.lane_of(&pending);
         pending.flags &= !flag::SPECIAL;
         match base.nodes.placement.slots.owner(pending.slot) {

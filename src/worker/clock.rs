@@ -1,213 +1,90 @@
 //! Deadlines, backoff, and what else waits for a time.
 
 use crate::base::{Base, base};
-use crate::common::clock::{Job, TICK};
-use crate::dest::Dest;
-use crate::errors::Unanswered;
-use crate::placement::{Phase, Redirection, at_deadline};
-use crate::route::flag;
-use crate::upstream::{ConnectionEnd, ConnectionState, Pending};
+use crate::common::clock::Job;
+use crate::upstream::ConnectionState;
 use crate::worker::Worker;
-
-/// A reply that is arriving may take so many times `timeouts.command`.
-const ARRIVING: u64 = 12;
-/// What nodes answer while a command's keys are at two of them.
-const TRYAGAIN: &str = "TRYAGAIN Multiple keys request during rehashing of slot";
 
 impl Worker {
     pub(super) fn run_timers(&mut self) {
-        while self.core.clock.timers.peek().is_some_and(|t| t.due <= self.core.now) {
-            match self.core.clock.timers.pop().map(|t| t.job) {
+        while self.engine.core.clock.timers.peek().is_some_and(|t| t.due <= self.engine.core.now) {
+            match self.engine.core.clock.timers.pop().map(|t| t.job) {
                 Some(Job::Connect(u)) => {
                     let waits = self
+                        .engine
                         .nodes
                         .upstreams
                         .get(u)
                         .is_some_and(|up| up.state == ConnectionState::Backoff);
                     if waits
-                        && !base!(self).retire(u)
-                        && !self.access.is_unwanted(u, &mut self.nodes, &mut self.core)
+                        && !base!(self.engine).retire(u)
+                        && !self.engine.access.is_unwanted(
+                            u,
+                            &mut self.engine.nodes,
+                            &mut self.engine.core,
+                        )
                     {
-                        self.nodes.connections().connect(u, &mut self.core);
+                        self.engine.nodes.connections().connect(u, &mut self.engine.core);
                     }
                 }
-                Some(Job::Lane(slot, lane)) => self.core.run_lane(slot, lane),
+                Some(Job::Lane(slot, lane)) => self.engine.core.run_lane(slot, lane),
                 Some(Job::Gate(slot, class)) => {
-                    self.nodes.placement.slots.holds.disarm(slot, class);
-                    self.core.run_gate(slot, class);
+                    self.engine.nodes.placement.slots.holds.disarm(slot, class);
+                    self.engine.core.run_gate(slot, class);
                 }
-                Some(Job::Retries) => self.ops.resends().run_retries(&mut base!(self)),
-                Some(Job::Purge) => self.core.memory.purge(),
+                Some(Job::Retries) => {
+                    self.engine.ops.resends().run_retries(&mut base!(self.engine))
+                }
+                Some(Job::Purge) => self.engine.core.memory.purge(),
                 Some(Job::Errand(client, seq)) => {
-                    self.ops.errands().again(client, seq, &mut base!(self));
+                    self.engine.ops.errands().again(client, seq, &mut base!(self.engine));
                 }
-                Some(Job::Emulation(g, ticket)) => self.wake_emulation(g, ticket),
-                Some(Job::Subscribe(id)) => {
-                    self.subscribers.subscribe_ends(id, &mut self.clients, &mut self.core)
-                }
+                Some(Job::Emulation(g, ticket)) => self.engine.wake_emulation(g, ticket),
+                Some(Job::Subscribe(id)) => self.engine.subscribers.subscribe_ends(
+                    id,
+                    &mut self.engine.clients,
+                    &mut self.engine.core,
+                ),
                 Some(Job::SlowSubscriber(client)) => {
-                    self.clients.subscribed().look_again(client, &mut self.core);
+                    self.engine.clients.subscribed().look_again(client, &mut self.engine.core);
                 }
-                Some(Job::Login(client)) => self.clients.logins().again(client, &mut self.core),
+                Some(Job::Login(client)) => {
+                    self.engine.clients.logins().again(client, &mut self.engine.core)
+                }
                 Some(Job::Close(client)) => {
-                    self.clients.departures().close_if_leaving(client, &mut self.core)
+                    self.engine.clients.departures().close_if_leaving(client, &mut self.engine.core)
                 }
-                Some(Job::Looks) => base!(self).look_at_realms(),
-                Some(Job::Realm(realm)) => base!(self).realm_ends(realm),
-                Some(Job::Listen(client)) => {
-                    self.clients.monitors().listen_again(client, &mut self.nodes, &mut self.core)
-                }
+                Some(Job::Looks) => base!(self.engine).look_at_realms(),
+                Some(Job::Realm(realm)) => base!(self.engine).realm_ends(realm),
+                Some(Job::Listen(client)) => self.engine.clients.monitors().listen_again(
+                    client,
+                    &mut self.engine.nodes,
+                    &mut self.engine.core,
+                ),
                 Some(Job::ErrandEnd(client, seq)) => {
-                    self.errand_ends(client, seq);
+                    self.delivery().errand_ends(client, seq);
                 }
                 None => {}
             }
-            self.follow_up();
+            self.delivery().follow_up();
         }
-        if self.clients.stop.pause_end(&self.core).is_some_and(|due| due <= self.core.now) {
-            self.clients.suspension().end(&mut self.core);
+        if self
+            .engine
+            .clients
+            .stop
+            .pause_end(&self.engine.core)
+            .is_some_and(|due| due <= self.engine.core.now)
+        {
+            self.engine.clients.suspension().end(&mut self.engine.core);
         }
-        if self.core.clock.tick.is_some_and(|due| due <= self.core.now) {
-            self.core.clock.tick = None;
-            self.look_at_deadlines();
+        if self.engine.core.clock.tick.is_some_and(|due| due <= self.engine.core.now) {
+            self.engine.core.clock.tick = None;
+            self.engine.look_at_deadlines();
         }
-        self.clients.departures().close_idle(&mut self.core);
-        self.clients.departures().end_slow_handshakes(&mut self.core);
+        self.engine.clients.departures().close_idle(&mut self.engine.core);
+        self.engine.clients.departures().end_slow_handshakes(&mut self.engine.core);
         self.end_late_logins();
         self.let_leave();
-        self.nodes.silence().probe_idle(&mut self.core);
-    }
-
-    fn look_at_deadlines(&mut self) {
-        let mut busy = !self.nodes.placement.slots.holds.is_empty();
-        let all: Vec<usize> = self.nodes.upstreams.iter().map(|(u, _)| u).collect();
-        for u in all {
-            self.nodes.connections().check_timeout(u, &mut self.core);
-            self.check_commands(u);
-            self.nodes.silence().check(u, &mut self.core);
-            let waits = |up: &crate::upstream::Upstream| {
-                (!up.pending.is_empty() && up.dedicated.is_none()) || up.state.is_under_way()
-            };
-            busy |= self.nodes.upstreams.get(u).is_some_and(waits);
-        }
-        self.expire_held();
-        self.nodes.fail_without_primary(&mut self.core);
-        base!(self).release_calm();
-        if self.subscribers.stranded {
-            self.ops.send_stranded(&mut base!(self));
-            busy = true;
-        }
-        if busy {
-            self.core.arm_tick();
-        }
-    }
-
-    /// Commands are in the order of their age, but for those that were sent again: the first one
-    /// is looked at every time, all of them now and then.
-    fn check_commands(&mut self, u: usize) {
-        let Some(timeout) = self.core.settings.command_timeout else { return };
-        let before = self.core.now.saturating_sub(timeout);
-        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
-        if up.dedicated.is_some() {
-            return; // its client's errand has a deadline of its own
-        }
-        let overdue = |p: &Pending| p.started <= before && p.dest != Dest::Discard;
-        if self.core.now < timeout
-            || !(self.core.now >= up.next_check || up.pending.front().is_some_and(overdue))
-        {
-            return;
-        }
-        up.next_check = self.core.now + (timeout / 16).max(TICK);
-        if !up.pending.iter().any(overdue) {
-            return;
-        }
-        // A node that has said nothing for as long does not answer any more: its old commands go
-        // with an error of their own, the rest by the rules of a lost connection. A node that does
-        // answer, if only with one large reply, keeps its connection.
-        let endless = up.pending.front().is_some_and(|p| {
-            up.streaming && self.core.now.saturating_sub(p.started) > timeout * ARRIVING
-        });
-        let silent = up.state == ConnectionState::Ready
-            && (endless || up.last_read.max(up.ready_since) <= before);
-        self.expire_pending(u, before, silent);
-        if silent {
-            self.core.lose(u, ConnectionEnd::CommandTimeout);
-        } else {
-            self.nodes.mark_upstream(u, &mut self.core);
-        }
-    }
-
-    fn expire_pending(&mut self, u: usize, before: u64, silent: bool) {
-        if silent {
-            self.clients.deliveries().abandon_arriving(u, &mut self.nodes, &mut self.core);
-        }
-        self.seeing.note_expired(u, before, &mut self.ops, &mut base!(self));
-        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
-        let node = up.node;
-        let why = up.last_error.as_ref().map(ConnectionEnd::to_string);
-        let mut written = if up.state == ConnectionState::Ready { up.queue.sent() } else { 0 };
-        let mut expired: Vec<(Pending, bool)> = Vec::new();
-        for (i, pending) in up.pending.iter_mut().enumerate() {
-            let sent = written > 0;
-            written = written.saturating_sub(pending.len as usize);
-            if up.streaming && i == 0 {
-                continue; // its reply is on the way
-            }
-            if pending.started <= before && pending.dest != Dest::Discard {
-                expired.push((*pending, sent));
-                // Whoever waited has gone; the entry stays with its bytes.
-                pending.dest = Dest::Discard;
-                pending.flags &= !flag::SPECIAL;
-            }
-        }
-        // What was not sent is forgotten for good, or "not sent" would be a lie a moment later
-        // (ASKING goes with it; a command that needs it is redirected once more).
-        up.take_unsent(&mut self.core.spare.pool, |p| p.dest == Dest::Discard);
-        let name = self.nodes.list.get(usize::from(node)).map(|n| n.addr.to_string());
-        let name = name.unwrap_or_default();
-        for (pending, sent) in expired {
-            self.core.stats.deadline_exceeded += 1;
-            let phase = if sent { Phase::Sent } else { Phase::Unsent };
-            let outcome = at_deadline(pending.work(), phase, pending.tries > 0);
-            self.core.stats.outcome_unknown += u64::from(outcome == Unanswered::Unknown);
-            let mut cause = String::new();
-            if pending.refused == Some(Redirection::TryAgain) {
-                let half_moved =
-                    self.nodes.half_moved_text(pending.slot, pending.command, &self.core);
-                cause = format!("; it was refused before, as {half_moved}");
-            }
-            let failure = self.core.deadline_failure(&pending, &name, outcome, cause, why.clone());
-            self.core.fail(&pending, &name, &failure);
-        }
-    }
-
-    fn expire_held(&mut self) {
-        let Some(timeout) = self.core.settings.command_timeout else { return };
-        if self.nodes.placement.slots.holds.is_empty() || self.core.now < timeout {
-            return;
-        }
-        for (slot, held) in self.nodes.placement.slots.holds.expire(self.core.now - timeout) {
-            self.core.stats.deadline_exceeded += 1;
-            let owner = self.nodes.placement.slots.owner(slot);
-            let node = owner.and_then(|n| self.nodes.list.get(usize::from(n)));
-            let name = node.map_or_else(|| "none".to_owned(), |n| n.addr.to_string());
-            let mut why = self.nodes.placement.slots.last_refusal(slot).cloned();
-            if self.nodes.topology.snapshot.generation == 0 {
-                why = why.or_else(|| self.core.shared.trouble());
-            }
-            let pending = held.meta.pending;
-            self.seeing.note_held(&pending, &held.frame, &mut self.ops, &mut base!(self));
-            let mut cause = String::new();
-            if pending.refused == Some(Redirection::TryAgain) {
-                why = Some(TRYAGAIN.to_owned());
-                cause = format!(
-                    ", as {}",
-                    self.nodes.half_moved_text(slot, pending.command, &self.core)
-                );
-            }
-            let outcome = at_deadline(pending.work(), Phase::Held, pending.was_lost());
-            let failure = self.core.deadline_failure(&pending, &name, outcome, cause, why.clone());
-            self.core.fail(&pending, &name, &failure);
-        }
+        self.engine.nodes.silence().probe_idle(&mut self.engine.core);
     }
 }

@@ -1,7 +1,5 @@
 //! Clients: accept, read, write, close.
 
-use std::io::Read;
-
 use crate::base::{Base, base};
 use crate::buf::{CHUNK, reserve_announced, resident};
 use crate::client::Paused;
@@ -9,6 +7,7 @@ use crate::clients::Flow;
 use crate::proxy_protocol::is_header_line;
 use crate::resp::{Args, Request, RequestProgress, inline_to_array, scan_request};
 use crate::worker::Worker;
+use std::io::Read;
 
 /// What became of the command at the start of a large buffer.
 enum Whole {
@@ -23,7 +22,7 @@ enum Whole {
 impl Worker {
     /// The client's turn to be read from once more: it had more to say than one read takes.
     pub(super) fn client_again(&mut self, index: usize) {
-        if let Some(client) = self.clients.slab.get_mut(index) {
+        if let Some(client) = self.engine.clients.slab.get_mut(index) {
             client.again = false;
             self.client_readable(index);
         }
@@ -31,22 +30,22 @@ impl Worker {
 
     /// One read per turn, so that no client starves the others.
     pub(super) fn client_readable(&mut self, index: usize) {
-        let Some(client) = self.clients.slab.get_mut(index) else { return };
+        let Some(client) = self.engine.clients.slab.get_mut(index) else { return };
         if client.gone || client.read_closed || client.paused != Paused::No {
             if client.paused == Paused::Handshake && !client.gone {
                 return self.client_handshake(index);
             }
             // A pause may be long, and nothing of what it sent last is begun.
             if client.paused == Paused::Leaving {
-                return self.clients.departures().drop_input(index, &mut self.core);
+                return self.engine.clients.departures().drop_input(index, &mut self.engine.core);
             }
             let suspended = client.paused == Paused::Suspended && client.peer_closed;
-            if suspended || self.clients.errands().waits_in_vain(index) {
-                self.clients.close(index, &mut self.core);
+            if suspended || self.engine.clients.errands().waits_in_vain(index) {
+                self.engine.clients.close(index, &mut self.engine.core);
             }
             return;
         }
-        let mut scratch = std::mem::take(&mut self.core.spare.scratch);
+        let mut scratch = std::mem::take(&mut self.engine.core.spare.scratch);
         // A short unfinished request is put in front of what is read now; a long one stays where
         // it is and what is read is appended to it.
         let front = if client.tail.len() <= scratch.len() / 2 { client.tail.len() } else { 0 };
@@ -58,37 +57,37 @@ impl Worker {
         match read {
             Ok(0) => {
                 client.read_closed = true;
-                self.clients.mark_client(index, &mut self.core);
+                self.engine.clients.mark_client(index, &mut self.engine.core);
             }
             Ok(n) => {
-                client.active = self.core.now;
-                self.core.stats.bytes_in += n as u64;
-                if let Some(traffic) = self.clients.arrivals.traffic.get_mut(index) {
+                client.active = self.engine.core.now;
+                self.engine.core.stats.bytes_in += n as u64;
+                if let Some(traffic) = self.engine.clients.arrivals.traffic.get_mut(index) {
                     traffic.bytes_in += n as u64;
                 }
                 // A read that did not fill the buffer has emptied the socket, and the next byte makes
                 // an event. Not so the end that was announced with these bytes: it was an event.
                 if n == room || client.peer_closed {
-                    self.clients.read_again(index, &mut self.core);
+                    self.engine.clients.read_again(index, &mut self.engine.core);
                 }
                 self.take_in(index, scratch.get(..front + n).unwrap_or_default(), front);
             }
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {
-                self.clients.read_again(index, &mut self.core)
+                self.engine.clients.read_again(index, &mut self.engine.core)
             }
-            Err(_) => self.clients.close(index, &mut self.core),
+            Err(_) => self.engine.clients.close(index, &mut self.engine.core),
         }
-        self.core.spare.scratch = scratch;
+        self.engine.core.spare.scratch = scratch;
     }
 
     /// `bytes` came from the client; the first `front` of them are what its tail holds, 0 where
     /// the tail is to be extended.
     fn take_in(&mut self, index: usize, bytes: &[u8], front: usize) {
-        let Some(client) = self.clients.slab.get_mut(index) else { return };
+        let Some(client) = self.engine.clients.slab.get_mut(index) else { return };
         if client.tail.len() == front {
             let used = self.process(index, bytes);
-            let Some(client) = self.clients.slab.get_mut(index) else { return };
+            let Some(client) = self.engine.clients.slab.get_mut(index) else { return };
             let rest = bytes.get(used..).unwrap_or_default();
             if client.tail.capacity() > CHUNK || (rest.is_empty() && client.tail.capacity() > 0) {
                 client.tail = Vec::new();
@@ -99,29 +98,33 @@ impl Worker {
             let grown = client.tail.len() + bytes.len();
             // A buffer that grows is there twice for a moment.
             if grown > client.tail.capacity()
-                && !self.clients.memory().has_room_for(grown, &mut self.nodes, &mut self.core)
+                && !self.engine.clients.memory().has_room_for(
+                    grown,
+                    &mut self.engine.nodes,
+                    &mut self.engine.core,
+                )
             {
-                self.clients.refusals().announced(index, grown, &mut self.core);
-            } else if let Some(client) = self.clients.slab.get_mut(index) {
+                self.engine.clients.refusals().announced(index, grown, &mut self.engine.core);
+            } else if let Some(client) = self.engine.clients.slab.get_mut(index) {
                 client.tail.extend_from_slice(bytes);
                 self.process_tail(index);
             }
         }
-        self.clients.memory().account(index, &mut self.core);
+        self.engine.clients.memory().account(index, &mut self.engine.core);
         self.check_request_memory(index);
     }
 
     /// Reads commands from the client's own buffer: a long request, or what waited.
     fn process_tail(&mut self, index: usize) {
-        let Some(client) = self.clients.slab.get_mut(index) else { return };
+        let Some(client) = self.engine.clients.slab.get_mut(index) else { return };
         let tail = std::mem::take(&mut client.tail);
         if tail.len() >= CHUNK {
-            self.core.turn.last_large = self.core.now;
+            self.engine.core.turn.last_large = self.engine.core.now;
         }
-        self.core.turn.at_hand = (index, resident(&tail));
+        self.engine.core.turn.at_hand = (index, resident(&tail));
         let left = self.process_large(index, tail);
-        self.core.turn.at_hand = (usize::MAX, 0);
-        let Some(client) = self.clients.slab.get_mut(index) else { return };
+        self.engine.core.turn.at_hand = (usize::MAX, 0);
+        let Some(client) = self.engine.clients.slab.get_mut(index) else { return };
         if !client.gone && !client.paused.is_final() {
             client.tail = left;
         }
@@ -138,7 +141,7 @@ impl Worker {
                     break;
                 }
             }
-            self.core.turn.at_hand.1 = resident(&tail);
+            self.engine.core.turn.at_hand.1 = resident(&tail);
         }
         let used = self.process(index, &tail);
         if used > 0 {
@@ -154,15 +157,17 @@ impl Worker {
 
     /// A large command at the start of the buffer goes on in it without being copied.
     fn process_whole(&mut self, index: usize, mut tail: Vec<u8>) -> Whole {
-        let Some(client) = self.clients.slab.get_mut(index) else { return Whole::Other(tail) };
+        let Some(client) = self.engine.clients.slab.get_mut(index) else {
+            return Whole::Other(tail);
+        };
         if client.gone || client.paused != Paused::No {
             return Whole::Other(tail);
         }
         let limits = match client.session.must_log_in() {
-            true => self.core.settings.request.before_login(),
-            false => self.core.settings.request,
+            true => self.engine.core.settings.request.before_login(),
+            false => self.engine.core.settings.request,
         };
-        let mut ranges = std::mem::take(&mut self.core.spare.ranges);
+        let mut ranges = std::mem::take(&mut self.engine.core.spare.ranges);
         let (mut progress, is_ordinary) = (client.progress, client.session.is_ordinary());
         let scanned = scan_request(&tail, &limits, &mut progress, &mut ranges);
         if let Ok(Request::Array { len }) = scanned {
@@ -172,30 +177,35 @@ impl Worker {
             Ok(Request::Array { len })
                 if is_ordinary
                     && len >= CHUNK / 2
-                    && !self.clients.fairness().has_to_change_connection(index, &mut self.core) =>
+                    && !self
+                        .engine
+                        .clients
+                        .fairness()
+                        .has_to_change_connection(index, &mut self.engine.core) =>
             {
-                let client = self.clients.slab.get_mut(index);
+                let client = self.engine.clients.slab.get_mut(index);
                 let kept = client.map(|c| std::mem::take(&mut c.progress)).unwrap_or_default();
                 let rest = tail.get(len..).unwrap_or_default().to_vec();
                 tail.truncate(len);
-                if len >= self.seeing.big_from {
-                    self.seeing.look_at(
+                if len >= self.engine.seeing.big_from {
+                    self.engine.seeing.look_at(
                         index,
                         &Args::new(&tail, &ranges),
                         len,
-                        &mut self.clients,
-                        &mut self.core,
+                        &mut self.engine.clients,
+                        &mut self.engine.core,
                     );
                 }
-                match self.ops.dispatch_owned(index, tail, &ranges, &mut base!(self)) {
+                match self.engine.ops.dispatch_owned(index, tail, &ranges, &mut base!(self.engine))
+                {
                     Ok(_) => {
-                        if let Some(traffic) = self.clients.arrivals.traffic.get_mut(index) {
+                        if let Some(traffic) = self.engine.clients.arrivals.traffic.get_mut(index) {
                             traffic.commands += 1;
                         }
                         Whole::Sent(rest)
                     }
                     Err(mut tail) => {
-                        if let Some(client) = self.clients.slab.get_mut(index) {
+                        if let Some(client) = self.engine.clients.slab.get_mut(index) {
                             client.progress = kept;
                         }
                         tail.extend_from_slice(&rest);
@@ -204,14 +214,18 @@ impl Worker {
                 }
             }
             Ok(Request::Incomplete { need }) => {
-                if let Some(client) = self.clients.slab.get_mut(index) {
+                if let Some(client) = self.engine.clients.slab.get_mut(index) {
                     client.progress = progress;
                 }
                 let missing = need.saturating_sub(tail.len());
                 if missing > CHUNK
-                    && !self.clients.memory().has_room_for(missing, &mut self.nodes, &mut self.core)
+                    && !self.engine.clients.memory().has_room_for(
+                        missing,
+                        &mut self.engine.nodes,
+                        &mut self.engine.core,
+                    )
                 {
-                    self.clients.refusals().announced(index, need, &mut self.core);
+                    self.engine.clients.refusals().announced(index, need, &mut self.engine.core);
                     tail = Vec::new();
                 } else {
                     reserve_announced(&mut tail, need);
@@ -220,17 +234,17 @@ impl Worker {
             }
             _ => Whole::Other(tail),
         };
-        self.core.spare.ranges = ranges;
+        self.engine.core.spare.ranges = ranges;
         whole
     }
 
     /// Reads commands from `buf` and gives how many bytes are done with.
     fn process(&mut self, index: usize, buf: &[u8]) -> usize {
-        let mut ranges = std::mem::take(&mut self.core.spare.ranges);
-        let limits = self.core.settings.request;
+        let mut ranges = std::mem::take(&mut self.engine.core.spare.ranges);
+        let limits = self.engine.core.settings.request;
         let before_login = limits.before_login();
         let mut pos = 0;
-        while let Some(client) = self.clients.slab.get_mut(index) {
+        while let Some(client) = self.engine.clients.slab.get_mut(index) {
             if client.gone || client.paused != Paused::No {
                 break;
             }
@@ -238,7 +252,7 @@ impl Worker {
             if rest.is_empty() {
                 break;
             }
-            self.core.turn.unread = rest.len();
+            self.engine.core.turn.unread = rest.len();
             let limits = if client.session.must_log_in() { &before_login } else { &limits };
             let (len, flow) = match scan_request(rest, limits, &mut client.progress, &mut ranges) {
                 Ok(Request::Array { len }) => {
@@ -248,29 +262,37 @@ impl Worker {
                     client.transfer_sizes.begin(len);
                     let may_change = client.may_change_connection();
                     let flow = if may_change
-                        && self.clients.fairness().has_to_change_connection(index, &mut self.core)
+                        && self
+                            .engine
+                            .clients
+                            .fairness()
+                            .has_to_change_connection(index, &mut self.engine.core)
                     {
                         Flow::Pause
                     } else {
-                        self.seeing.countdown = self.seeing.countdown.wrapping_sub(1);
-                        if self.seeing.countdown == 0 || len >= self.seeing.big_from {
-                            self.seeing.look_at(
+                        self.engine.seeing.countdown = self.engine.seeing.countdown.wrapping_sub(1);
+                        if self.engine.seeing.countdown == 0 || len >= self.engine.seeing.big_from {
+                            self.engine.seeing.look_at(
                                 index,
                                 &args,
                                 len,
-                                &mut self.clients,
-                                &mut self.core,
+                                &mut self.engine.clients,
+                                &mut self.engine.core,
                             );
                         }
                         match modes {
-                            0 => self.dispatch(index, frame, &args),
-                            _ => self.dispatch_with_modes(index, frame, &args),
+                            0 => self.dispatcher().dispatch(index, frame, &args),
+                            _ => self.dispatcher().dispatch_with_modes(index, frame, &args),
                         }
                     };
                     (len, flow)
                 }
                 Ok(Request::Inline { len, .. })
-                    if self.clients.fairness().has_to_change_connection(index, &mut self.core) =>
+                    if self
+                        .engine
+                        .clients
+                        .fairness()
+                        .has_to_change_connection(index, &mut self.engine.core) =>
                 {
                     (len, Flow::Pause)
                 }
@@ -280,24 +302,28 @@ impl Worker {
                 }
                 Ok(Request::Empty { len }) => (len, Flow::Next),
                 Ok(Request::Incomplete { .. }) => break,
-                Err(error) => match self.stranger_may_send(index, error) {
+                Err(error) => match self.dispatcher().stranger_may_send(index, error) {
                     Some(Flow::Next) => continue,
                     Some(flow) => (0, flow),
                     None => {
-                        self.clients.refusals().protocol_error(index, error, &mut self.core);
+                        self.engine.clients.refusals().protocol_error(
+                            index,
+                            error,
+                            &mut self.engine.core,
+                        );
                         pos = buf.len();
                         break;
                     }
                 },
             };
-            self.follow_up();
+            self.delivery().follow_up();
             if flow != Flow::Pause {
                 pos += len;
-                if let Some(traffic) = self.clients.arrivals.traffic.get_mut(index) {
+                if let Some(traffic) = self.engine.clients.arrivals.traffic.get_mut(index) {
                     traffic.commands += 1;
                 }
             }
-            if let Some(client) = self.clients.slab.get_mut(index) {
+            if let Some(client) = self.engine.clients.slab.get_mut(index) {
                 client.progress = RequestProgress::default();
             }
             match flow {
@@ -311,74 +337,78 @@ impl Worker {
         }
         if ranges.capacity() > CHUNK {
             ranges = Vec::new();
-            self.core.spare.keys = Vec::new();
-            self.core.spare.slots = Vec::new();
+            self.engine.core.spare.keys = Vec::new();
+            self.engine.core.spare.slots = Vec::new();
         }
-        self.core.spare.ranges = ranges;
+        self.engine.core.spare.ranges = ranges;
         pos
     }
 
     fn dispatch_inline(&mut self, index: usize, line: &[u8]) -> Flow {
         if is_header_line(line) {
-            return self.clients.refusals().unexpected_header(index, &mut self.core);
+            return self.engine.clients.refusals().unexpected_header(index, &mut self.engine.core);
         }
-        let mut array = std::mem::take(&mut self.core.spare.line);
+        let mut array = std::mem::take(&mut self.engine.core.spare.line);
         let flow = match inline_to_array(line, &mut array) {
             Ok(0) => Flow::Next,
             Ok(_) => {
                 let mut ranges = Vec::new();
                 let scanned = scan_request(
                     &array,
-                    &self.core.settings.request,
+                    &self.engine.core.settings.request,
                     &mut RequestProgress::default(),
                     &mut ranges,
                 );
                 match scanned {
                     Ok(Request::Array { .. }) => {
                         let args = Args::new(&array, &ranges);
-                        self.dispatch_with_modes(index, &array, &args)
+                        self.dispatcher().dispatch_with_modes(index, &array, &args)
                     }
                     Err(error) => {
-                        self.clients.refusals().protocol_error(index, error, &mut self.core);
+                        self.engine.clients.refusals().protocol_error(
+                            index,
+                            error,
+                            &mut self.engine.core,
+                        );
                         Flow::Stop
                     }
                     Ok(_) => Flow::Next,
                 }
             }
             Err(error) => {
-                self.clients.refusals().protocol_error(index, error, &mut self.core);
+                self.engine.clients.refusals().protocol_error(index, error, &mut self.engine.core);
                 Flow::Stop
             }
         };
-        self.core.spare.line = array;
+        self.engine.core.spare.line = array;
         flow
     }
 
     /// A paused client goes on.
     pub(super) fn resume_client(&mut self, index: usize, generation: u32) {
-        let Some(client) = self.clients.slab.get_mut(index) else { return };
+        let Some(client) = self.engine.clients.slab.get_mut(index) else { return };
         if client.generation != generation || client.gone || client.paused.is_final() {
             return;
         }
         client.paused = Paused::No;
         self.process_tail(index);
-        self.clients.memory().account(index, &mut self.core);
+        self.engine.clients.memory().account(index, &mut self.engine.core);
         // What came while it was paused made its one event then; read again to be sure.
-        self.clients.read_again(index, &mut self.core);
-        self.clients.mark_client(index, &mut self.core);
+        self.engine.clients.read_again(index, &mut self.engine.core);
+        self.engine.clients.mark_client(index, &mut self.engine.core);
     }
 
     /// The client's connection ends in place of a reply ([`Client::end_at`]); all that comes before
     /// it is in the socket.
     #[cold]
     pub(super) fn end_client(&mut self, index: usize) {
-        self.release_lent(index);
-        self.subscribers.leave_all(index, &mut self.clients, &mut self.core);
-        let Some(client) = self.clients.slab.get_mut(index) else { return };
+        self.engine.release_lent(index);
+        self.engine.subscribers.leave_all(index, &mut self.engine.clients, &mut self.engine.core);
+        let Some(client) = self.engine.clients.slab.get_mut(index) else { return };
         client.multi = None;
         if let Some(mut replies) = client.replies.take() {
-            replies.reset(&mut self.core.spare.pool);
+            replies.reset(&mut self.engine.core.spare.pool);
         }
-        self.clients.departures().let_go(index, &mut self.core);
+        self.engine.clients.departures().let_go(index, &mut self.engine.core);
     }
 }

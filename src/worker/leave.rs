@@ -13,8 +13,10 @@ use crate::worker::Worker;
 
 /// A client that has sent nothing for so long is closed without a reply, microseconds.
 const SILENT: u64 = 500_000;
+
 /// Between two looks at clients that are to leave, microseconds.
 const LOOK: u64 = 250_000;
+
 /// The longest time between two looks at the age of all clients, microseconds.
 const MAX_AGE_LOOK: u64 = 1_000_000;
 
@@ -28,11 +30,19 @@ fn age_limit(client: &Client, max_age: u64) -> u64 {
 impl Worker {
     /// Closes clients that should have logged in by now.
     pub(super) fn end_late_logins(&mut self) {
-        while self.clients.arrivals.logins.due(&self.core).is_some_and(|due| due <= self.core.now) {
-            let Some(login) = self.clients.arrivals.logins.queue.pop_front() else { return };
+        while self
+            .engine
+            .clients
+            .arrivals
+            .logins
+            .due(&self.engine.core)
+            .is_some_and(|due| due <= self.engine.core.now)
+        {
+            let Some(login) = self.engine.clients.arrivals.logins.queue.pop_front() else { return };
             if self.may_take_longer(login) {
-                let login = LoginDeadline { since: self.core.now, is_extended: true, ..login };
-                self.clients.arrivals.logins.queue.push_back(login);
+                let login =
+                    LoginDeadline { since: self.engine.core.now, is_extended: true, ..login };
+                self.engine.clients.arrivals.logins.queue.push_back(login);
             }
         }
     }
@@ -40,7 +50,8 @@ impl Worker {
     /// Closes the client if it has not logged in. `true`: that cannot be said yet.
     fn may_take_longer(&mut self, login: LoginDeadline) -> bool {
         let (index, generation) = (login.client.at(), login.client.generation);
-        let client = self.clients.slab.get(index).filter(|c| c.generation == generation && !c.gone);
+        let client =
+            self.engine.clients.slab.get(index).filter(|c| c.generation == generation && !c.gone);
         let Some(client) = client.filter(|c| c.session.must_log_in()) else { return false };
         match client.paused {
             // Its time begins at the end of the handshake.
@@ -49,29 +60,36 @@ impl Worker {
             Paused::Suspended => return true,
             Paused::Closing | Paused::Leaving => return false,
             // A node may be just about to say that it is in.
-            Paused::Command if !login.is_extended && self.access.users.passes_through() => {
+            Paused::Command if !login.is_extended && self.engine.access.users.passes_through() => {
                 return true;
             }
             _ => {}
         }
         // It may be the cluster's default user, which nobody has asked for yet.
-        let may_ask = client.paused == Paused::No && self.access.users.passes_through();
-        if may_ask && let Ok(asked) = self.stranger_in_cluster(index) {
+        let may_ask = client.paused == Paused::No && self.engine.access.users.passes_through();
+        if may_ask && let Ok(asked) = self.dispatcher().stranger_in_cluster(index) {
             return asked.is_some() && !login.is_extended;
         }
-        self.clients.logins().end_stranger(index, &mut self.core);
+        self.engine.clients.logins().end_stranger(index, &mut self.engine.core);
         false
     }
 
     /// Looks for clients that have to leave, and closes those that are silent. The others go behind
     /// a reply (`flush_client`).
     pub(super) fn let_leave(&mut self) {
-        if self.clients.arrivals.leaving.due(&self.core).is_none_or(|due| due > self.core.now) {
+        if self
+            .engine
+            .clients
+            .arrivals
+            .leaving
+            .due(&self.engine.core)
+            .is_none_or(|due| due > self.engine.core.now)
+        {
             return;
         }
-        if let Some(max_age) = self.core.settings.max_age {
-            for (_, client) in &mut self.clients.slab {
-                let age = self.core.now.saturating_sub(client.created);
+        if let Some(max_age) = self.engine.core.settings.max_age {
+            for (_, client) in &mut self.engine.clients.slab {
+                let age = self.engine.core.now.saturating_sub(client.created);
                 if client.leave_when_idle.is_none() && age >= age_limit(client, max_age) {
                     client.leave_when_idle = Some(DisconnectReason::MaxAge);
                 }
@@ -79,12 +97,12 @@ impl Worker {
         } else {
             // It has been turned off.
             let aged = Some(DisconnectReason::MaxAge);
-            let all = self.clients.slab.iter_mut().map(|(_, c)| c);
+            let all = self.engine.clients.slab.iter_mut().map(|(_, c)| c);
             all.filter(|c| c.leave_when_idle == aged).for_each(|c| c.leave_when_idle = None);
         }
-        let silent_since = self.core.now.saturating_sub(SILENT);
+        let silent_since = self.engine.core.now.saturating_sub(SILENT);
         let leaves = |c: &Client| c.leave_when_idle.is_some() && !c.gone && !c.paused.is_final();
-        let all: Vec<(usize, bool)> = (self.clients.slab.iter())
+        let all: Vec<(usize, bool)> = (self.engine.clients.slab.iter())
             .filter(|(_, c)| leaves(c))
             .map(|(i, c)| (i, c.active <= silent_since && is_at_rest(c)))
             .collect();
@@ -92,22 +110,27 @@ impl Worker {
             if !is_silent || self.has_spoken(index) {
                 continue;
             }
-            let Some(client) = self.clients.slab.get(index).filter(|c| !c.gone && is_at_rest(c))
+            let Some(client) =
+                self.engine.clients.slab.get(index).filter(|c| !c.gone && is_at_rest(c))
             else {
                 continue;
             };
             let generation = client.generation;
             if let Some(reason) = client.leave_when_idle {
-                self.core.stats.disconnected[reason as usize] += 1;
+                self.engine.core.stats.disconnected[reason as usize] += 1;
             }
-            self.clients.stop_reading(index, &mut self.core);
-            self.core.close_later(index, generation);
+            self.engine.clients.stop_reading(index, &mut self.engine.core);
+            self.engine.core.close_later(index, generation);
         }
-        self.clients.arrivals.leaving.any = !all.is_empty();
-        let pause =
-            self.core.settings.max_age.map_or(LOOK, |age| (age / 20).clamp(10_000, MAX_AGE_LOOK));
-        self.clients.arrivals.leaving.next_look =
-            self.core.now + if self.clients.arrivals.leaving.any { pause.min(LOOK) } else { pause };
+        self.engine.clients.arrivals.leaving.any = !all.is_empty();
+        let pause = self
+            .engine
+            .core
+            .settings
+            .max_age
+            .map_or(LOOK, |age| (age / 20).clamp(10_000, MAX_AGE_LOOK));
+        self.engine.clients.arrivals.leaving.next_look = self.engine.core.now
+            + if self.engine.clients.arrivals.leaving.any { pause.min(LOOK) } else { pause };
     }
 }
 

@@ -1,13 +1,5 @@
 //! A worker is made, on a thread of its own.
 
-use std::collections::{BinaryHeap, VecDeque};
-use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
-
-use mio::{Poll, Waker};
-use slab::Slab;
-
 use crate::access::{Access, revoke};
 use crate::arena::Arena;
 use crate::buf::Pool;
@@ -18,6 +10,7 @@ use crate::common::settings::Settings;
 use crate::common::shared::Shared;
 use crate::common::{Clock, Core, Link, LogLines, Memory, Source, Spare, Turn};
 use crate::config::Config;
+use crate::engine::Engine;
 use crate::hash::{IntMap, IntSet};
 use crate::mailbox::{ToControl, ToWorker, WorkerHandle};
 use crate::meter::Meter;
@@ -30,6 +23,12 @@ use crate::recorder::seen;
 use crate::route::Router;
 use crate::subscribers::{Subscribers, topics};
 use crate::worker::{SCRATCH, Worker};
+use mio::{Poll, Waker};
+use slab::Slab;
+use std::collections::{BinaryHeap, VecDeque};
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 
 /// Starts worker `index` on a thread of its own.
 ///
@@ -99,117 +98,122 @@ impl Worker {
             ..WorkerStats::default()
         };
         Worker {
-            access: Access {
-                users: Arc::default(),
-                realms: IntMap::default(),
-                next_realm: 0,
-                unverified: IntSet::default(),
-                looks: revoke::Looks::default(),
-                strangers_refused: 0,
-                strangers_allowed: 0,
-                failures: crate::access::login::Failures::default(),
-            },
-            subscribers: Subscribers {
-                topics: topics::Topics::default(),
-                stranded: false,
-                waiting_publishers: Default::default(),
-                barriers: Vec::new(),
-            },
-            scripts: scripts::Scripts::new(Arc::clone(&shared.scripts)),
-            ops: Operations {
-                gatherings: Default::default(),
-                joins: Slab::new(),
-                next_emulation: 0,
-                born: born(index),
-            },
-            seeing: seen::Seeing::new(config),
-            nodes: Nodes {
-                list: Vec::new(),
-                upstreams: Slab::new(),
-                dedicated: DedicatedPool { idle: Vec::new(), dead: Vec::new() },
-                topology: Topology {
-                    snapshot: Arc::new(Snapshot::empty()),
-                    identity: Arc::default(),
-                    layout: Default::default(),
+            engine: Engine {
+                access: Access {
+                    users: Arc::default(),
+                    realms: IntMap::default(),
+                    next_realm: 0,
+                    unverified: IntSet::default(),
+                    looks: revoke::Looks::default(),
+                    strangers_refused: 0,
+                    strangers_allowed: 0,
+                    failures: crate::access::login::Failures::default(),
                 },
-                placement: Placement { slots: SlotTable::default(), retries: Retries::new(budget) },
-                reads: Reads {
-                    readable: Vec::new(),
-                    health: Arc::default(),
-                    watches_replicas: false,
+                subscribers: Subscribers {
+                    topics: topics::Topics::default(),
+                    stranded: false,
+                    waiting_publishers: Default::default(),
+                    barriers: Vec::new(),
                 },
-            },
-            clients: Clients {
-                slab: Slab::new(),
-                arrivals: Arrivals {
-                    handshakes: tls::Handshakes::default(),
-                    logins: login::LoginDeadlines::default(),
-                    leaving: leave::Leaving::default(),
-                    next_generation: 0,
-                    traffic: Vec::new(),
+                scripts: scripts::Scripts::new(Arc::clone(&shared.scripts)),
+                ops: Operations {
+                    gatherings: Default::default(),
+                    joins: Slab::new(),
+                    next_emulation: 0,
+                    born: born(index),
                 },
-                stop: Stop { drain: None, retires: false, pause: None },
-            },
-            core: Core {
-                link: Link {
-                    index,
-                    poll,
-                    inbox,
-                    more_inbox: false,
-                    control,
-                    client_count: Arc::clone(&own.clients),
-                    own,
+                seeing: seen::Seeing::new(config),
+                nodes: Nodes {
+                    list: Vec::new(),
+                    upstreams: Slab::new(),
+                    dedicated: DedicatedPool { idle: Vec::new(), dead: Vec::new() },
+                    topology: Topology {
+                        snapshot: Arc::new(Snapshot::empty()),
+                        identity: Arc::default(),
+                        layout: Default::default(),
+                    },
+                    placement: Placement {
+                        slots: SlotTable::default(),
+                        retries: Retries::new(budget),
+                    },
+                    reads: Reads {
+                        readable: Vec::new(),
+                        health: Arc::default(),
+                        watches_replicas: false,
+                    },
                 },
-                settings: Settings::new(config, config.workers.count()),
-                clock: Clock {
-                    epoch: shared.started,
-                    timers: BinaryHeap::new(),
-                    tick: None,
-                    next_idle_check: 0,
-                    next_idle_probe: 0,
-                    next_relief: 0,
-                    next_commands_wish: 0,
+                clients: Clients {
+                    slab: Slab::new(),
+                    arrivals: Arrivals {
+                        handshakes: tls::Handshakes::default(),
+                        logins: login::LoginDeadlines::default(),
+                        leaving: leave::Leaving::default(),
+                        next_generation: 0,
+                        traffic: Vec::new(),
+                    },
+                    stop: Stop { drain: None, retires: false, pause: None },
                 },
-                now: 0,
-                turn: Turn {
-                    unread: 0,
-                    at_hand: (usize::MAX, 0),
-                    reading: usize::MAX,
-                    effects: VecDeque::new(),
-                    held_now: 0,
-                    last_large: 0,
-                    dirty_clients: Vec::new(),
-                    dirty_upstreams: Vec::new(),
-                    deferred: Vec::new(),
-                    unwritten: Vec::new(),
-                    again: Vec::new(),
-                    resume: Vec::new(),
-                    graveyard: Vec::new(),
+                core: Core {
+                    link: Link {
+                        index,
+                        poll,
+                        inbox,
+                        more_inbox: false,
+                        control,
+                        client_count: Arc::clone(&own.clients),
+                        own,
+                    },
+                    settings: Settings::new(config, config.workers.count()),
+                    clock: Clock {
+                        epoch: shared.started,
+                        timers: BinaryHeap::new(),
+                        tick: None,
+                        next_idle_check: 0,
+                        next_idle_probe: 0,
+                        next_relief: 0,
+                        next_commands_wish: 0,
+                    },
+                    now: 0,
+                    turn: Turn {
+                        unread: 0,
+                        at_hand: (usize::MAX, 0),
+                        reading: usize::MAX,
+                        effects: VecDeque::new(),
+                        held_now: 0,
+                        last_large: 0,
+                        dirty_clients: Vec::new(),
+                        dirty_upstreams: Vec::new(),
+                        deferred: Vec::new(),
+                        unwritten: Vec::new(),
+                        again: Vec::new(),
+                        resume: Vec::new(),
+                        graveyard: Vec::new(),
+                    },
+                    router,
+                    lines: LogLines::default(),
+                    spare: Spare {
+                        scratch: vec![0; SCRATCH],
+                        ranges: Vec::new(),
+                        keys: Vec::new(),
+                        slots: Vec::new(),
+                        line: Vec::new(),
+                        reply: Vec::new(),
+                        pool: Pool::of_one(config.workers.count()),
+                        replies: Vec::new(),
+                        gathers: Vec::new(),
+                        kept: Vec::new(),
+                        multis: Vec::new(),
+                    },
+                    memory: Memory {
+                        accounted: 0,
+                        meter: Meter::new(),
+                        arena: Arena::of_thread(),
+                        purged_at: Some(0),
+                        accounted_messages: 0,
+                    },
+                    stats,
+                    shared,
                 },
-                router,
-                lines: LogLines::default(),
-                spare: Spare {
-                    scratch: vec![0; SCRATCH],
-                    ranges: Vec::new(),
-                    keys: Vec::new(),
-                    slots: Vec::new(),
-                    line: Vec::new(),
-                    reply: Vec::new(),
-                    pool: Pool::of_one(config.workers.count()),
-                    replies: Vec::new(),
-                    gathers: Vec::new(),
-                    kept: Vec::new(),
-                    multis: Vec::new(),
-                },
-                memory: Memory {
-                    accounted: 0,
-                    meter: Meter::new(),
-                    arena: Arena::of_thread(),
-                    purged_at: Some(0),
-                    accounted_messages: 0,
-                },
-                stats,
-                shared,
             },
         }
     }

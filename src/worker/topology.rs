@@ -1,23 +1,22 @@
 //! A new snapshot becomes routes, and what was on its way to the wrong node goes to the right one.
 
-use std::sync::Arc;
-
 use crate::base::{Base, base};
 use crate::cluster::{Slot, Snapshot};
 use crate::mailbox::ToHub;
 use crate::nodes::retries::unreached_since;
 use crate::upstream::ConnectionEnd;
 use crate::worker::Worker;
+use std::sync::Arc;
 
 impl Worker {
     pub(super) fn set_topology(&mut self, snapshot: Arc<Snapshot>) {
-        for node in &mut self.nodes.list {
+        for node in &mut self.engine.nodes.list {
             node.known = snapshot.nodes.iter().any(|n| n.addr == node.addr);
         }
         let mut by_snapshot = Vec::with_capacity(snapshot.nodes.len());
         for node in &snapshot.nodes {
-            let i = self.nodes.node_at(&node.addr, &mut self.core);
-            if let Some(mine) = self.nodes.list.get_mut(usize::from(i)) {
+            let i = self.engine.nodes.node_at(&node.addr, &mut self.engine.core);
+            if let Some(mine) = self.engine.nodes.list.get_mut(usize::from(i)) {
                 mine.known = true;
                 mine.socket = node.socket.or(mine.socket);
                 if mine.id != node.id {
@@ -42,38 +41,55 @@ impl Worker {
         let named = |snapshot: &Snapshot, slot| {
             snapshot.primary_of(Slot(slot)).map(|node| node.addr.clone())
         };
-        let is_news = |slot| named(&self.nodes.topology.snapshot, slot) != named(&snapshot, slot);
-        let unreached = |node| unreached_since(&self.nodes.list, node);
-        self.nodes.placement.slots.set_owners(owners, primaries, self.core.now, is_news, unreached);
-        self.nodes.topology.snapshot = snapshot;
-        self.nodes.shards().note_slots(&mut self.core);
-        self.nodes.set_readable(&mut self.core);
-        self.nodes.shards().leave_failed(&mut self.core);
-        self.follow_up();
-        self.ops.hold_overtaken(&mut self.nodes, &mut self.core);
-        self.nodes.placement.slots.set_routes();
-        self.ops.resends().redirect_unsent(&mut base!(self));
-        for slot in self.nodes.placement.slots.holds.slots() {
-            for lane in self.nodes.placement.slots.holds.lanes(slot) {
-                self.core.run_lane(slot, lane);
+        let is_news =
+            |slot| named(&self.engine.nodes.topology.snapshot, slot) != named(&snapshot, slot);
+        let unreached = |node| unreached_since(&self.engine.nodes.list, node);
+        self.engine.nodes.placement.slots.set_owners(
+            owners,
+            primaries,
+            self.engine.core.now,
+            is_news,
+            unreached,
+        );
+        self.engine.nodes.topology.snapshot = snapshot;
+        self.engine.nodes.shards().note_slots(&mut self.engine.core);
+        self.engine.nodes.set_readable(&mut self.engine.core);
+        self.engine.nodes.shards().leave_failed(&mut self.engine.core);
+        self.delivery().follow_up();
+        self.engine.ops.hold_overtaken(&mut self.engine.nodes, &mut self.engine.core);
+        self.engine.nodes.placement.slots.set_routes();
+        self.engine.ops.resends().redirect_unsent(&mut base!(self.engine));
+        for slot in self.engine.nodes.placement.slots.holds.slots() {
+            for lane in self.engine.nodes.placement.slots.holds.lanes(slot) {
+                self.engine.core.run_lane(slot, lane);
             }
         }
         self.leave_failed();
-        let all: Vec<usize> = self.nodes.upstreams.iter().map(|(u, _)| u).collect();
+        let all: Vec<usize> = self.engine.nodes.upstreams.iter().map(|(u, _)| u).collect();
         for u in all {
-            base!(self).retire(u);
+            base!(self.engine).retire(u);
         }
         let monitoring = |c: &crate::client::Client| c.lent.as_ref().is_some_and(|l| l.monitor);
-        let monitors: Vec<usize> =
-            self.clients.slab.iter().filter(|(_, c)| monitoring(c)).map(|(i, _)| i).collect();
+        let monitors: Vec<usize> = self
+            .engine
+            .clients
+            .slab
+            .iter()
+            .filter(|(_, c)| monitoring(c))
+            .map(|(i, _)| i)
+            .collect();
         monitors.into_iter().for_each(|i| {
-            self.clients.monitors().listen_to_others(i, &mut self.nodes, &mut self.core)
+            self.engine.clients.monitors().listen_to_others(
+                i,
+                &mut self.engine.nodes,
+                &mut self.engine.core,
+            )
         });
         // Nodes whose names were not resolved, or that were down, are tried by their timers.
-        self.core.arm_tick();
-        self.core.shared.say_to_hub(ToHub::Follows {
-            worker: self.core.link.index,
-            generation: self.nodes.topology.snapshot.generation,
+        self.engine.core.arm_tick();
+        self.engine.core.shared.say_to_hub(ToHub::Follows {
+            worker: self.engine.core.link.index,
+            generation: self.engine.nodes.topology.snapshot.generation,
         });
     }
 
@@ -82,17 +98,20 @@ impl Worker {
     /// long, while the slot's new primary gets what he waits for.
     fn leave_failed(&mut self) {
         let lent = self
+            .engine
             .nodes
             .upstreams
             .iter()
             .filter(|(_, up)| up.dedicated.is_some_and(|d| d.client.is_some()))
             // What ends a script has to get through to just such a node.
             .filter(|(_, up)| {
-                !up.pending.front().is_some_and(|p| self.core.router.is_out_of_band(p.command))
+                !up.pending
+                    .front()
+                    .is_some_and(|p| self.engine.core.router.is_out_of_band(p.command))
             })
-            .filter(|(_, up)| self.nodes.is_failed(up.node));
+            .filter(|(_, up)| self.engine.nodes.is_failed(up.node));
         for u in lent.map(|(u, _)| u).collect::<Vec<_>>() {
-            self.dedicated_lost(u, &ConnectionEnd::NodeFailed);
+            self.delivery().dedicated_lost(u, &ConnectionEnd::NodeFailed);
         }
     }
 }

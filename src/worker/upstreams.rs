@@ -11,16 +11,16 @@ const DEFER_BELOW: usize = 4 << 10;
 
 impl Worker {
     pub(super) fn upstream_event(&mut self, u: usize, event: &mio::event::Event) {
-        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
+        let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return };
         match up.state {
-            ConnectionState::Connecting { .. } => return base!(self).connecting(u),
-            ConnectionState::Securing { .. } => return base!(self).securing(u),
+            ConnectionState::Connecting { .. } => return base!(self.engine).connecting(u),
+            ConnectionState::Securing { .. } => return base!(self.engine).securing(u),
             _ => {}
         }
         up.peer_closed |= event.is_read_closed();
         up.blocked &= !event.is_writable();
         if event.is_writable() {
-            self.nodes.mark_upstream(u, &mut self.core);
+            self.engine.nodes.mark_upstream(u, &mut self.engine.core);
         }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             self.upstream_readable(u);
@@ -28,7 +28,7 @@ impl Worker {
     }
 
     pub(super) fn flush_upstream(&mut self, u: usize) {
-        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
+        let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return };
         // While the node is busy with earlier commands a small write can wait for one turn more:
         // it then carries what the other clients send meanwhile, and costs both sides one call.
         if !up.deferred
@@ -37,24 +37,24 @@ impl Worker {
             && (1..DEFER_BELOW).contains(&up.queue.unsent())
         {
             up.deferred = true;
-            self.core.turn.deferred.push(u);
+            self.engine.core.turn.deferred.push(u);
             return;
         }
         up.deferred = false;
         up.dirty = false;
         if up.blocked && up.suspect {
-            return base!(self).account_upstream(u);
+            return base!(self.engine).account_upstream(u);
         }
         let written = if up.blocked { Ok((0, true)) } else { up.flush() };
         match written {
             Ok((n, full)) => {
-                if let Some(stats) = self.core.stats.nodes.get_mut(usize::from(up.node)) {
+                if let Some(stats) = self.engine.core.stats.nodes.get_mut(usize::from(up.node)) {
                     stats.bytes_sent += n as u64;
                 }
                 if n > 0 && up.state == ConnectionState::Ready {
-                    let at = match self.seeing.traced.is_empty() {
-                        true => self.core.now,
-                        false => self.core.clock.epoch.elapsed().as_micros() as u64,
+                    let at = match self.engine.seeing.traced.is_empty() {
+                        true => self.engine.core.now,
+                        false => self.engine.core.clock.epoch.elapsed().as_micros() as u64,
                     };
                     up.stamps.wrote(n, up.queue.sent(), at);
                 }
@@ -67,7 +67,7 @@ impl Worker {
                     // The rest is the next turn's.
                     up.dirty = true;
                     up.deferred = true;
-                    self.core.turn.deferred.push(u);
+                    self.engine.core.turn.deferred.push(u);
                 }
                 if full != up.watching
                     && !connecting
@@ -75,17 +75,18 @@ impl Worker {
                 {
                     up.watching = full;
                     let token = Source::Upstream(u).token();
-                    if let Err(e) = stream.watch(self.core.link.poll.registry(), token, full, true)
+                    if let Err(e) =
+                        stream.watch(self.engine.core.link.poll.registry(), token, full, true)
                     {
-                        return self.core.lose(u, e.into());
+                        return self.engine.core.lose(u, e.into());
                     }
                 }
             }
             Err(error) => {
-                let why = self.nodes.connections().tls_why(u, &error, &self.core);
-                return self.core.lose(u, why);
+                let why = self.engine.nodes.connections().tls_why(u, &error, &self.engine.core);
+                return self.engine.core.lose(u, why);
             }
         }
-        base!(self).account_upstream(u);
+        base!(self.engine).account_upstream(u);
     }
 }

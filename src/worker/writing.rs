@@ -14,7 +14,7 @@ const MUCH_UNFINISHED: usize = 16 << 10;
 
 impl Worker {
     pub(super) fn flush_client(&mut self, index: usize) {
-        let Some(client) = self.clients.slab.get_mut(index) else { return };
+        let Some(client) = self.engine.clients.slab.get_mut(index) else { return };
         client.dirty = false;
         if client.gone {
             return;
@@ -27,10 +27,10 @@ impl Worker {
             && client.paused == Paused::No
             && !client.is_drained()
         {
-            return self.clients.memory().account(index, &mut self.core);
+            return self.engine.clients.memory().account(index, &mut self.engine.core);
         }
         let last = (client.leave_when_idle.is_some() && leave::may_leave(client))
-            || self.clients.stop.drain.is_some_and(|drain| drain.is_last(client));
+            || self.engine.clients.stop.drain.is_some_and(|drain| drain.is_last(client));
         if last {
             client.stream.hold_back(true);
         }
@@ -40,28 +40,28 @@ impl Worker {
                 match replies.out.write_share_to(&mut client.stream) {
                     Ok(n) => {
                         is_over = n < WRITE_LIMIT;
-                        self.core.stats.bytes_out += n as u64;
-                        if let Some(traffic) = self.clients.arrivals.traffic.get_mut(index) {
+                        self.engine.core.stats.bytes_out += n as u64;
+                        if let Some(traffic) = self.engine.clients.arrivals.traffic.get_mut(index) {
                             traffic.bytes_out += n as u64;
                         }
-                        replies.out.release_sent(&mut self.core.spare.pool);
+                        replies.out.release_sent(&mut self.engine.core.spare.pool);
                     }
-                    Err(_) => return self.clients.close(index, &mut self.core),
+                    Err(_) => return self.engine.clients.close(index, &mut self.engine.core),
                 }
             }
             let left = !replies.out.is_empty() || client.stream.unsent();
             let full = left && (is_over || client.stream.unsent());
             if left && !full {
                 client.dirty = true;
-                self.core.turn.unwritten.push(index);
+                self.engine.core.turn.unwritten.push(index);
             }
             client.blocked = full;
             if full != client.watching {
                 client.watching = full;
                 let token = Source::Client(index).token();
-                let registry = self.core.link.poll.registry();
+                let registry = self.engine.core.link.poll.registry();
                 if client.stream.watch(registry, token, full, true).is_err() {
-                    return self.clients.close(index, &mut self.core);
+                    return self.engine.clients.close(index, &mut self.engine.core);
                 }
             }
             let goes_on = match client.paused {
@@ -70,25 +70,29 @@ impl Worker {
                 _ => false,
             };
             if goes_on {
-                self.core.turn.resume.push(ClientId::new(index, client.generation));
+                self.engine.core.turn.resume.push(ClientId::new(index, client.generation));
             }
             if replies.is_drained()
                 && !left
                 && let Some(mut replies) = client.replies.take()
             {
-                replies.reset(&mut self.core.spare.pool);
-                if self.core.spare.replies.len() < 256 {
-                    self.core.spare.replies.push(replies);
+                replies.reset(&mut self.engine.core.spare.pool);
+                if self.engine.core.spare.replies.len() < 256 {
+                    self.engine.core.spare.replies.push(replies);
                 }
             }
         } else if matches!(client.paused, Paused::Replies | Paused::Yielding) {
-            self.core.turn.resume.push(ClientId::new(index, client.generation));
+            self.engine.core.turn.resume.push(ClientId::new(index, client.generation));
         }
         if last {
             if !client.is_idle() {
                 client.stream.hold_back(false);
             } else if client.paused == Paused::No {
-                return self.clients.departures().let_go_unless_it_speaks(index, &mut self.core);
+                return self
+                    .engine
+                    .clients
+                    .departures()
+                    .let_go_unless_it_speaks(index, &mut self.engine.core);
             }
         }
         if client.is_over() {
@@ -97,33 +101,42 @@ impl Worker {
         let closing =
             client.paused == Paused::Closing || (client.read_closed && client.paused == Paused::No);
         if closing && client.is_idle() && !client.stream.unsent() {
-            return self.clients.close(index, &mut self.core);
+            return self.engine.clients.close(index, &mut self.engine.core);
         }
         if client.lent.is_some() {
-            self.join_goes_on(index);
+            self.delivery().join_goes_on(index);
         }
-        self.clients.memory().account(index, &mut self.core);
-        self.clients.check_output(index, &mut self.core);
+        self.engine.clients.memory().account(index, &mut self.engine.core);
+        self.engine.clients.check_output(index, &mut self.engine.core);
     }
 
     /// An unfinished request counts, too: at the limit it is not waited for until the end of the
     /// turn, when thousands may have grown.
     pub(super) fn check_request_memory(&mut self, index: usize) {
         let much = |c: &Client| c.tail.len() >= MUCH_UNFINISHED && !c.gone;
-        if !self.clients.memory().is_over_limit(&mut self.nodes, &mut self.core) {
+        if !self
+            .engine
+            .clients
+            .memory()
+            .is_over_limit(&mut self.engine.nodes, &mut self.engine.core)
+        {
             return;
         }
         // At once: a turn may have a thousand clients whose commands are answered here, each with
         // more than it has sent. And others may hold more than this one.
         self.relieve();
-        if !self.clients.memory().is_over_limit(&mut self.nodes, &mut self.core)
-            || !self.clients.slab.get(index).is_some_and(much)
+        if !self
+            .engine
+            .clients
+            .memory()
+            .is_over_limit(&mut self.engine.nodes, &mut self.engine.core)
+            || !self.engine.clients.slab.get(index).is_some_and(much)
         {
             return;
         }
-        self.core.stats.limits_hit[LimitHit::Memory as usize] += 1;
-        let failure = buffers_full(&self.core.settings);
-        self.clients.answer_error(index, &failure, &mut self.core);
-        self.clients.stop_reading(index, &mut self.core);
+        self.engine.core.stats.limits_hit[LimitHit::Memory as usize] += 1;
+        let failure = buffers_full(&self.engine.core.settings);
+        self.engine.clients.answer_error(index, &failure, &mut self.engine.core);
+        self.engine.clients.stop_reading(index, &mut self.engine.core);
     }
 }

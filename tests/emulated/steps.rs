@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use slotway::cluster::slot_of;
-use slotway::errors::{FailureId, Halfway, identify};
+use slotway::errors::{FailureId, Halfway, SomeSet, identify};
 use slotway::sandbox::{Conn, Reply, Standalone, StandaloneOptions};
 
 use super::relay::{Fault, HowLong, Relays, When, is_first};
@@ -269,7 +269,7 @@ pub fn judge(
     let wrote = |key: &str| now.get(key) == new.get(key) && now.get(key) != old.get(key);
     let set = |set: &[&String], unknown: &[&String], others| {
         let [set, unknown] = [set, unknown].map(|keys| keys.iter().copied().cloned().collect());
-        Halfway::Set { set, unknown, others }
+        Halfway::Set(Box::new(SomeSet { set, unknown, others }))
     };
     let (s, t) = (&keys.s, &keys.t);
     let claims = [

@@ -12,9 +12,9 @@ PAGE = (REPOSITORY / "docs/operations.md").read_text().replace("\\|", "|")
 WORDS = "CLUSTERDOWN|CROSSSLOT|DENIED|ERR|EXECABORT|NOAUTH|NOPERM|NOPROTO|NOSCRIPT|OOM|OUTCOMEUNKNOWN|TRYAGAIN|UNBLOCKED|WRONGPASS|WRONGTYPE"
 # What is read in nodes' replies, or said in the words of a node's own command: no error of slotway's.
 NODES = {
-    "src/placement/refusal.rs", "src/upstream/handshake.rs", "src/node_scripts/scripts.rs", "src/worker/dedicated.rs",
+    "src/placement/refusal.rs", "src/upstream/handshake.rs", "src/node_scripts/scripts.rs", "src/delivery/dedicated.rs",
     "src/control/verify.rs", "src/users/reverify.rs", "src/emulate/talk.rs", "src/emulate/reply.rs",
-    "src/emulate/streams.rs", "src/pubsub/book/replies.rs", "src/route/exec.rs", "src/worker/clock.rs",
+    "src/emulate/streams.rs", "src/pubsub/book/replies.rs", "src/route/exec.rs", "src/engine/deadlines.rs",
 }  # fmt: skip
 
 

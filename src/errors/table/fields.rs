@@ -135,17 +135,32 @@ pub enum Halfway {
     MemberRemoved,
     /// It has added an element to the target that others have taken from the source.
     ElementTaken,
-    /// It has set keys.
-    Set {
-        /// The keys that are set.
-        set: Vec<String>,
-        /// The keys that may be set.
-        unknown: Vec<String>,
-        /// Whether there are others.
-        others: bool,
-    },
+    /// It has set some of its keys, or may have.
+    Set(Box<SomeSet>),
     /// It has read entries of these streams for a consumer; without a stream, it may have.
     Delivered(Vec<String>),
+}
+
+/// Which of a command's keys are set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SomeSet {
+    /// Those that are set.
+    pub set: Vec<String>,
+    /// Those that may be set.
+    pub unknown: Vec<String>,
+    /// Whether there are others.
+    pub others: bool,
+}
+
+impl fmt::Display for SomeSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let set = (!self.set.is_empty()).then(|| format!("set are {}", self.set.join(", ")));
+        let unknown = (!self.unknown.is_empty())
+            .then(|| format!("whether {} is set is not known", self.unknown.join(", ")));
+        let others = self.others.then(|| "the others are not".to_owned());
+        let all: Vec<String> = [set, unknown, others].into_iter().flatten().collect();
+        f.write_str(&all.join(", "))
+    }
 }
 
 impl fmt::Display for Halfway {
@@ -166,14 +181,7 @@ impl fmt::Display for Halfway {
             Halfway::ElementTaken => {
                 f.write_str("the target has the element, and others have taken it from the source")
             }
-            Halfway::Set { set, unknown, others } => {
-                let set = (!set.is_empty()).then(|| format!("set are {}", set.join(", ")));
-                let unknown = (!unknown.is_empty())
-                    .then(|| format!("whether {} is set is not known", unknown.join(", ")));
-                let others = others.then(|| "the others are not".to_owned());
-                let all: Vec<String> = [set, unknown, others].into_iter().flatten().collect();
-                f.write_str(&all.join(", "))
-            }
+            Halfway::Set(keys) => write!(f, "{keys}"),
             Halfway::Delivered(streams) if streams.is_empty() => {
                 write!(f, "entries may have been delivered {pending}")
             }
@@ -276,7 +284,7 @@ mod tests {
         let said = |set: &[&str], unknown: &[&str], others| {
             let [set, unknown] =
                 [set, unknown].map(|keys| keys.iter().map(ToString::to_string).collect());
-            Halfway::Set { set, unknown, others }.to_string()
+            SomeSet { set, unknown, others }.to_string()
         };
         assert_eq!(said(&["a", "b"], &[], true), "set are a, b, the others are not");
         assert_eq!(said(&["a"], &["b"], false), "set are a, whether b is set is not known");

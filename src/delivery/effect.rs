@@ -1,0 +1,46 @@
+//! What a part of the worker leaves for the worker to do, because it concerns other parts, too. It
+//! is done as soon as the command, reply or timer at hand has been dealt with, in its order.
+
+use crate::base::{Base, base};
+use crate::common::effect::Effect;
+use crate::delivery::Delivery;
+
+impl Delivery<'_> {
+    /// Carries out what the parts have left to do, and what that leaves.
+    #[inline]
+    pub(crate) fn follow_up(&mut self) {
+        while let Some(effect) = self.engine.core.turn.effects.pop_front() {
+            self.carry_out(effect);
+        }
+    }
+
+    #[cold]
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Failed(failed) => {
+                let (pending, node, failure) = *failed;
+                self.engine.command_failed(&pending, &node, &failure);
+            }
+            Effect::Lost(u, why) => self.connection_lost(u, why),
+            Effect::Closed(index) => self.client_closed(index),
+            Effect::Lane(slot, lane) => base!(self.engine).lane_goes_on(slot, lane),
+            Effect::Gate(slot, class) => {
+                self.engine.ops.resends().gate_goes_on(slot, class, &mut base!(self.engine))
+            }
+        }
+    }
+
+    /// Nothing is kept any more for a client that is closed.
+    fn client_closed(&mut self, index: usize) {
+        self.engine.release_lent(index);
+        self.engine.subscribers.leave_all(index, &mut self.engine.clients, &mut self.engine.core);
+        base!(self.engine).leave_account(index);
+        let Some(client) = self.engine.clients.slab.get_mut(index) else { return };
+        client.multi = None;
+        if let Some(mut replies) = client.replies.take() {
+            replies.reset(&mut self.engine.core.spare.pool);
+        }
+        client.generation = 0;
+        self.engine.core.turn.graveyard.push(index);
+    }
+}

@@ -1,0 +1,195 @@
+//! KEYS: the primaries' lists as one list, in bounded memory.
+//!
+//! A list begins with its length, so nothing can be sent before every primary has told its own.
+//! Then one primary's list after the other is handed on as it comes. A primary whose turn has not
+//! come is not read from, and the one whose turn it is only while the client takes what it gets:
+//! what waits, waits at the nodes. On shared connections that would hold others up, so each
+//! primary's list comes over a dedicated one.
+
+use crate::base::{Base, base};
+use crate::common::Source;
+use crate::delivery::Delivery;
+use crate::dest::{ClientId, Dest};
+use crate::metrics::Histogram;
+use crate::ops::{Effect, Piece};
+use crate::resp::write;
+
+/// A client that has not taken so much gets no more for now.
+const ENOUGH: usize = 1 << 20;
+
+impl Delivery<'_> {
+    /// The beginning of a list, or more of it. `true`: it is handed on.
+    pub(super) fn join_piece(&mut self, u: usize, j: u32, part: u32, piece: &[u8]) -> bool {
+        let Some(join) = self.engine.ops.joins.get_mut(j as usize) else { return true };
+        let Some(up) = self.engine.nodes.upstreams.get(u) else { return true };
+        let client = join.client;
+        let (effects, piece) = join.lists.piece(part as usize, piece, up.streaming);
+        self.run_join(j as usize, effects);
+        match piece {
+            Piece::Incomplete => false,
+            Piece::Wait => {
+                if let Some(up) = self.engine.nodes.upstreams.get_mut(u) {
+                    up.read_paused = true;
+                }
+                false
+            }
+            Piece::Pass(elements) => {
+                let output = self.engine.clients.slab.get(client.at()).map_or(0, |c| c.output());
+                if let Some(up) = self.engine.nodes.upstreams.get_mut(u) {
+                    up.streaming = true;
+                    up.read_paused = output + elements.len() > ENOUGH;
+                }
+                self.engine.ops.joining().stream(
+                    j as usize,
+                    elements,
+                    false,
+                    &mut self.engine.clients,
+                    &mut self.engine.core,
+                );
+                true
+            }
+        }
+    }
+
+    /// A list that came in one piece.
+    pub(super) fn join_whole(&mut self, u: usize, j: u32, part: u32, frame: &[u8]) {
+        self.engine.nodes.pop_pending(u, &mut self.engine.core);
+        let Some(join) = self.engine.ops.joins.get_mut(j as usize) else { return };
+        let (client, seq, begun) = (join.client, join.seq, join.lists.has_begun());
+        let Some(effects) = join.lists.whole(part as usize, frame) else {
+            // An error. Nothing was told yet, unless another list's length came first by chance
+            // and this node changed its mind, which ends the connection.
+            self.engine.ops.joining().end(j as usize, &mut base!(self.engine));
+            if begun {
+                return self.engine.clients.close(client.at(), &mut self.engine.core);
+            }
+            self.engine.clients.errands().end(client, seq, &mut self.engine.core);
+            let dest = Dest::client(client, seq);
+            return self.engine.clients.deliveries().own(dest, frame, &mut self.engine.core);
+        };
+        self.engine.ops.joining().set_upstream(j, part as usize, None);
+        self.engine.clients.lending().give_back(u, &mut self.engine.nodes, &mut self.engine.core);
+        self.run_join(j as usize, effects);
+    }
+
+    /// The last piece of a list that was handed on.
+    pub(super) fn join_last(&mut self, u: usize, j: u32, part: u32, piece: &[u8]) {
+        self.engine.ops.joining().set_upstream(j, part as usize, None);
+        self.engine.clients.lending().give_back(u, &mut self.engine.nodes, &mut self.engine.core);
+        let Some(join) = self.engine.ops.joins.get_mut(j as usize) else { return };
+        let effects = join.lists.last_piece(piece);
+        self.run_join(j as usize, effects);
+    }
+
+    /// Does what the lists say.
+    fn run_join(&mut self, j: usize, effects: Vec<Effect>) {
+        for effect in effects {
+            let Some(join) = self.engine.ops.joins.get(j) else { return };
+            match effect {
+                Effect::Header(count) => {
+                    // It is arriving: from here on the client's own speed sets the time.
+                    let (client, seq) = (join.client, join.seq);
+                    if let Some(errand) =
+                        self.engine.clients.errands().of(client.at()).filter(|e| e.seq == seq)
+                    {
+                        errand.until = None;
+                    }
+                    let mut header = Vec::new();
+                    write::array_header(&mut header, count as usize);
+                    self.engine.ops.joining().stream(
+                        j,
+                        &header,
+                        false,
+                        &mut self.engine.clients,
+                        &mut self.engine.core,
+                    );
+                }
+                Effect::Elements(elements) => self.engine.ops.joining().stream(
+                    j,
+                    &elements,
+                    false,
+                    &mut self.engine.clients,
+                    &mut self.engine.core,
+                ),
+                Effect::Resume(list) => {
+                    if let Some(&Some(u)) = join.upstreams.get(list) {
+                        self.unpark(u);
+                    }
+                }
+                Effect::End => self.finish_join(j),
+            }
+        }
+    }
+
+    fn finish_join(&mut self, j: usize) {
+        self.engine.ops.joining().stream(
+            j,
+            b"",
+            true,
+            &mut self.engine.clients,
+            &mut self.engine.core,
+        );
+        let Some(join) = self.engine.ops.joining().end(j, &mut base!(self.engine)) else { return };
+        let micros = self.engine.core.now.saturating_sub(join.started);
+        if micros >= self.engine.core.shared.slow.slower_than() {
+            self.engine.seeing.note_join(
+                join.client,
+                join.seq,
+                join.command,
+                micros,
+                &mut self.engine.clients,
+                &mut self.engine.core,
+            );
+        }
+        if let Some(histogram) =
+            self.engine.core.stats.latency.get_mut(self.engine.core.router.class(join.command))
+        {
+            histogram.record(Histogram::bucket(micros), micros);
+        }
+        if let Some(stats) = self.engine.core.stats.commands.get_mut(join.command.index()) {
+            stats.ok += 1;
+        }
+        self.engine.clients.errands().end(join.client, join.seq, &mut self.engine.core);
+    }
+
+    /// Reads from the connection again; what it has said of its list goes on at once.
+    fn unpark(&mut self, u: usize) {
+        let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return };
+        up.read_paused = false;
+        if !up.again {
+            up.again = true;
+            self.engine.core.turn.again.push(Source::Upstream(u));
+        }
+        let Some(Dest::Join { join, part }) = up.pending.front().map(|p| p.dest) else { return };
+        let scanned = std::mem::take(&mut up.scanned);
+        let mut tail = std::mem::take(&mut up.tail);
+        let piece = tail.get(..scanned).unwrap_or_default();
+        if scanned > 0 && self.join_piece(u, join, part, piece) {
+            tail.drain(..scanned);
+        } else if let Some(up) = self.engine.nodes.upstreams.get_mut(u) {
+            up.scanned = scanned;
+        }
+        if let Some(up) = self.engine.nodes.upstreams.get_mut(u) {
+            up.tail = tail;
+        }
+    }
+
+    /// The client has taken what it had.
+    pub(crate) fn join_goes_on(&mut self, index: usize) {
+        let Some(client) = self.engine.clients.slab.get(index) else { return };
+        let me = ClientId::new(index, client.generation);
+        if client.output() > ENOUGH / 2 {
+            return;
+        }
+        let Some((_, join)) = self.engine.ops.joins.iter().find(|(_, join)| join.client == me)
+        else {
+            return;
+        };
+        let current = join.lists.current().and_then(|at| *join.upstreams.get(at)?);
+        if let Some(u) =
+            current.filter(|&u| self.engine.nodes.upstreams.get(u).is_some_and(|up| up.read_paused))
+        {
+            self.unpark(u);
+        }
+    }
+}

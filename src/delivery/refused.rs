@@ -1,0 +1,98 @@
+//! What a node refuses is carried out: sent elsewhere, or later, in the order of its client.
+
+use crate::base::{Base, base};
+use crate::cluster::NO_SLOT;
+use crate::delivery::Delivery;
+use crate::dest::Dest;
+use crate::metrics::RetryReason;
+use crate::placement::{AfterRefusal, Redirection, Refusal, Work, after_refusal, concerns};
+use crate::route::flag;
+
+impl Delivery<'_> {
+    /// An error reply that is not the client's business: the command was not executed and goes
+    /// elsewhere or waits. `false`: it is the client's.
+    pub(super) fn refused(&mut self, u: usize, frame: &[u8]) -> bool {
+        let text = crate::resp::reply::error_text(frame).unwrap_or_default();
+        self.engine.scripts.forget_script(u, text, &mut self.engine.nodes, &mut self.engine.core);
+        let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return false };
+        let Some(front) = up.pending.front() else { return false };
+        if front.dest == Dest::Discard {
+            // SCRIPT LOAD may have been refused.
+            if text.starts_with(b"BUSY ") {
+                up.scripts.clear();
+            }
+            if front.slot != NO_SLOT {
+                self.engine.nodes.note_probe(u, frame);
+            }
+            return false;
+        }
+        let bound = front.has(flag::NODE_BOUND);
+        let Some(node) = self.engine.nodes.list.get(usize::from(up.node)) else { return false };
+        let Some(refusal) = Refusal::parse(frame, &node.addr) else { return false };
+        if bound && !self.engine.nodes.shards().rebind_refused(u, &refusal, &mut self.engine.core) {
+            // The client is told; what comes next need not be.
+            self.engine.core.link.want_topology(None);
+            return false;
+        }
+        let Some(front) = self.engine.nodes.upstreams.get(u).and_then(|up| up.pending.front())
+        else {
+            return false;
+        };
+        let strange = !concerns(&refusal, front.slot_of_keys(), front.tries);
+        let no_script = refusal.kind() == Redirection::NoScript;
+        if strange
+            || (no_script
+                && !self.engine.scripts.heals(
+                    u,
+                    text,
+                    &mut self.engine.nodes,
+                    &mut self.engine.core,
+                ))
+        {
+            return false;
+        }
+        if !self.engine.seeing.traced.is_empty()
+            && let Some(front) =
+                self.engine.nodes.upstreams.get(u).and_then(|up| up.pending.front()).copied()
+        {
+            self.engine.seeing.trace_attempt(
+                u,
+                &front,
+                frame,
+                true,
+                &mut self.engine.ops,
+                &mut self.engine.nodes,
+                &mut self.engine.core,
+            );
+        }
+        let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return false };
+        let Some(mut pending) = up.pending.pop_front() else { return false };
+        let len = pending.len as usize;
+        let bytes = up.queue.take_front(len, &mut self.engine.core.spare.pool);
+        self.engine.core.stats.redirections[refusal.kind() as usize] += 1;
+        let (node, read_only) = (up.node, up.read_only);
+        self.engine.core.stats.count_retry(RetryReason::Refused(refusal.kind()));
+        pending.tries = pending.tries.saturating_add(1);
+        pending.refused = Some(refusal.kind());
+        let work = if read_only { Work::ReplicaRead } else { pending.work() };
+        let known = self.engine.nodes.named_by(&refusal).is_some();
+        match after_refusal(work, &refusal, known, pending.tries) {
+            AfterRefusal::Again(when, scope) => {
+                let text = String::from_utf8_lossy(text);
+                self.engine.ops.resends().refused(
+                    node,
+                    (pending, bytes),
+                    refusal,
+                    (when, scope),
+                    &text,
+                    &mut base!(self.engine),
+                );
+            }
+            _ => {
+                self.engine.core.link.want_topology(None);
+                self.engine.ops.resends().send_to_primary(pending, bytes, &mut base!(self.engine));
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,66 @@
+//! The walk of a reply to an ordinary command, from its node's buffer to its client's. HOT PATH:
+//! everything rare is behind one call.
+
+use crate::common::counters::BLOCKED;
+use crate::delivery::Delivery;
+use crate::dest::Dest;
+use crate::metrics::Histogram;
+use crate::route::flag;
+use crate::upstream::{ConnectionEnd, ConnectionState};
+
+impl Delivery<'_> {
+    /// Puts a node's reply, complete, into the buffer of the client that waits for it. The rest is
+    /// the end of the turn's: [`Worker::flush_client`].
+    ///
+    /// # Errors
+    /// The node does not keep to the protocol.
+    #[inline]
+    pub(super) fn reply(&mut self, u: usize, frame: &[u8]) -> Result<(), ConnectionEnd> {
+        // Is there anything about it but to be handed on?
+        let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return Ok(()) };
+        let Some(pending) = up.pending.front() else { return self.reply_rare(u, frame) };
+        let micros = self.engine.core.now.saturating_sub(pending.started);
+        let rare = up.state != ConnectionState::Ready
+            || up.streaming
+            || up.dedicated.is_some()
+            || pending.before > 0
+            || pending.has(flag::SPECIAL | flag::PUBLISHES)
+            || matches!(frame.first(), Some(b'-' | b'>'))
+            || micros >= self.engine.seeing.look_from.min(BLOCKED)
+            || frame.len() >= self.engine.seeing.big_from
+            || self.engine.core.settings.measures;
+        let (Dest::Client { index, generation, seq }, false) = (pending.dest, rare) else {
+            return self.reply_rare(u, frame);
+        };
+        // It is done with at the node: it counts, and gives its bytes back.
+        let (node, len, command) = (up.node, pending.len as usize, pending.command);
+        up.pending.pop_front();
+        up.queue.release(len, &mut self.engine.core.spare.pool);
+        let bucket = Histogram::bucket(micros);
+        if let Some(stats) = self.engine.core.stats.nodes.get_mut(usize::from(node)) {
+            stats.latency.record(bucket, micros);
+        }
+        if let Some(histogram) =
+            self.engine.core.stats.latency.get_mut(self.engine.core.router.class(command))
+        {
+            histogram.record(bucket, micros);
+        }
+        if let Some(stats) = self.engine.core.stats.commands.get_mut(command.index()) {
+            stats.ok += 1;
+        }
+        if command == self.engine.core.router.unknown() {
+            self.engine.core.note_unknown();
+        }
+        // Whoever waits for it gets it, in its turn.
+        let Some(client) = self.engine.clients.slab.get_mut(index as usize) else { return Ok(()) };
+        if client.generation == generation {
+            client.complete(seq, frame, &mut self.engine.core.spare.pool);
+            client.transfer_sizes.record(frame.len());
+            if !client.dirty {
+                client.dirty = true;
+                self.engine.core.turn.dirty_clients.push(index as usize);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,122 @@
+//! Commands over several slots that are carried out in steps are begun.
+
+use crate::base::{Base, base};
+use crate::buf::CHUNK;
+use crate::clients::Flow;
+use crate::cluster::{NO_SLOT, slot_of};
+use crate::command::CommandId;
+use crate::common::requests::{apart, cross_slot};
+use crate::dest::ClientId;
+use crate::dispatch::Dispatcher;
+use crate::emulate;
+use crate::emulate::Request;
+use crate::operations::Gathering;
+use crate::ops::{Errand, ErrandKind, Parts};
+use crate::resp::Args;
+use crate::route::wait_time;
+
+/// How long a command tries to get hold of a key that another one moves, microseconds.
+const PATIENCE: u64 = 6_000_000;
+
+impl Dispatcher<'_> {
+    /// A command whose keys lie in several slots, or that looks for keys anywhere (SORT). `slot` is
+    /// its first key's.
+    #[cold]
+    pub(super) fn several_slots(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        slot: u16,
+        frame: &[u8],
+        args: &Args,
+    ) -> Flow {
+        let spec = self.engine.core.router.table().get(command);
+        let name = spec.name.to_string();
+        let keys: Vec<usize> = self.engine.core.spare.keys.iter().map(|&at| at as usize).collect();
+        let others = apart(args, &keys);
+        let entry = emulate::entry(&name).filter(|_| self.engine.core.settings.emulate);
+        let Some((_, entry)) = entry else {
+            return match others {
+                Some(others) => {
+                    self.engine.clients.answer_own_error(
+                        index,
+                        command,
+                        &cross_slot(&name, others),
+                        &mut self.engine.core,
+                    );
+                    Flow::Next
+                }
+                // The node refuses it in its own words.
+                None => {
+                    self.engine.ops.forward(index, command, slot, frame, &mut base!(self.engine))
+                }
+            };
+        };
+        let bytes: usize = args.iter().map(<[u8]>::len).sum();
+        if bytes > CHUNK
+            && !self.engine.clients.memory().has_room_for(
+                2 * bytes,
+                &mut self.engine.nodes,
+                &mut self.engine.core,
+            )
+        {
+            return self.engine.clients.refusals().for_memory(
+                index,
+                command,
+                &mut self.engine.core,
+            );
+        }
+        let Some(client) = self.engine.clients.slab.get(index) else { return Flow::Stop };
+        let (protocol, generation) = (client.session.protocol, client.generation);
+        let slots = keys.iter().filter_map(|&at| args.get(at)).map(|key| slot_of(key).0);
+        let full = slots
+            .filter_map(|slot| self.engine.nodes.route(slot))
+            .find_map(|node| self.full_upstream(node, protocol, index));
+        if let Some(u) = full {
+            return self.engine.clients.fairness().pause(
+                index,
+                u,
+                &mut self.engine.nodes,
+                &mut self.engine.core,
+            );
+        }
+        let wait = wait_time(args).filter(|_| spec_blocks(&name, args));
+        let mut errand =
+            Errand::new(ErrandKind::Emulated, command, NO_SLOT, Vec::new(), self.engine.core.now);
+        errand.time = wait;
+        let Some(to) =
+            self.engine.clients.errands().begin(index, errand, None, &mut self.engine.core)
+        else {
+            return Flow::Stop;
+        };
+        self.engine.ops.next_emulation += 1;
+        let request = Request {
+            args: args.iter().map(Into::into).collect(),
+            keys,
+            name,
+            protocol,
+            wait: wait.map_or(Some(0), |wait| wait.micros),
+            turn: self.engine.core.settings.emulation_turn,
+            patience: PATIENCE,
+            // No two of any slotway, nor of one that was started anew.
+            ticket: self.engine.ops.born.wrapping_add(self.engine.ops.next_emulation),
+        };
+        let emulation = Box::new(emulate::begin(entry.recipe, request));
+        let lane = ClientId::new(index, generation);
+        let parts = Parts::Emulated(emulation, protocol);
+        let gathering =
+            Gathering::new(lane, command, to, parts, &self.engine.clients, &self.engine.core);
+        let g = self.engine.ops.gatherings.insert(gathering);
+        self.engine.ops.gatherings.keep_args(g, args, &mut self.engine.core);
+        if let Some(errand) = self.engine.clients.errands().of(index) {
+            errand.gathering = Some(g);
+        }
+        self.engine.emulation_goes_on(g);
+        Flow::Next
+    }
+}
+
+/// It waits for data: only then a number in it is a time.
+fn spec_blocks(name: &str, args: &Args) -> bool {
+    name.starts_with('b') && name != "bitop" || crate::route::asks_to_block(args)
+}

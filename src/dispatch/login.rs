@@ -1,0 +1,222 @@
+//! Clients log in.
+
+use crate::base::{Base, base};
+use crate::clients::Flow;
+use crate::command::CommandId;
+use crate::dispatch::Dispatcher;
+use crate::errors::{Code, Failure};
+use crate::metrics::{DenialReason, LoginOutcome};
+use crate::resp::{Args, strict_i64};
+use crate::route::Local;
+use crate::users::{CheckResult, CommandTag, Credentials, Login, MAX_PASSWORD_LEN, UserCheck};
+use std::sync::Arc;
+
+impl Dispatcher<'_> {
+    /// AUTH, and HELLO as far as it is about who the client is. `None`: HELLO goes on.
+    pub(super) fn login(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        local: Local,
+        args: &Args,
+    ) -> Option<Flow> {
+        let given = credentials(local, args);
+        let alone = matches!(given, Given::Password(_));
+        let (name, password) = match given {
+            Given::Both(name, password) => (name, password),
+            Given::Password(password) => {
+                if self.engine.access.users.user_without_login().is_some() {
+                    self.engine.clients.answer_own_error(
+                        index,
+                        command,
+                        &Failure::NoPasswordExpected,
+                        &mut self.engine.core,
+                    );
+                    return Some(Flow::Next);
+                }
+                (b"default".as_slice(), password)
+            }
+            Given::Wrong if local == Local::Auth => {
+                self.engine.clients.answer_own_error(
+                    index,
+                    command,
+                    &Failure::Syntax,
+                    &mut self.engine.core,
+                );
+                return Some(Flow::Next);
+            }
+            Given::Wrong => return None,
+            Given::Nothing => {
+                let account = self.engine.clients.slab.get(index)?.session.account.as_ref()?;
+                if account.is_authenticated() {
+                    return None;
+                }
+                // HELLO says itself that it wants a login.
+                return self.stranger_in_cluster(index).ok().flatten();
+            }
+        };
+        let account = self.engine.clients.slab.get_mut(index)?.session.account.as_mut()?;
+        let tag = CommandTag::of(args);
+        let verdict = match account.answered(tag) {
+            // Its failure has waited its time, see below.
+            Some(CheckResult::Told(failure)) => {
+                self.engine.clients.answer_own_error(
+                    index,
+                    command,
+                    &failure,
+                    &mut self.engine.core,
+                );
+                return Some(Flow::Next);
+            }
+            // Nobody's: neither hashed nor sent.
+            _ if name.len().max(password.len()) > MAX_PASSWORD_LEN => {
+                return Some(self.engine.access.login_failed(
+                    index,
+                    command,
+                    tag,
+                    Failure::WrongPassword,
+                    &mut self.engine.clients,
+                    &mut self.engine.core,
+                ));
+            }
+            None => {
+                match self.engine.clients.logins().waits_in_line(
+                    index,
+                    command,
+                    tag,
+                    &mut self.engine.core,
+                ) {
+                    Some(flow) => return Some(flow),
+                    None => None,
+                }
+            }
+            Some(CheckResult::Waited) => None,
+            verdict => verdict,
+        };
+        let entered = match (verdict, self.engine.access.users.login(name, password)) {
+            (_, Login::Own(user)) => {
+                base!(self.engine).enter_own(index, user);
+                LoginOutcome::Own
+            }
+            (_, Login::Wrong) => {
+                return Some(self.engine.access.login_failed(
+                    index,
+                    command,
+                    tag,
+                    Failure::WrongPassword,
+                    &mut self.engine.clients,
+                    &mut self.engine.core,
+                ));
+            }
+            (None | Some(CheckResult::Waited), Login::Elsewhere) => {
+                // A node knows what to say to a password without a name.
+                let user = if alone { Arc::default() } else { name.into() };
+                let another = self.engine.access.has_realms_like(name, password);
+                let who = Credentials { user, password: password.into() };
+                let asking = UserCheck::Login { who, another };
+                return Some(self.engine.clients.logins().ask_node(
+                    index,
+                    tag,
+                    asking,
+                    &mut self.engine.core,
+                ));
+            }
+            (Some(CheckResult::Open), Login::Elsewhere)
+                if name == b"default"
+                    && self.engine.clients.logins().is_kept_out(index, &self.engine.core) =>
+            {
+                self.engine.core.stats.denied[DenialReason::Login as usize] += 1;
+                self.engine.clients.answer_own_error(
+                    index,
+                    command,
+                    &Failure::Protected,
+                    &mut self.engine.core,
+                );
+                return Some(Flow::Next);
+            }
+            (Some(answer @ (CheckResult::Allowed | CheckResult::Open)), Login::Elsewhere) => {
+                let who = match answer {
+                    CheckResult::Open => Credentials::of_open(name),
+                    _ => Credentials { user: name.into(), password: password.into() },
+                };
+                let Some(realm) = self.realm_for(who) else {
+                    let failure = self.engine.core.too_many();
+                    self.engine.clients.answer_own_error(
+                        index,
+                        command,
+                        &failure,
+                        &mut self.engine.core,
+                    );
+                    return Some(Flow::Next);
+                };
+                base!(self.engine).enter_realm(index, realm, name);
+                LoginOutcome::Cluster
+            }
+            (Some(CheckResult::Refused(failure)), Login::Elsewhere)
+                if failure.code() == Code::WrongPass =>
+            {
+                return Some(self.engine.access.login_failed(
+                    index,
+                    command,
+                    tag,
+                    failure,
+                    &mut self.engine.clients,
+                    &mut self.engine.core,
+                ));
+            }
+            (
+                Some(CheckResult::Refused(failure) | CheckResult::Told(failure)),
+                Login::Elsewhere,
+            ) => {
+                self.engine.core.stats.logins[LoginOutcome::Unavailable as usize] += 1;
+                self.engine.clients.answer_own_error(
+                    index,
+                    command,
+                    &failure,
+                    &mut self.engine.core,
+                );
+                return Some(Flow::Next);
+            }
+        };
+        self.engine.core.stats.logins[entered as usize] += 1;
+        if local == Local::Auth {
+            self.engine.clients.answer_own(index, command, b"+OK\r\n", &mut self.engine.core);
+            return Some(Flow::Next);
+        }
+        None
+    }
+}
+
+/// What AUTH or HELLO say of who somebody is.
+enum Given<'a> {
+    Both(&'a [u8], &'a [u8]),
+    Password(&'a [u8]),
+    Nothing,
+    /// It is not understood so far.
+    Wrong,
+}
+
+fn credentials<'a>(local: Local, args: &Args<'a>) -> Given<'a> {
+    let arg = |i: usize| args.get(i).unwrap_or_default();
+    match (local, args.len()) {
+        (Local::Auth, 2) => return Given::Password(arg(1)),
+        (Local::Auth, 3) => return Given::Both(arg(1), arg(2)),
+        (Local::Auth, _) => return Given::Wrong,
+        _ => {}
+    }
+    if args.get(1).is_some_and(|version| !matches!(strict_i64(version), Some(2 | 3))) {
+        return Given::Wrong;
+    }
+    let mut at = 2;
+    while at < args.len() {
+        let more = args.len() - 1 - at;
+        if args.is(at, "auth") && more >= 2 {
+            return Given::Both(arg(at + 1), arg(at + 2));
+        }
+        if !(args.is(at, "setname") && more >= 1) {
+            return Given::Wrong;
+        }
+        at += 2;
+    }
+    Given::Nothing
+}

@@ -1,0 +1,338 @@
+//! A command's plan is carried out: forwarded, split, sent to many, answered here.
+
+use crate::base::{Base, base};
+use crate::buf::CHUNK;
+use crate::client::{AfterReply, AnnouncedNode, Context, Paused, answer, mode};
+use crate::clients::Flow;
+use crate::cluster::NO_SLOT;
+use crate::command::CommandId;
+use crate::dispatch::Dispatcher;
+use crate::resp::Args;
+use crate::route::{Local, Plan, PubSub};
+use crate::users::OWN_REALM;
+use std::sync::atomic::Ordering::Relaxed;
+
+impl Dispatcher<'_> {
+    /// One command that has been looked up.
+    pub(super) fn dispatch_known(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        frame: &[u8],
+        args: &Args,
+    ) -> Flow {
+        let plan = self.engine.core.router.plan(command, args, &mut self.engine.core.spare.keys);
+        match plan {
+            Plan::Slot(slot) => {
+                self.engine.ops.forward(index, command, slot.0, frame, &mut base!(self.engine))
+            }
+            other => self.dispatch_rare(index, command, other, frame, args),
+        }
+    }
+
+    /// One command of a client whose session is in a mode of [`mode`], or may be.
+    pub(super) fn dispatch_in_mode(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
+        let Some(client) = self.engine.clients.slab.get(index) else { return Flow::Stop };
+        let modes = client.session.modes;
+        if modes & mode::RESTRICTED != 0
+            && let Some(flow) = self.check_user(index, args)
+        {
+            return flow;
+        }
+        if modes & mode::SUBSCRIBED != 0
+            && let Some(flow) = self.engine.clients.subscribed().refuse(
+                index,
+                args,
+                &mut self.engine.nodes,
+                &mut self.engine.core,
+            )
+        {
+            return flow;
+        }
+        if modes & mode::MULTI != 0 {
+            return self.dispatch_in_multi(index, frame, args);
+        }
+        // Connections of the cluster's users are to primaries.
+        if modes & (mode::READONLY | mode::READ_FROM) != 0
+            && self.engine.clients.realm_of(index) == OWN_REALM
+        {
+            return self.dispatch_read(index, frame, args);
+        }
+        self.dispatch(index, frame, args)
+    }
+
+    /// Everything but the forwarding of one frame to one slot's node.
+    pub(super) fn dispatch_rare(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        plan: Plan,
+        frame: &[u8],
+        args: &Args,
+    ) -> Flow {
+        if let Some(client) = self.engine.clients.slab.get_mut(index) {
+            client.session.last_command = command;
+        }
+        let frees = matches!(plan, Plan::Local(_) | Plan::PubSub(PubSub::Unsubscribe(_), _));
+        if self.engine.clients.memory().is_over_limit(&mut self.engine.nodes, &mut self.engine.core)
+            && !frees
+        {
+            return self.engine.clients.refusals().for_memory(
+                index,
+                command,
+                &mut self.engine.core,
+            );
+        }
+        // A topic is more than the command that brings it. It is refused while there is room for
+        // that, or its client would be closed for being the one that holds most.
+        let lasting = matches!(plan, Plan::PubSub(PubSub::Subscribe(_), _));
+        if lasting
+            && !self.engine.clients.memory().has_room_for(
+                self.engine.core.settings.memory / 4,
+                &mut self.engine.nodes,
+                &mut self.engine.core,
+            )
+        {
+            return self.engine.clients.refusals().for_memory(
+                index,
+                command,
+                &mut self.engine.core,
+            );
+        }
+        match self.engine.clients.filtered_for(index, plan) {
+            Plan::Slot(slot) => {
+                self.engine.ops.forward(index, command, slot.0, frame, &mut base!(self.engine))
+            }
+            // A browser or a form that was led to a Redis port: it is closed without a word, as
+            // Redis does. A node would close its connection, which is everybody's.
+            Plan::Any if args.is(0, "post") || args.is(0, "host:") => {
+                self.engine.clients.close(index, &mut self.engine.core);
+                Flow::Stop
+            }
+            Plan::Any => {
+                let other = self
+                    .engine
+                    .core
+                    .settings
+                    .emulate
+                    .then(|| self.engine.core.without_number(command, args));
+                let other = other.flatten();
+                let frame = other.as_deref().unwrap_or(frame);
+                match self.engine.nodes.any_primary(index) {
+                    Some(node) => self.engine.ops.forward_to(
+                        index,
+                        command,
+                        NO_SLOT,
+                        node,
+                        frame,
+                        &mut base!(self.engine),
+                    ),
+                    None => self.engine.ops.wait_for_a_node(
+                        index,
+                        command,
+                        frame,
+                        &mut base!(self.engine),
+                    ),
+                }
+            }
+            Plan::Script(script, slot) => self.script(index, command, (script, slot), frame, args),
+            Plan::Split { merge, step } => self.split(index, command, merge, step, args),
+            Plan::CrossSlot(slot) => self.several_slots(index, command, slot.0, frame, args),
+            Plan::Fan { to, merge } => {
+                let flow = self.fan(index, command, to, merge, frame);
+                if args.is(0, "config") {
+                    self.engine.ops.gatherings.set_when_agreed(
+                        index,
+                        args,
+                        &mut self.engine.clients,
+                    );
+                }
+                flow
+            }
+            Plan::Scan => self.scan(index, command, args),
+            Plan::RandomKey => self.random_key(index, command, frame),
+            Plan::Block(slot) => self.engine.ops.errands().block(
+                index,
+                command,
+                slot.map_or(NO_SLOT, |slot| slot.0),
+                frame,
+                &mut base!(self.engine),
+            ),
+            Plan::Transaction(which) => self.engine.ops.transactions().command(
+                index,
+                command,
+                which,
+                frame,
+                args,
+                &mut base!(self.engine),
+            ),
+            Plan::Join => {
+                self.engine.ops.joining().start(index, command, frame, &mut base!(self.engine))
+            }
+            Plan::Wait => {
+                self.engine.ops.fleets().wait(index, command, frame, args, &mut base!(self.engine))
+            }
+            Plan::OutOfBand(merge) => self.engine.ops.fleets().aside(
+                index,
+                command,
+                merge,
+                frame,
+                &mut base!(self.engine),
+            ),
+            Plan::Monitor => {
+                self.engine.ops.fleets().monitor(index, command, &mut base!(self.engine))
+            }
+            Plan::PubSub(which, slot) => self.pubsub(index, command, which, slot, frame, args),
+            Plan::Local(local) if self.engine.seeing.look_from == 0 => {
+                let begun = std::time::Instant::now();
+                let flow = self.local(index, command, local, args);
+                if flow != Flow::Pause {
+                    self.engine.seeing.note_own(
+                        index,
+                        command,
+                        args,
+                        begun,
+                        &mut self.engine.clients,
+                        &mut self.engine.core,
+                    );
+                }
+                flow
+            }
+            Plan::Local(local) => self.local(index, command, local, args),
+            Plan::Refuse(why) => {
+                self.engine.clients.refusals().refuse(index, command, why, &mut self.engine.core)
+            }
+        }
+    }
+
+    fn local(&mut self, index: usize, command: CommandId, local: Local, args: &Args) -> Flow {
+        let Some(client) = self.engine.clients.slab.get_mut(index) else { return Flow::Stop };
+        // Another protocol is another upstream connection: what went before must be answered
+        // first, or the two could overtake each other.
+        let account = client.session.account.is_some();
+        // ECHO and PING: what they are given comes back.
+        if self.engine.core.turn.unread > CHUNK
+            && !self.engine.clients.memory().has_room_for(
+                args.iter().map(<[u8]>::len).sum(),
+                &mut self.engine.nodes,
+                &mut self.engine.core,
+            )
+        {
+            return self.engine.clients.refusals().for_memory(
+                index,
+                command,
+                &mut self.engine.core,
+            );
+        }
+        let Some(client) = self.engine.clients.slab.get_mut(index) else { return Flow::Stop };
+        let somebody_else = account && local == Local::Auth;
+        if (matches!(local, Local::Hello | Local::Reset) || somebody_else) && !client.is_drained() {
+            client.paused = Paused::Replies;
+            self.engine.clients.mark_client(index, &mut self.engine.core);
+            return Flow::Pause;
+        }
+        if account
+            && matches!(local, Local::Auth | Local::Hello)
+            && let Some(flow) = self.login(index, command, local, args)
+        {
+            return flow;
+        }
+        let shown = self.engine.core.shared.monitors.load(Relaxed) > 0;
+        if let Local::ClientInfo | Local::ClientReply | Local::ClientEveryone = local {
+            if shown {
+                self.engine.clients.monitors().show(
+                    index,
+                    command,
+                    args,
+                    false,
+                    &mut self.engine.core,
+                );
+            }
+            return base!(self.engine).client_command(index, command, local, args);
+        }
+        if let Local::SlowLog | Local::Proxy = local {
+            if shown {
+                self.engine.clients.monitors().show(
+                    index,
+                    command,
+                    args,
+                    false,
+                    &mut self.engine.core,
+                );
+            }
+            return self.seen_command(index, command, local, args);
+        }
+        if local == Local::Reset {
+            self.engine.clients.transactions().forget(
+                index,
+                &mut self.engine.nodes,
+                &mut self.engine.core,
+            );
+            self.engine.release_lent(index);
+            self.engine.subscribers.leave_all(
+                index,
+                &mut self.engine.clients,
+                &mut self.engine.core,
+            );
+        }
+        let Some(client) = self.engine.clients.slab.get_mut(index) else { return Flow::Stop };
+        let announced = match local {
+            Local::Cluster | Local::ClusterMyShardId => self.engine.core.settings.announced(client),
+            _ => AnnouncedNode::default(),
+        };
+        let context = Context {
+            identity: &self.engine.nodes.topology.identity,
+            announced: &announced,
+            announce_mode: self.engine.core.settings.announce_mode,
+        };
+        self.engine.core.spare.reply.clear();
+        let before = client.session.protocol;
+        let after =
+            answer(local, args, &mut client.session, context, &mut self.engine.core.spare.reply);
+        let is_error = self.engine.core.spare.reply.first() == Some(&b'-');
+        client.answer_owned(
+            &mut self.engine.core.spare.reply,
+            &mut self.engine.core.spare.pool,
+            &mut self.engine.core.spare.replies,
+        );
+        if account && local == Local::Reset {
+            base!(self.engine).begin_account(index);
+        }
+        let Some(client) = self.engine.clients.slab.get_mut(index) else { return Flow::Stop };
+        if client.session.protocol != before && client.lent.is_some() {
+            self.engine.clients.watches().follow_protocol(
+                index,
+                &mut self.engine.nodes,
+                &mut self.engine.core,
+            );
+        }
+        if let Some(stats) = self.engine.core.stats.commands.get_mut(command.index()) {
+            match is_error {
+                true => stats.error += 1,
+                false => stats.ok += 1,
+            }
+        }
+        if self.engine.core.spare.reply.capacity() > CHUNK {
+            self.engine.core.spare.reply = Vec::new();
+        }
+        self.engine.clients.mark_client(index, &mut self.engine.core);
+        match after {
+            AfterReply::Continue => {
+                if shown {
+                    self.engine.clients.monitors().show(
+                        index,
+                        command,
+                        args,
+                        true,
+                        &mut self.engine.core,
+                    );
+                }
+                Flow::Next
+            }
+            AfterReply::Close => {
+                self.engine.clients.stop_reading(index, &mut self.engine.core);
+                Flow::Stop
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Reads from replicas: `read_from`, and clients that said READONLY.
+//!
+//! They go over connections of their own, on which slotway has said READONLY, too: an ordinary
+//! connection to a node that became a replica must answer MOVED, not with old data. What a replica
+//! does not answer goes to the primary. Which node it is, is chosen in [`crate::placement`].
+
+use crate::base::{Base, base};
+use crate::clients::Flow;
+use crate::dispatch::Dispatcher;
+use crate::mailbox::ToControl;
+use crate::placement::{Choice, ReadTo};
+use crate::resp::Args;
+use crate::route::Plan;
+
+impl Dispatcher<'_> {
+    /// One command of a client whose reads may go elsewhere than to primaries.
+    pub(super) fn dispatch_read(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
+        let command = self.engine.core.router.command(args);
+        if !self.engine.core.router.is_read_only(command)
+            || self
+                .engine
+                .clients
+                .memory()
+                .is_over_limit(&mut self.engine.nodes, &mut self.engine.core)
+        {
+            return self.dispatch_known(index, command, frame, args);
+        }
+        let plan = self.engine.core.router.plan(command, args, &mut self.engine.core.spare.keys);
+        let Plan::Slot(slot) = plan else {
+            return self.dispatch_rare(index, command, plan, frame, args);
+        };
+        // The node is chosen by connection, and the cursor may come from another connection's.
+        if self.engine.core.router.has_node_cursor(command) {
+            self.engine.core.stats.reads[ReadTo::Primary as usize] += 1;
+            return self.engine.ops.forward(index, command, slot.0, frame, &mut base!(self.engine));
+        }
+        if !std::mem::replace(&mut self.engine.nodes.reads.watches_replicas, true) {
+            // Control may be gone at the very end: nobody to look at replicas then.
+            let _ = self.engine.core.link.control.send(ToControl::WatchReplicas);
+        }
+        let Some(client) = self.engine.clients.slab.get(index) else { return Flow::Stop };
+        let (protocol, generation) = (client.session.protocol, client.generation);
+        let choice = match self.engine.core.settings.wish_of(client) {
+            Some(from) => self.engine.clients.reads().choose_node(
+                from,
+                index,
+                slot.0,
+                protocol,
+                &mut self.engine.nodes,
+                &mut self.engine.core,
+            ),
+            None => {
+                return self.engine.ops.forward(
+                    index,
+                    command,
+                    slot.0,
+                    frame,
+                    &mut base!(self.engine),
+                );
+            }
+        };
+        match choice {
+            Choice::Primary(to) => {
+                self.engine.core.stats.reads[to as usize] += 1;
+                self.engine.ops.forward(index, command, slot.0, frame, &mut base!(self.engine))
+            }
+            Choice::Replica(node, to) => {
+                let u = self.engine.clients.reads().replica_upstream(
+                    node,
+                    protocol,
+                    index,
+                    &mut self.engine.nodes,
+                    &mut self.engine.core,
+                );
+                let client = (protocol, generation);
+                let Some((pending, u)) = self.engine.ops.admit_on(
+                    index,
+                    command,
+                    slot.0,
+                    u,
+                    client,
+                    &mut base!(self.engine),
+                ) else {
+                    return Flow::Pause;
+                };
+                self.engine.core.stats.reads[to as usize] += 1;
+                self.engine.nodes.send(u, pending, frame, &mut self.engine.core);
+                Flow::Next
+            }
+        }
+    }
+}

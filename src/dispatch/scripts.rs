@@ -1,0 +1,99 @@
+//! Lua scripts: remembered as they pass, and given to the nodes that lack them.
+//!
+//! Two things together make that a script once seen is known everywhere:
+//! - **Before.** The first EVALSHA of a script on a connection goes behind a SCRIPT LOAD of it. So
+//!   a node that is new, was promoted or was restarted has the script when it is asked, and no
+//!   command of the same client can come between. While a client pipelines, that is done in every
+//!   turn of the worker, because what follows an EVALSHA that fails cannot be called back.
+//! - **After.** A node that says NOSCRIPT all the same, because somebody has flushed its scripts,
+//!   has not executed the command: it is a refusal like others, and the command is sent again,
+//!   behind its script.
+
+use crate::base::{Base, base};
+use crate::clients::Flow;
+use crate::cluster::{NO_SLOT, Slot};
+use crate::command::CommandId;
+use crate::dispatch::Dispatcher;
+use crate::node_scripts::scripts::argument;
+use crate::resp::{Args, write};
+use crate::route::{Script, flag};
+use crate::scripts::Sha;
+
+impl Dispatcher<'_> {
+    /// A command about scripts.
+    pub(super) fn script(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        (script, slot): (Script, Option<Slot>),
+        frame: &[u8],
+        args: &Args,
+    ) -> Flow {
+        match script {
+            Script::Eval => {
+                let body = args.get(1).unwrap_or_default();
+                if !self.engine.scripts.has_seen(body, self.engine.core.now) {
+                    self.engine.scripts.remember_script(body, &mut self.engine.core);
+                }
+            }
+            Script::Load => self
+                .engine
+                .scripts
+                .remember_script(args.get(2).unwrap_or_default(), &mut self.engine.core),
+            Script::LoadLibrary => self.engine.scripts.look_at_library(args, &mut self.engine.core),
+            Script::Exists => base!(self.engine).scripts_to_primaries(index, command, args),
+            // With anything else behind it the nodes refuse it.
+            Script::Flush if args.len() == 2 || args.is(2, "async") || args.is(2, "sync") => {
+                self.engine.scripts.store.flush();
+            }
+            Script::Show => {
+                let sha = args.get(2).and_then(Sha::parse);
+                if let Some(load) = sha.and_then(|sha| self.engine.scripts.store.load_of(&sha)) {
+                    let mut reply = Vec::new();
+                    write::bulk(&mut reply, argument(&load, 2).unwrap_or_default());
+                    self.engine.clients.answer_own(index, command, &reply, &mut self.engine.core);
+                    return Flow::Next;
+                }
+            }
+            Script::EvalSha | Script::Flush => {}
+        }
+        if let Some((to, merge)) = script.fan() {
+            return self.fan(index, command, to, merge, frame);
+        }
+        let node = match slot {
+            Some(slot) => self.engine.nodes.route(slot.0),
+            None => self.engine.nodes.any_primary(index),
+        };
+        let number = slot.map_or(NO_SLOT, |slot| slot.0);
+        let Some(node) = node else {
+            return match slot {
+                Some(_) => {
+                    self.engine.ops.forward(index, command, number, frame, &mut base!(self.engine))
+                }
+                None => {
+                    self.engine.ops.wait_for_a_node(index, command, frame, &mut base!(self.engine))
+                }
+            };
+        };
+        let Some((mut pending, u)) =
+            self.engine.ops.admit(index, command, number, node, &mut base!(self.engine))
+        else {
+            return Flow::Pause;
+        };
+        if script == Script::EvalSha
+            && let Some(sha) = args.get(1).and_then(Sha::parse)
+            && self.engine.scripts.script_before(
+                u,
+                &sha,
+                pending.command,
+                frame.len() < self.engine.core.turn.unread,
+                &mut self.engine.nodes,
+                &mut self.engine.core,
+            )
+        {
+            pending.flags |= flag::SCRIPT;
+        }
+        self.engine.nodes.send(u, pending, frame, &mut self.engine.core);
+        Flow::Next
+    }
+}

@@ -1,0 +1,235 @@
+//! Commands for several slots or nodes: their parts are sent, and their replies gathered.
+
+use crate::base::{Base, base};
+use crate::buf::CHUNK;
+use crate::clients::Flow;
+use crate::cluster::NO_SLOT;
+use crate::command::CommandId;
+use crate::common::requests::part_frame;
+use crate::dest::{ClientId, Dest};
+use crate::dispatch::Dispatcher;
+use crate::errors::Failure;
+use crate::metrics::LimitHit;
+use crate::resp::Args;
+use crate::route::{Fan, Merge, flag};
+
+impl Dispatcher<'_> {
+    /// Keys in several slots: each slot's keys in a command of their own, all of a node's in one
+    /// write.
+    pub(super) fn split(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        merge: Merge,
+        step: u32,
+        args: &Args,
+    ) -> Flow {
+        // What a key costs until its reply is there: its slot, its place, its part's bytes.
+        const KEY: usize = 64;
+        let bytes = |args: &Args| args.iter().map(<[u8]>::len).sum::<usize>();
+        let large = args.len() > CHUNK / KEY || self.engine.core.turn.unread > CHUNK;
+        if large
+            && !self.engine.clients.memory().has_room_for(
+                args.len() * KEY + bytes(args),
+                &mut self.engine.nodes,
+                &mut self.engine.core,
+            )
+        {
+            return self.engine.clients.refusals().for_memory(
+                index,
+                command,
+                &mut self.engine.core,
+            );
+        }
+        let Some(client) = self.engine.clients.slab.get(index) else { return Flow::Stop };
+        let protocol = client.session.protocol;
+        let lane = ClientId::new(index, client.generation);
+        let mut slots = std::mem::take(&mut self.engine.core.spare.slots);
+        slots.clear();
+        for (position, &at) in self.engine.core.spare.keys.iter().enumerate() {
+            let key = args.get(at as usize).unwrap_or_default();
+            slots.push((crate::cluster::slot_of(key).0, position as u32));
+        }
+        slots.sort_unstable();
+        // Full connections pause the client before anything of the command is sent.
+        let full = slots.iter().find_map(|&(slot, _)| {
+            self.engine.nodes.route(slot).and_then(|node| self.full_upstream(node, protocol, index))
+        });
+        if let Some(u) = full {
+            self.engine.core.spare.slots = slots;
+            return self.engine.clients.fairness().pause(
+                index,
+                u,
+                &mut self.engine.nodes,
+                &mut self.engine.core,
+            );
+        }
+        let first_key = self.engine.core.spare.keys.first().copied().unwrap_or(1);
+        let Some(g) = self.engine.ops.gatherings.begin(
+            index,
+            command,
+            merge,
+            &mut self.engine.clients,
+            &mut self.engine.core,
+        ) else {
+            return Flow::Stop;
+        };
+        self.engine.core.stats.splits += 1;
+        self.engine.ops.gatherings.keep_args(g, args, &mut self.engine.core);
+        if let Some(gather) = self.engine.ops.gatherings.merged(g) {
+            slots.chunk_by(|a, b| a.0 == b.0).for_each(|_| gather.expect());
+        }
+        for group in slots.chunk_by(|a, b| a.0 == b.0) {
+            let Some(&(slot, _)) = group.first() else { continue };
+            let mut part = 0;
+            if merge == Merge::Array
+                && let Some(gather) = self.engine.ops.gatherings.merged(g)
+            {
+                part = gather.next_key();
+                for &(_, position) in group {
+                    gather.expect_key(position);
+                }
+            }
+            let mut frame = std::mem::take(&mut self.engine.core.spare.line);
+            frame.clear();
+            part_frame(&mut frame, args, first_key, step, group);
+            let dest = Dest::Part { gather: g as u32, first: part };
+            let pending = self.engine.ops.pending(
+                dest,
+                command,
+                slot,
+                protocol,
+                &self.engine.access,
+                &self.engine.clients,
+                &self.engine.core,
+            );
+            match self.engine.nodes.route(slot) {
+                Some(node) => {
+                    if !pending.has(flag::READ_ONLY) {
+                        self.engine.clients.note_write(index, Some(node));
+                    }
+                    let u = base!(self.engine).upstream_for(node, protocol, index);
+                    if frame.len() > CHUNK {
+                        self.engine.nodes.send_owned(
+                            u,
+                            pending,
+                            std::mem::take(&mut frame),
+                            &mut self.engine.core,
+                        );
+                    } else {
+                        self.engine.nodes.send(u, pending, &frame, &mut self.engine.core);
+                    }
+                }
+                None if !self.engine.nodes.placement.slots.holds.fits(
+                    slot,
+                    frame.len(),
+                    self.engine.core.settings.held,
+                ) =>
+                {
+                    self.engine.core.stats.limits_hit[LimitHit::Held as usize] += 1;
+                    self.engine.core.fail(&pending, "slotway", &Failure::HoldsFull { slot });
+                }
+                None => self.engine.ops.hold_pending(
+                    pending,
+                    lane,
+                    frame.clone(),
+                    &mut self.engine.nodes,
+                    &mut self.engine.core,
+                ),
+            }
+            self.engine.core.spare.line = frame;
+        }
+        self.engine.core.spare.slots = slots;
+        Flow::Next
+    }
+
+    /// A command for every primary or every node.
+    pub(super) fn fan(
+        &mut self,
+        index: usize,
+        command: CommandId,
+        to: Fan,
+        merge: Merge,
+        frame: &[u8],
+    ) -> Flow {
+        let Some(client) = self.engine.clients.slab.get(index) else { return Flow::Stop };
+        let protocol = client.session.protocol;
+        let mut nodes = self.engine.nodes.fan_targets_for(index, to, &mut self.engine.core);
+        if nodes.is_empty() && to == Fan::Reached {
+            // Then those are waited for that should be.
+            nodes = self.engine.nodes.fan_targets(Fan::Primaries, &mut self.engine.core);
+        }
+        if self.engine.nodes.topology.snapshot.generation == 0 || nodes.is_empty() {
+            return self.engine.clients.refusals().no_cluster(
+                index,
+                command,
+                &mut self.engine.nodes,
+                &mut self.engine.core,
+            );
+        }
+        let mut reached = nodes.iter().filter_map(|n| n.as_ref().ok());
+        if let Some(u) = reached.find_map(|&n| self.full_upstream(n, protocol, index)) {
+            return self.engine.clients.fairness().pause(
+                index,
+                u,
+                &mut self.engine.nodes,
+                &mut self.engine.core,
+            );
+        }
+        let Some(g) = self.engine.ops.gatherings.begin(
+            index,
+            command,
+            merge,
+            &mut self.engine.clients,
+            &mut self.engine.core,
+        ) else {
+            return Flow::Stop;
+        };
+        if let Some(gather) = self.engine.ops.gatherings.merged(g) {
+            nodes.iter().for_each(|_| gather.expect());
+        }
+        for target in nodes {
+            let dest = Dest::Part { gather: g as u32, first: 0 };
+            match target {
+                Ok(node) => {
+                    let mut pending = self.engine.ops.pending(
+                        dest,
+                        command,
+                        NO_SLOT,
+                        protocol,
+                        &self.engine.access,
+                        &self.engine.clients,
+                        &self.engine.core,
+                    );
+                    if to != Fan::One {
+                        pending.flags |= flag::NODE_BOUND;
+                    }
+                    if !pending.has(flag::READ_ONLY) {
+                        self.engine.clients.note_write(index, Some(node));
+                    }
+                    let u = base!(self.engine).upstream_for(node, protocol, index);
+                    self.engine.nodes.checks().send_part(u, pending, frame, &mut self.engine.core);
+                }
+                Err(missing) => {
+                    let pending = self.engine.ops.pending(
+                        dest,
+                        command,
+                        NO_SLOT,
+                        protocol,
+                        &self.engine.access,
+                        &self.engine.clients,
+                        &self.engine.core,
+                    );
+                    self.engine.ops.hold_part(
+                        pending,
+                        &missing,
+                        frame,
+                        &mut self.engine.nodes,
+                        &mut self.engine.core,
+                    );
+                }
+            }
+        }
+        Flow::Next
+    }
+}

@@ -1,0 +1,101 @@
+//! The walk of an ordinary command, one for the keys of one slot: from the parsed request to the
+//! buffer of its node. HOT PATH: everything rare is behind one call, which does the same with all
+//! that may be special about a command. `delivery/walk.rs` has the way back.
+
+use crate::base::{Base, base};
+use crate::clients::Flow;
+use crate::dest::Dest;
+use crate::dispatch::Dispatcher;
+use crate::resp::{Args, Protocol};
+use crate::route::{Plan, flag};
+use crate::upstream::Pending;
+use crate::users::OWN_REALM;
+
+impl Dispatcher<'_> {
+    /// Puts a client's request into the buffer of the node that serves its slot. The rest is the
+    /// end of the turn's: [`Worker::flush_upstream`].
+    #[inline]
+    pub(crate) fn dispatch(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
+        // What is it, and where are its keys?
+        let command = self.engine.core.router.command(args);
+        let slot =
+            match self.engine.core.router.plan(command, args, &mut self.engine.core.spare.keys) {
+                Plan::Slot(slot) => slot.0,
+                plan => return self.dispatch_rare(index, command, plan, frame, args),
+            };
+        if self.engine.clients.memory().is_over_limit(&mut self.engine.nodes, &mut self.engine.core)
+        {
+            return self.engine.clients.refusals().for_memory(
+                index,
+                command,
+                &mut self.engine.core,
+            );
+        }
+        let Some(node) = self.engine.nodes.placement.slots.route(slot) else {
+            return self.engine.ops.hold_fresh(
+                index,
+                command,
+                slot,
+                frame,
+                &mut base!(self.engine),
+            );
+        };
+        // Over which connection to the node?
+        let Some(client) = self.engine.clients.slab.get(index) else { return Flow::Stop };
+        let (protocol, which) =
+            (client.session.protocol, self.engine.clients.connection_of(index, &self.engine.core));
+        let place = self.engine.nodes.list.get(usize::from(node));
+        let place = place.and_then(|n| *n.shared[protocol as usize].get(which)?);
+        let flags = self.engine.core.router.flags(command);
+        // Hardly ever is there any user of the cluster.
+        let (Some(u), true) =
+            (place, self.engine.access.realms.is_empty() && flags & flag::PUBLISHES == 0)
+        else {
+            return self.engine.ops.forward_to(
+                index,
+                command,
+                slot,
+                node,
+                frame,
+                &mut base!(self.engine),
+            );
+        };
+        if self.engine.clients.has_to_wait(index, u, &self.engine.nodes, &self.engine.core) {
+            return self.engine.clients.fairness().pause(
+                index,
+                u,
+                &mut self.engine.nodes,
+                &mut self.engine.core,
+            );
+        }
+        // A place for the reply, and the command behind those that the node owes answers to.
+        let Some(client) = self.engine.clients.slab.get_mut(index) else { return Flow::Stop };
+        let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return Flow::Stop };
+        client.session.last_command = command;
+        if flags & flag::READ_ONLY == 0 {
+            client.wrote |= 1 << (node & 63);
+        }
+        let seq = client.expect(&mut self.engine.core.spare.replies);
+        up.queue.push(frame, &mut self.engine.core.spare.pool);
+        up.pending.push_back(Pending {
+            dest: Dest::Client { index: index as u32, generation: client.generation, seq },
+            len: frame.len() as u32,
+            slot,
+            command,
+            flags: flags | if protocol == Protocol::Resp3 { flag::RESP3 } else { 0 },
+            realm: OWN_REALM,
+            tries: 0,
+            refused: None,
+            before: 0,
+            checks_shard: false,
+            started: self.engine.core.now,
+            expected: client.transfer_sizes.expected(),
+        });
+        client.transfer_sizes.ask();
+        if !up.dirty {
+            up.dirty = true;
+            self.engine.core.turn.dirty_upstreams.push(u);
+        }
+        Flow::Next
+    }
+}

@@ -1,0 +1,151 @@
+//! Commands that have waited for too long, held or sent.
+
+use crate::base::{Base, base};
+use crate::common::clock::TICK;
+use crate::dest::Dest;
+use crate::engine::Engine;
+use crate::errors::Unanswered;
+use crate::placement::{Phase, Redirection, at_deadline};
+use crate::route::flag;
+use crate::upstream::{ConnectionEnd, ConnectionState, Pending};
+
+/// A reply that is arriving may take so many times `timeouts.command`.
+const ARRIVING: u64 = 12;
+
+/// What nodes answer while a command's keys are at two of them.
+const TRYAGAIN: &str = "TRYAGAIN Multiple keys request during rehashing of slot";
+
+impl Engine {
+    pub(crate) fn look_at_deadlines(&mut self) {
+        let mut busy = !self.nodes.placement.slots.holds.is_empty();
+        let all: Vec<usize> = self.nodes.upstreams.iter().map(|(u, _)| u).collect();
+        for u in all {
+            self.nodes.connections().check_timeout(u, &mut self.core);
+            self.check_commands(u);
+            self.nodes.silence().check(u, &mut self.core);
+            let waits = |up: &crate::upstream::Upstream| {
+                (!up.pending.is_empty() && up.dedicated.is_none()) || up.state.is_under_way()
+            };
+            busy |= self.nodes.upstreams.get(u).is_some_and(waits);
+        }
+        self.expire_held();
+        self.nodes.fail_without_primary(&mut self.core);
+        base!(self).release_calm();
+        if self.subscribers.stranded {
+            self.ops.send_stranded(&mut base!(self));
+            busy = true;
+        }
+        if busy {
+            self.core.arm_tick();
+        }
+    }
+
+    /// Commands are in the order of their age, but for those that were sent again: the first one
+    /// is looked at every time, all of them now and then.
+    fn check_commands(&mut self, u: usize) {
+        let Some(timeout) = self.core.settings.command_timeout else { return };
+        let before = self.core.now.saturating_sub(timeout);
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
+        if up.dedicated.is_some() {
+            return; // its client's errand has a deadline of its own
+        }
+        let overdue = |p: &Pending| p.started <= before && p.dest != Dest::Discard;
+        if self.core.now < timeout
+            || !(self.core.now >= up.next_check || up.pending.front().is_some_and(overdue))
+        {
+            return;
+        }
+        up.next_check = self.core.now + (timeout / 16).max(TICK);
+        if !up.pending.iter().any(overdue) {
+            return;
+        }
+        // A node that has said nothing for as long does not answer any more: its old commands go
+        // with an error of their own, the rest by the rules of a lost connection. A node that does
+        // answer, if only with one large reply, keeps its connection.
+        let endless = up.pending.front().is_some_and(|p| {
+            up.streaming && self.core.now.saturating_sub(p.started) > timeout * ARRIVING
+        });
+        let silent = up.state == ConnectionState::Ready
+            && (endless || up.last_read.max(up.ready_since) <= before);
+        self.expire_pending(u, before, silent);
+        if silent {
+            self.core.lose(u, ConnectionEnd::CommandTimeout);
+        } else {
+            self.nodes.mark_upstream(u, &mut self.core);
+        }
+    }
+
+    fn expire_pending(&mut self, u: usize, before: u64, silent: bool) {
+        if silent {
+            self.clients.deliveries().abandon_arriving(u, &mut self.nodes, &mut self.core);
+        }
+        self.seeing.note_expired(u, before, &mut self.ops, &mut base!(self));
+        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
+        let node = up.node;
+        let why = up.last_error.as_ref().map(ConnectionEnd::to_string);
+        let mut written = if up.state == ConnectionState::Ready { up.queue.sent() } else { 0 };
+        let mut expired: Vec<(Pending, bool)> = Vec::new();
+        for (i, pending) in up.pending.iter_mut().enumerate() {
+            let sent = written > 0;
+            written = written.saturating_sub(pending.len as usize);
+            if up.streaming && i == 0 {
+                continue; // its reply is on the way
+            }
+            if pending.started <= before && pending.dest != Dest::Discard {
+                expired.push((*pending, sent));
+                // Whoever waited has gone; the entry stays with its bytes.
+                pending.dest = Dest::Discard;
+                pending.flags &= !flag::SPECIAL;
+            }
+        }
+        // What was not sent is forgotten for good, or "not sent" would be a lie a moment later
+        // (ASKING goes with it; a command that needs it is redirected once more).
+        up.take_unsent(&mut self.core.spare.pool, |p| p.dest == Dest::Discard);
+        let name = self.nodes.list.get(usize::from(node)).map(|n| n.addr.to_string());
+        let name = name.unwrap_or_default();
+        for (pending, sent) in expired {
+            self.core.stats.deadline_exceeded += 1;
+            let phase = if sent { Phase::Sent } else { Phase::Unsent };
+            let outcome = at_deadline(pending.work(), phase, pending.tries > 0);
+            self.core.stats.outcome_unknown += u64::from(outcome == Unanswered::Unknown);
+            let mut cause = String::new();
+            if pending.refused == Some(Redirection::TryAgain) {
+                let half_moved =
+                    self.nodes.half_moved_text(pending.slot, pending.command, &self.core);
+                cause = format!("; it was refused before, as {half_moved}");
+            }
+            let failure = self.core.deadline_failure(&pending, &name, outcome, cause, why.clone());
+            self.core.fail(&pending, &name, &failure);
+        }
+    }
+
+    fn expire_held(&mut self) {
+        let Some(timeout) = self.core.settings.command_timeout else { return };
+        if self.nodes.placement.slots.holds.is_empty() || self.core.now < timeout {
+            return;
+        }
+        for (slot, held) in self.nodes.placement.slots.holds.expire(self.core.now - timeout) {
+            self.core.stats.deadline_exceeded += 1;
+            let owner = self.nodes.placement.slots.owner(slot);
+            let node = owner.and_then(|n| self.nodes.list.get(usize::from(n)));
+            let name = node.map_or_else(|| "none".to_owned(), |n| n.addr.to_string());
+            let mut why = self.nodes.placement.slots.last_refusal(slot).cloned();
+            if self.nodes.topology.snapshot.generation == 0 {
+                why = why.or_else(|| self.core.shared.trouble());
+            }
+            let pending = held.meta.pending;
+            self.seeing.note_held(&pending, &held.frame, &mut self.ops, &mut base!(self));
+            let mut cause = String::new();
+            if pending.refused == Some(Redirection::TryAgain) {
+                why = Some(TRYAGAIN.to_owned());
+                cause = format!(
+                    ", as {}",
+                    self.nodes.half_moved_text(slot, pending.command, &self.core)
+                );
+            }
+            let outcome = at_deadline(pending.work(), Phase::Held, pending.was_lost());
+            let failure = self.core.deadline_failure(&pending, &name, outcome, cause, why.clone());
+            self.core.fail(&pending, &name, &failure);
+        }
+    }
+}

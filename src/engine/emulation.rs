@@ -1,0 +1,163 @@
+//! Commands over several slots that are carried out in steps ([`crate::emulate`]): they are begun,
+//! their steps are sent as any other command, and their replies given back.
+//!
+//! An emulated command occupies its client as an errand does: nothing more is read from it until it
+//! is answered, so that what comes behind does not overtake the steps. Its place is a gathering, so
+//! steps keep their order with the client's earlier commands, travel with its rights, and count as
+//! memory. It goes on when its client is gone: what was begun is brought to its end.
+
+use crate::base::{Base, base};
+use crate::buf::CHUNK;
+use crate::clients::answers::buffers_full;
+use crate::common::clock::{Job, Timer};
+use crate::dest::{ClientId, Dest};
+use crate::emulate;
+use crate::emulate::{CommandResult, Next};
+use crate::engine::Engine;
+use crate::errors::Cause;
+use crate::metrics::{EmulatedOutcome, Histogram, LimitHit};
+use crate::nodes::reaccount;
+use crate::operations::Gathering;
+
+/// What is made of replies takes so many times their bytes.
+const WORKED_ON: usize = 4;
+
+impl Engine {
+    /// What it waited for is there.
+    pub(crate) fn emulation_goes_on(&mut self, g: usize) {
+        let gathering = self.ops.gatherings.get(g).and_then(|g| g.parts.emulated());
+        let Some(emulation) = gathering else { return };
+        let bytes = emulation.gathered() * WORKED_ON;
+        if emulation.only_reads()
+            && bytes > CHUNK
+            && !self.clients.memory().has_room_for(bytes, &mut self.nodes, &mut self.core)
+        {
+            let failure = self.core.no_room_for_reply(true);
+            return self.end_emulation(g, Err(failure.into()));
+        }
+        let now = self.core.now;
+        let Some(gathering) = self.ops.gatherings.get_mut(g) else { return };
+        let Some(emulation) = gathering.parts.emulated_mut() else { return };
+        let only_read = emulation.only_reads();
+        let next = emulation.advance(now);
+        let begins_to_write = only_read && !emulation.only_reads();
+        let held = emulation.memory();
+        reaccount(&mut self.core.memory.accounted, &mut gathering.accounted, held);
+        let ticket = emulation_ticket(gathering);
+        match next {
+            // The last moment at which it can be refused.
+            Next::Ask(_)
+                if begins_to_write
+                    && self.clients.memory().is_over_limit(&mut self.nodes, &mut self.core) =>
+            {
+                self.core.stats.limits_hit[LimitHit::Memory as usize] += 1;
+                let failure = buffers_full(&self.core.settings);
+                self.end_emulation(g, Err(failure.into()));
+            }
+            Next::Ask(steps) => {
+                for (i, step) in (0..).zip(steps) {
+                    self.ops.send_step(g, i, step, &mut base!(self));
+                }
+            }
+            Next::Pause(micros) => {
+                let due = now + micros;
+                self.core.clock.timers.push(Timer { due, job: Job::Emulation(g, ticket) });
+            }
+            Next::Done(outcome) => self.end_emulation(g, outcome),
+        }
+    }
+
+    /// Its pause is over.
+    pub(crate) fn wake_emulation(&mut self, g: usize, ticket: u64) {
+        let gathering = self.ops.gatherings.get(g).filter(|g| emulation_ticket(g) == ticket);
+        let paused = gathering.and_then(|g| g.parts.emulated()).is_some_and(|e| e.is_paused());
+        if paused {
+            self.emulation_goes_on(g);
+        }
+    }
+
+    /// The client gets its reply, or the error in its place.
+    fn end_emulation(&mut self, g: usize, outcome: CommandResult) {
+        let Some(mut gathering) = self.ops.gatherings.try_remove(g) else { return };
+        reaccount(&mut self.core.memory.accounted, &mut gathering.accounted, 0);
+        let micros = self.core.now.saturating_sub(gathering.started);
+        if let Some(histogram) =
+            self.core.stats.latency.get_mut(self.core.router.class(gathering.command))
+        {
+            histogram.record(Histogram::bucket(micros), micros);
+        }
+        let ok = outcome.is_ok();
+        if let Some(stats) = self.core.stats.commands.get_mut(gathering.command.index()) {
+            match ok {
+                true => stats.ok += 1,
+                false => stats.error += 1,
+            }
+        }
+        let halfway = gathering.parts.emulated().is_some_and(|e| e.is_halfway());
+        let counted = match ok {
+            _ if halfway => EmulatedOutcome::Halfway,
+            true => EmulatedOutcome::Ok,
+            false => EmulatedOutcome::Error,
+        };
+        self.core.count_emulated(gathering.command, counted);
+        if let Some(slow) = gathering.slow.take() {
+            self.seeing.slow_gathering(
+                *slow,
+                gathering.command,
+                gathering.to,
+                &mut self.clients,
+                &mut self.core,
+            );
+        }
+        match outcome {
+            Ok(reply) => self.clients.deliveries().own(gathering.to, &reply, &mut self.core),
+            Err(Cause::Own(failure)) => {
+                self.clients.deliveries().failure(gathering.to, &failure, &mut self.core)
+            }
+            Err(Cause::Node(error)) => {
+                self.clients.deliveries().own(gathering.to, &error, &mut self.core)
+            }
+        }
+        if let Dest::Client { seq, .. } = gathering.to {
+            self.clients.errands().end(gathering.lane, seq, &mut self.core);
+        }
+    }
+
+    /// The client is closing: what waits for it ends, what is under way is brought to its end.
+    pub(super) fn leave_emulation(&mut self, client: ClientId) {
+        self.tell_emulation(client, |emulation| {
+            emulation.leave();
+            true
+        });
+    }
+
+    /// CLIENT UNBLOCK. `false`: it does not wait for data.
+    pub(super) fn unblock_emulation(&mut self, client: ClientId, error: bool) -> bool {
+        self.tell_emulation(client, |emulation| {
+            let blocked = emulation.is_blocked();
+            if blocked {
+                emulation.unblock(error);
+            }
+            blocked
+        })
+    }
+
+    fn tell_emulation(
+        &mut self,
+        client: ClientId,
+        tell: impl FnOnce(&mut emulate::Emulation) -> bool,
+    ) -> bool {
+        let Some(g) = self.ops.emulation_of(client, &self.clients) else { return false };
+        let gathering = self.ops.gatherings.get_mut(g);
+        let Some(emulation) = gathering.and_then(|g| g.parts.emulated_mut()) else { return false };
+        let told = tell(emulation);
+        if told && emulation.is_paused() {
+            self.emulation_goes_on(g);
+        }
+        told
+    }
+}
+
+fn emulation_ticket(gathering: &Gathering) -> u64 {
+    gathering.parts.emulated().map_or(0, |emulation| emulation.ticket)
+}

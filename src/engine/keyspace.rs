@@ -1,0 +1,31 @@
+//! A part of SCAN has answered.
+
+use crate::base::{Base, base};
+use crate::engine::Engine;
+use crate::route::Scan;
+
+impl Engine {
+    /// A shard is scanned to its end and had fewer keys than the client asks for: the next one
+    /// goes into the same reply, as a single server with few keys has them all in one.
+    pub(super) fn scan_goes_on(&mut self, g: usize) -> bool {
+        let Some(gathering) = self.ops.gatherings.get(g) else { return false };
+        let Some(gather) = gathering.parts.merged() else { return false };
+        if !gather.can_continue_scan() || !self.clients.slab.contains(gathering.lane.at()) {
+            return false;
+        }
+        let Some((scan, node, 0)) = gather.scanned() else { return false };
+        self.nodes.topology.refresh_layout();
+        let by = self.nodes.identity(node).unwrap_or_default();
+        let Some(next) = scan.next(0, by, &self.nodes).filter(|&next| next != 0) else {
+            return false;
+        };
+        let Some(next) = Scan::begin(next.to_string().as_bytes(), &self.nodes) else {
+            return false;
+        };
+        if let Some(gather) = self.ops.gatherings.merged(g) {
+            gather.continue_scan(next);
+        }
+        self.ops.send_scan(g, next, &mut base!(self));
+        true
+    }
+}
