@@ -8,7 +8,7 @@ use super::Result;
 use super::cluster::Cluster;
 use super::members::Member;
 use super::progress::Progress;
-use super::server::Server;
+use super::server::{Server, ServerKind};
 use crate::cluster::SLOTS;
 use std::net::SocketAddr;
 
@@ -22,7 +22,7 @@ impl Cluster {
             let names = (first + number..).map(|n| format!("node-{n}"));
             let mut unused = names.filter(|name| !self.dir.path().join(name).exists());
             let dir = self.dir.subdir(&unused.next().unwrap_or_default())?;
-            servers.push(Server::spawn(&self.setup, dir, true)?);
+            servers.push(Server::spawn(&self.setup, dir, ServerKind::Node)?);
         }
         for (number, mut server) in servers.into_iter().enumerate() {
             server.ready(progress)?;

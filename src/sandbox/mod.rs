@@ -1,6 +1,6 @@
 //! Starts and stops a local cluster of real servers, for `make run`, tests and benches.
 //!
-//! A [`Cluster`] or a [`Standalone`] consists of `redis-server` processes in a temporary folder.
+//! A [`Cluster`], a [`Standalone`] or a [`ReplicaSet`] consists of `redis-server` processes in a temporary folder.
 //! Dropping it kills the processes and removes the folder. If this process ends without dropping it
 //! (Ctrl-C, SIGKILL, a `static` in a test), a watchdog does the same: see `watchdog`.
 //!
@@ -14,6 +14,7 @@ mod members;
 mod operate;
 mod ports;
 mod progress;
+mod replica_set;
 mod run;
 mod server;
 mod settle;
@@ -25,6 +26,7 @@ mod watchdog;
 pub use cluster::{Cluster, ClusterOptions};
 pub use conn::{Conn, Reply};
 pub use ports::{free_port, free_ports};
+pub use replica_set::{MASTER, ReplicaSet, ReplicaSetOptions};
 pub use run::{Options, ProxyAddrs, run};
 pub use standalone::{Standalone, StandaloneOptions};
 pub use unmet::Unmet;

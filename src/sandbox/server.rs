@@ -51,6 +51,17 @@ fn version_in(text: &str) -> Option<&str> {
     text.split_whitespace().find_map(|word| word.strip_prefix("v="))
 }
 
+/// What a process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ServerKind {
+    /// A node of a cluster.
+    Node,
+    /// A server outside of a cluster.
+    Single,
+    /// A Sentinel. Its settings are all in [`Setup::conf`].
+    Sentinel,
+}
+
 /// The state that the sandbox has put the process in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -63,6 +74,7 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Server {
     setup: Setup,
+    kind: ServerKind,
     dir: PathBuf,
     port: u16,
     /// `None` outside of a cluster.
@@ -75,12 +87,13 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts the process; it is usable after [`Server::ready`].
-    pub(super) fn spawn(setup: &Setup, dir: PathBuf, cluster: bool) -> Result<Server> {
+    pub(super) fn spawn(setup: &Setup, dir: PathBuf, kind: ServerKind) -> Result<Server> {
         let mut server = Server {
             setup: setup.clone(),
+            kind,
             dir,
             port: 0,
-            bus_port: cluster.then_some(0),
+            bus_port: (kind == ServerKind::Node).then_some(0),
             tls_port: 0,
             child: None,
             state: State::Dead,
@@ -216,11 +229,14 @@ impl Server {
 
     fn write_conf(&self) -> Result<()> {
         let mut conf = format!(
-            "port {}\nbind 127.0.0.1\nprotected-mode no\ndir {}\ndaemonize no\n\
-             save \"\"\nappendonly no\nrepl-diskless-sync yes\nrepl-diskless-sync-delay 0\n",
+            "port {}\nbind 127.0.0.1\nprotected-mode no\ndir {}\ndaemonize no\n",
             self.port,
             quoted(&self.dir.display().to_string()),
         );
+        if self.kind != ServerKind::Sentinel {
+            conf +=
+                "save \"\"\nappendonly no\nrepl-diskless-sync yes\nrepl-diskless-sync-delay 0\n";
+        }
         if let Some(bus_port) = self.bus_port {
             // CLUSTER SHARDS calls a replica "loading" until the first byte of replication: without
             // writes that is the first ping, by default after up to ten seconds.
@@ -231,7 +247,10 @@ impl Server {
         }
         if let Some(password) = &self.setup.password {
             let password = quoted(password);
-            conf += &format!("requirepass {password}\nmasterauth {password}\n");
+            conf += &format!("requirepass {password}\n");
+            if self.kind != ServerKind::Sentinel {
+                conf += &format!("masterauth {password}\n");
+            }
         }
         for line in &self.setup.conf {
             conf += &line.replace("{tls-port}", &self.tls_port.to_string());
@@ -246,6 +265,7 @@ impl Server {
         let errors = log.try_clone().map_err(Error::io("making a server's log"))?;
         let child = guarded(&self.dir, &self.setup.program)
             .arg("redis.conf")
+            .args((self.kind == ServerKind::Sentinel).then_some("--sentinel"))
             .current_dir(&self.dir)
             .stdin(Stdio::null())
             .stdout(log)
@@ -306,7 +326,8 @@ impl Drop for Server {
 /// The server's process ID, once it has loaded its data.
 fn owner(conn: &mut Conn) -> Option<u32> {
     let info = conn.command(&["INFO"]).ok()?.text()?;
-    if info_field(&info, "loading")? != "0" {
+    // A Sentinel has nothing to load.
+    if info_field(&info, "loading").is_some_and(|loading| loading != "0") {
         return None;
     }
     info_field(&info, "process_id")?.parse().ok()
@@ -331,7 +352,7 @@ pub(super) fn connect(addr: SocketAddr, password: Option<&str>) -> Result<Conn> 
 }
 
 /// `value` in quotes, as in redis.conf.
-fn quoted(value: &str) -> String {
+pub(super) fn quoted(value: &str) -> String {
     format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))
 }
 

@@ -1,7 +1,7 @@
 //! A single server without a cluster, for comparison.
 
 use super::conn::Conn;
-use super::server::{Server, Setup};
+use super::server::{Server, ServerKind, Setup};
 use super::watchdog::{SandboxDir, guarded};
 use super::{Error, Result};
 use std::net::SocketAddr;
@@ -53,7 +53,7 @@ impl Standalone {
         }
         let setup = Setup { program, password, conf };
         setup.check()?;
-        let mut server = Server::spawn(&setup, server_dir, false)?;
+        let mut server = Server::spawn(&setup, server_dir, ServerKind::Single)?;
         server.ready(&())?;
         Ok(Standalone { server, socket, dir })
     }
