@@ -46,6 +46,7 @@ mod scripts;
 mod secrets;
 mod seen;
 mod silence;
+mod single_server;
 mod tls;
 mod topology;
 mod transactions;

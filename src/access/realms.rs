@@ -11,7 +11,7 @@ use crate::hash::IntMap;
 use crate::nodes::{Nodes, reaccount};
 use crate::resp::Protocol;
 use crate::upstream::{Pending, Upstream};
-use crate::users::{CheckResult, Credentials, OWN_REALM};
+use crate::users::{CheckResult, Credentials, OWN_REALM, database_of, database_realm};
 
 /// Connections of a user without clients are closed after so long, microseconds.
 pub(crate) const IDLE: u64 = 60_000_000;
@@ -37,6 +37,18 @@ impl Access {
             !realm.dead && *realm.who.user == *user && *realm.who.password != *password
         };
         self.realms.values().any(other)
+    }
+
+    /// Another client uses database `to`, and none more `from`.
+    pub(crate) fn change_database(&mut self, from: u16, to: u16, core: &mut Core) {
+        if to != 0 {
+            let number = database_realm(to);
+            self.realms.entry(number).or_insert_with(|| Realm::of_database(core.now));
+            self.count_in_realm(number, true, core);
+        }
+        if from != 0 {
+            self.count_in_realm(database_realm(from), false, core);
+        }
     }
 
     /// Its clients are one more, or one fewer.
@@ -134,7 +146,7 @@ impl Access {
         core: &mut Core,
     ) {
         let Some(realm) = nodes.upstreams.get(u).map(|up| up.realm) else { return };
-        if realm != OWN_REALM && crate::users::is_refusal(text.as_bytes()) {
+        if database_of(realm).is_none() && crate::users::is_refusal(text.as_bytes()) {
             self.doubt_realm(realm, core);
         }
         let Some(up) = nodes.upstreams.get_mut(u) else { return };
@@ -196,6 +208,24 @@ pub(crate) struct Realm {
     pub(crate) shared: IntMap<(u16, u8), usize>,
     /// By command: what a node has said about it, and until when that holds.
     pub(crate) verdicts: IntMap<u16, (u64, CheckResult)>,
+}
+
+impl Realm {
+    /// Slotway's own user in another database. Its credentials are those of the configuration.
+    fn of_database(now: u64) -> Realm {
+        Realm {
+            who: Credentials { user: (*b"").into(), password: (*b"").into() },
+            clients: 0,
+            idle_since: now,
+            looked_at: false,
+            looking: false,
+            doubted: false,
+            // Nobody is it by logging in, and no node is asked about it.
+            dead: true,
+            shared: IntMap::default(),
+            verdicts: IntMap::default(),
+        }
+    }
 }
 
 /// Where a connection stands in [`Realm::shared`]: its node, and its protocol and whether it is for

@@ -12,7 +12,7 @@ use crate::resp::{Args, Protocol};
 use crate::route::Fan;
 use crate::scripts::Sha;
 use crate::upstream::{ConnectionEnd, ConnectionState, Handshake, HandshakeError};
-use crate::users::OWN_REALM;
+use crate::users::{OWN_REALM, database_of};
 
 impl Base<'_> {
     pub(crate) fn handshake_reply(&mut self, u: usize, frame: &[u8]) -> Result<(), ConnectionEnd> {
@@ -152,18 +152,23 @@ impl Base<'_> {
         let (identify, name) = (up.dedicated.is_some(), &settings.client_name);
         let password = settings.password.reveal();
         // A realm that is gone is nobody's, not slotway's: its number stays, and gets no further.
+        let database = database_of(up.realm);
         let who = match up.realm {
-            OWN_REALM => Some((settings.user.as_bytes(), password.as_bytes())),
+            _ if database.is_some() => Some((settings.user.as_bytes(), password.as_bytes())),
             realm => {
                 self.access.realms.get(&realm).map(|realm| (&*realm.who.user, &*realm.who.password))
             }
         };
         let Some(who) = who else { return self.core.lose(u, ConnectionEnd::UserGone) };
-        up.handshake = match up.realm {
-            OWN_REALM => Handshake::new(up.protocol, who, name, identify),
-            _ => Handshake::for_user(up.protocol, who, name),
+        up.handshake = match database {
+            Some(_) => Handshake::new(up.protocol, who, name, identify),
+            None => Handshake::for_user(up.protocol, who, name),
         };
-        if up.read_only {
+        if let Some(database) = database.filter(|&database| database != 0) {
+            up.handshake.select(database);
+        }
+        // A replica outside of a cluster answers reads, and does not know READONLY.
+        if up.read_only && !self.core.settings.slots.is_one() {
             up.handshake.read_only();
         }
         // Addresses are given to other servers, whose data a client must not see or change.

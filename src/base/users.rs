@@ -70,7 +70,11 @@ impl Base<'_> {
         // Commands under way carry their ids; an overlay keeps those of known commands, and only
         // "unknown", the entry past the end, moves.
         let old_unknown = self.core.router.unknown().index();
-        self.core.router = Arc::new(Router::with_rules(table, self.core.router.rules().clone()));
+        self.core.router = Arc::new(Router::with_rules(
+            table,
+            self.core.router.rules().clone(),
+            self.core.router.slot_space(),
+        ));
         let new_unknown = self.core.router.unknown().index();
         for (_, client) in &mut self.clients.slab {
             if client.session.last_command.index() == old_unknown {
@@ -164,6 +168,11 @@ impl Base<'_> {
 
     /// The client is gone, or somebody else.
     pub(crate) fn leave_account(&mut self, index: usize) {
+        let client = self.clients.slab.get_mut(index).filter(|client| client.gone);
+        if let Some(client) = client {
+            let database = std::mem::take(&mut client.session.database);
+            self.access.change_database(database, 0, self.core);
+        }
         let account = self.clients.slab.get_mut(index).and_then(|c| c.session.account.as_mut());
         let Some(account) = account else { return };
         let realm = account.leave();

@@ -5,6 +5,7 @@
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
 
+use super::session::{NO_EVICT, NO_TOUCH};
 use super::{Client, Paused, mode};
 use crate::cluster::ClientFields;
 use crate::resp::Protocol;
@@ -28,6 +29,8 @@ pub struct Line {
     pub idle: u64,
     /// Flags, one letter each; `N` for none.
     pub flags: String,
+    /// SELECT.
+    pub database: u16,
     /// Numbers of subscriptions to channels, patterns and shard channels.
     pub subscriptions: [usize; 3],
     /// Number of commands queued after MULTI; `None` outside of a transaction.
@@ -93,6 +96,7 @@ impl Line {
             age: seconds(client.created),
             idle: seconds(client.active),
             flags: flags(client),
+            database: session.database,
             subscriptions: client
                 .subscriptions
                 .as_ref()
@@ -136,7 +140,8 @@ impl Line {
         if fields.capa {
             let _ = write!(out, " capa={}", self.capa);
         }
-        let _ = write!(out, " db=0 sub={sub} psub={psub} ssub={ssub} multi={multi}");
+        let db = self.database;
+        let _ = write!(out, " db={db} sub={sub} psub={psub} ssub={ssub} multi={multi}");
         if fields.watch {
             let _ = write!(out, " watch={}", self.watched);
         }
@@ -184,8 +189,8 @@ fn flags(client: &Client) -> String {
         (client.paused.is_final(), 'c'),
         (matches!(client.stream, crate::stream::Stream::Unix(_)), 'U'),
         (session.modes & mode::READONLY != 0, 'r'),
-        (session.no_evict, 'e'),
-        (session.no_touch, 'T'),
+        (session.has(NO_EVICT), 'e'),
+        (session.has(NO_TOUCH), 'T'),
     ];
     let set: String = all.iter().filter(|(is, _)| *is).map(|(_, letter)| *letter).collect();
     if set.is_empty() { "N".into() } else { set }
@@ -206,6 +211,7 @@ mod tests {
             age: 9,
             idle: 1,
             flags: "N".into(),
+            database: 0,
             qbuf: 13,
             qbuf_free: 5,
             tot_mem: 400,

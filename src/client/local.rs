@@ -1,13 +1,14 @@
 //! The commands about the connection that slotway answers itself.
 
 use super::cluster::{self, AnnouncedNode};
-use super::session::{Session, mode};
+use super::session::{NO_EVICT, NO_TOUCH, Session, mode};
 use super::tracking::{caching, tracking, tracking_info};
 use crate::cluster::Identity;
 use crate::config::AnnounceMode;
 use crate::errors::Failure;
 use crate::resp::{Args, Protocol, strict_i64, write};
 use crate::route::Local;
+use crate::users::{MAX_DATABASES, OWN_REALM};
 
 /// The properties of the proxy that local commands need.
 #[derive(Debug, Clone, Copy)]
@@ -57,13 +58,14 @@ pub fn answer(
             write::simple(out, "OK");
             return AfterReply::Close;
         }
-        Local::Select => select(args, out),
+        Local::Select => select(args, session, context.identity.databases, out),
         Local::Hello => hello(args, session, context, out),
         // If there are users it was answered before.
         Local::Auth => auth(args, out),
         Local::Reset => {
             session.protocol = Protocol::Resp2;
             session.name = None;
+            session.database = 0;
             session.reset_modes();
             write::simple(out, "RESET");
         }
@@ -97,9 +99,9 @@ pub fn answer(
                 return AfterReply::Continue;
             }
             if args.is(1, "no-evict") {
-                session.no_evict = on;
+                session.switch(NO_EVICT, on);
             } else {
-                session.no_touch = on;
+                session.switch(NO_TOUCH, on);
             }
             write::simple(out, "OK");
         }
@@ -131,13 +133,24 @@ fn is_subscriber(session: &Session) -> bool {
     session.modes & mode::SUBSCRIBED != 0 && session.protocol == Protocol::Resp2
 }
 
-fn select(args: &Args, out: &mut Vec<u8>) {
+fn select(args: &Args, session: &mut Session, databases: u16, out: &mut Vec<u8>) {
+    let of_user = session.account.as_ref().is_some_and(|account| account.realm != OWN_REALM);
     match args.get(1).and_then(strict_i64) {
         None => Failure::NotAnInteger.write(out),
-        Some(0) => write::simple(out, "OK"),
-        Some(1..16) => Failure::OnlyDatabase0.write(out),
         Some(number) if i32::try_from(number).is_err() => Failure::NotAnInt32.write(out),
-        Some(_) => Failure::NoSuchDatabase.write(out),
+        Some(number) => {
+            match u16::try_from(number).ok().filter(|n| *n < databases.min(MAX_DATABASES)) {
+                Some(database) if database != 0 && of_user => Failure::DatabaseOfUser.write(out),
+                Some(database) => {
+                    session.database = database;
+                    write::simple(out, "OK");
+                }
+                None if databases == 1 && (1..16).contains(&number) => {
+                    Failure::OnlyDatabase0.write(out);
+                }
+                None => Failure::NoSuchDatabase.write(out),
+            }
+        }
     }
 }
 

@@ -137,6 +137,11 @@ pub struct Client {
 }
 
 impl Client {
+    /// Whether it watches keys.
+    pub fn has_watches(&self) -> bool {
+        self.lent.as_ref().is_some_and(|lent| !lent.watches.is_empty())
+    }
+
     /// A client that has sent nothing yet.
     pub fn new(stream: Stream, generation: u32, id: u64, now: u64) -> Self {
         Client {

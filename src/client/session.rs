@@ -6,6 +6,13 @@ use crate::resp::Protocol;
 /// Value of [`Session::last_command`] before the first command.
 pub(super) const NO_COMMAND: CommandId = CommandId(u16::MAX);
 
+/// `CLIENT NO-EVICT`.
+pub(super) const NO_EVICT: u8 = 1;
+/// `CLIENT NO-TOUCH`.
+pub(super) const NO_TOUCH: u8 = 2;
+/// See [`Session::cork`].
+const CORKED: u8 = 4;
+
 /// The session of one client. Rarely used parts are boxed, as thousands of clients may be idle.
 #[derive(Debug)]
 pub struct Session {
@@ -20,13 +27,10 @@ pub struct Session {
     first_modes: u8,
     /// The user's account, if there are users.
     pub account: Option<Box<crate::users::Account>>,
-    /// `CLIENT NO-EVICT`.
-    pub(super) no_evict: bool,
-    /// `CLIENT NO-TOUCH`.
-    pub(super) no_touch: bool,
-    /// Output is held back until the next reply, once: +QUEUED and the like are written together
-    /// with EXEC's reply, as a server would.
-    pub corked: bool,
+    /// [`NO_EVICT`], [`NO_TOUCH`], [`CORKED`]: one byte of each client.
+    switches: u8,
+    /// SELECT: the database of its commands.
+    pub database: u16,
     /// The last command; [`NO_COMMAND`] before the first.
     pub last_command: CommandId,
     /// `CLIENT SETNAME`.
@@ -76,13 +80,36 @@ impl Session {
             modes: 0,
             first_modes: 0,
             account: None,
-            no_evict: false,
-            no_touch: false,
-            corked: false,
+            switches: 0,
+            database: 0,
             last_command: NO_COMMAND,
             name: None,
             library: None,
         }
+    }
+
+    /// Whether `switch`, [`NO_EVICT`] or [`NO_TOUCH`], is on.
+    pub(super) fn has(&self, switch: u8) -> bool {
+        self.switches & switch != 0
+    }
+
+    /// Turns `switch` on or off.
+    pub(super) fn switch(&mut self, switch: u8, on: bool) {
+        self.switches = if on { self.switches | switch } else { self.switches & !switch };
+    }
+
+    /// Holds output back until the next reply, once: +QUEUED and the like are written together with
+    /// EXEC's reply, as a server would.
+    pub fn cork(&mut self) {
+        self.switch(CORKED, true);
+    }
+
+    /// Whether output is held back; it is no more from now on.
+    #[inline]
+    pub fn uncork(&mut self) -> bool {
+        let was = self.has(CORKED);
+        self.switches &= !CORKED;
+        was
     }
 
     /// Lets reads go elsewhere than to primaries, until the client sends READWRITE.

@@ -16,7 +16,10 @@ use crate::metrics::{DisconnectReason, LoginOutcome};
 use crate::route::{Merge, Plan};
 use crate::sparsely;
 use crate::stream::Stream;
-use crate::users::{CheckResult, CommandTag, Granted, OWN_REALM, Source, Throttle, UserCheck};
+use crate::users::{
+    CheckResult, CommandTag, Granted, OWN_REALM, Source, Throttle, UserCheck, database_of,
+    database_realm,
+};
 
 /// Clients that have to log in, in the order of their deadlines, with those that have done so since
 /// or are gone.
@@ -54,8 +57,11 @@ impl Clients {
 
     /// The realm of a client that is here.
     pub(crate) fn realm_of(&self, client: usize) -> u16 {
-        let account = self.slab.get(client).and_then(|c| c.session.account.as_ref());
-        account.map_or(OWN_REALM, |account| account.realm)
+        let Some(client) = self.slab.get(client) else { return OWN_REALM };
+        match client.session.account.as_ref().map_or(OWN_REALM, |account| account.realm) {
+            OWN_REALM => database_realm(client.session.database),
+            of_cluster => of_cluster,
+        }
     }
 
     /// The plan for this client: what the nodes themselves tell their users about users reaches
@@ -63,7 +69,8 @@ impl Clients {
     pub(crate) fn filtered_for(&self, index: usize, plan: Plan) -> Plan {
         match plan {
             Plan::Fan { merge: Merge::Filtered(filter), .. }
-                if !filter.holds_for_cluster_users() && self.realm_of(index) != OWN_REALM =>
+                if !filter.holds_for_cluster_users()
+                    && database_of(self.realm_of(index)).is_none() =>
             {
                 Plan::Any
             }

@@ -4,7 +4,7 @@ use crate::buf::CHUNK;
 use crate::client::{Multi, Place, mode};
 use crate::clients::Clients;
 use crate::clients::answers::buffers_full;
-use crate::cluster::{Product, slot_of};
+use crate::cluster::Product;
 use crate::command::{CommandId, Flags, key_positions};
 use crate::common::Core;
 use crate::common::requests::keys_apart;
@@ -74,6 +74,7 @@ impl Transactions<'_> {
         core: &mut Core,
     ) -> Result<Place, Failure> {
         let split = core.settings.split_transactions;
+        let one_server = core.router.slot_space().is_one();
         let table = core.router.table();
         let spec = table.get(command);
         if command == core.router.unknown() || (spec.container && args.len() > 1) {
@@ -105,6 +106,7 @@ impl Transactions<'_> {
                     None | Some((Fan::Reached, _)) => {
                         slot.map_or(Place::Any, |slot| Place::Slot(slot.0))
                     }
+                    Some((to, _)) if one_server && to != Fan::Nodes => Place::Any,
                     Some(_) => return Err(Failure::AllShardsInMulti { command: upper().into() }),
                 }
             }
@@ -112,11 +114,24 @@ impl Transactions<'_> {
             Plan::Local(Local::Hello | Local::ClientReply | Local::SlowLog | Local::Proxy) => {
                 return Err(Failure::NotInMulti { command: upper().into() });
             }
+            // What follows would belong on another connection.
+            Plan::Local(Local::Select) if nodes.topology.identity.databases > 1 => {
+                return Err(Failure::NotInMulti { command: upper().into() });
+            }
             Plan::Local(local) => Place::Local(local),
             Plan::PubSub(PubSub::Publish, _) => Place::Any,
             Plan::PubSub(PubSub::ShardPublish, Some(slot)) => Place::Slot(slot.0),
             Plan::Split { merge, .. } => Place::Split(merge),
             Plan::Fan { to, merge } if split || to == Fan::One => Place::Fan(to, merge),
+            // There is one server, which answers for all.
+            Plan::Fan { to: Fan::Primaries | Fan::Answering, .. }
+            | Plan::Join
+            | Plan::Scan
+            | Plan::RandomKey
+                if one_server =>
+            {
+                Place::Any
+            }
             Plan::Join if split => Place::Fan(Fan::Primaries, Merge::Concat),
             Plan::Fan { .. } | Plan::Join => {
                 return Err(Failure::AllShardsInMulti { command: upper().into() });
@@ -136,7 +151,8 @@ impl Transactions<'_> {
                 // An argument list without keys was planned as such.
                 let _ = key_positions(spec, args, &mut keys);
                 let keys = keys.iter().filter_map(|&at| args.get(at as usize));
-                let mut slots: Vec<(u16, &[u8])> = keys.map(|key| (slot_of(key).0, key)).collect();
+                let mut slots: Vec<(u16, &[u8])> =
+                    keys.map(|key| (core.router.slot_of(key).0, key)).collect();
                 if let (Place::Slot(slot), true) = (place, slots.is_empty()) {
                     // It names its slot by number.
                     slots.push((slot, args.get(2).unwrap_or_default()));

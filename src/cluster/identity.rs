@@ -40,6 +40,8 @@ pub struct Identity {
     modules: Vec<Vec<(String, Field)>>,
     /// Optional fields of CLIENT LIST.
     pub client_fields: ClientFields,
+    /// Databases that SELECT accepts. 1, unless the caller of [`Identity::parse`] has asked.
+    pub databases: u16,
 }
 
 /// A field of a module in HELLO's reply.
@@ -61,6 +63,7 @@ impl Default for Identity {
             hello_version: "7.0.15".into(),
             modules: Vec::new(),
             client_fields: ClientFields::default(),
+            databases: 1,
         }
     }
 }
@@ -97,6 +100,7 @@ impl Identity {
                 io_thread: has(" io-thread="),
                 traffic: has(" tot-net-in="),
             },
+            databases: 1,
         })
     }
 

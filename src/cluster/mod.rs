@@ -7,6 +7,7 @@ mod crc16;
 mod health;
 mod identity;
 mod parse;
+pub mod server;
 mod slot;
 pub mod trust;
 
@@ -16,10 +17,10 @@ pub use health::{
 };
 pub use identity::{ClientFields, Identity, Product};
 pub use parse::{
-    Info, ParseError, Replies, parse_info, parse_node_timeout, parse_replies, parse_shards,
-    parse_shards_tls, parse_slots,
+    Info, ParseError, Replies, parse_databases, parse_info, parse_node_timeout, parse_replies,
+    parse_shards, parse_shards_tls, parse_slots,
 };
-pub use slot::{NO_SLOT, SLOTS, Slot, hash_tag, key_in_slot, slot_of};
+pub use slot::{NO_SLOT, SLOTS, Slot, SlotSpace, hash_tag, key_in_slot, slot_of};
 
 use std::net::SocketAddr;
 

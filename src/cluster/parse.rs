@@ -27,6 +27,12 @@ pub enum ParseError {
     /// A reply, but not to this command.
     #[error("not an answer to CLUSTER {0}: {1}")]
     Unexpected(&'static str, &'static str),
+    /// A reply, but not to INFO of a server.
+    #[error("not a server's answer to INFO replication: {0}")]
+    NotInfo(&'static str),
+    /// A reply, but not of a Sentinel.
+    #[error("not a Sentinel's answer to SENTINEL MASTER: {0}")]
+    NotSentinel(&'static str),
 }
 
 /// Slot ranges as listed, both ends included.
@@ -247,6 +253,12 @@ pub struct Info {
 }
 
 impl Info {
+    /// That of a single server, which has no CLUSTER INFO: whether it is known, and the number of
+    /// the last failover.
+    pub fn of_server(is_known: bool, epoch: u64) -> Info {
+        Info { state_ok: is_known, epoch, ..Info::default() }
+    }
+
     /// Whether the node knows more slots or nodes than `snapshot`, its own CLUSTER SHARDS. Redis 8
     /// and Valkey 8 omit primaries of Redis 7.0, which have no shard IDs.
     pub fn contradicts(&self, snapshot: &Snapshot) -> bool {
@@ -281,6 +293,12 @@ pub fn parse_node_timeout(reply: &[u8]) -> Option<Duration> {
     Some(Duration::from_millis(millis))
 }
 
+/// Parses the reply to CONFIG GET of `name`, a number of databases. `None`: the server refuses it
+/// or has no such setting.
+pub fn parse_databases(reply: &[u8], name: &str) -> Option<u16> {
+    decode(reply).ok()?.field(name)?.text()?.parse().ok().filter(|&databases| databases > 0)
+}
+
 fn answer<'v, 'a>(
     value: &'v Value<'a>,
     command: &'static str,
@@ -292,7 +310,7 @@ fn answer<'v, 'a>(
     }
 }
 
-fn refused(text: &[u8]) -> ParseError {
+pub(super) fn refused(text: &[u8]) -> ParseError {
     ParseError::Refused(String::from_utf8_lossy(text.get(..200).unwrap_or(text)).into_owned())
 }
 

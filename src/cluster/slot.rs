@@ -22,6 +22,33 @@ pub fn slot_of(key: &[u8]) -> Slot {
     Slot(crc16(hash_tag(key)) % SLOTS)
 }
 
+/// How keys become slots: a cluster has [`SLOTS`] of them, a single server has one, so that all its
+/// keys may be used together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotSpace {
+    /// The bits of the checksum that make the slot. A mask rather than a choice: a key becomes a
+    /// slot in the same way whatever is behind it.
+    mask: u16,
+}
+
+impl SlotSpace {
+    /// The slots of a cluster.
+    pub const CLUSTER: SlotSpace = SlotSpace { mask: SLOTS - 1 };
+    /// The one slot of a single server: slot 0.
+    pub const ONE: SlotSpace = SlotSpace { mask: 0 };
+
+    /// The slot of `key`.
+    #[inline]
+    pub fn slot_of(self, key: &[u8]) -> Slot {
+        Slot(crc16(hash_tag(key)) & self.mask)
+    }
+
+    /// Whether all keys are in one slot.
+    pub fn is_one(self) -> bool {
+        self.mask == 0
+    }
+}
+
 /// A key in `slot`. The first call searches for keys of all slots, which takes some milliseconds.
 pub fn key_in_slot(slot: Slot) -> [u8; 3] {
     static KEYS: LazyLock<Vec<[u8; 3]>> = LazyLock::new(|| {
@@ -74,6 +101,15 @@ mod tests {
         assert_eq!(slot_of(b"123456789"), Slot(0x31C3 % SLOTS));
         assert_eq!(slot_of(b"foo"), Slot(12182));
         assert_eq!(slot_of(b""), Slot(0));
+    }
+
+    #[test]
+    fn a_single_server_has_one_slot() {
+        for key in ["", "foo", "{user1000}.following", "123456789"] {
+            assert_eq!(SlotSpace::CLUSTER.slot_of(key.as_bytes()), slot_of(key.as_bytes()));
+            assert_eq!(SlotSpace::ONE.slot_of(key.as_bytes()), Slot(0));
+        }
+        assert!(SlotSpace::ONE.is_one() && !SlotSpace::CLUSTER.is_one());
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl Core {
             if self.router.has_keys(&args, &mut keys) {
                 let key = keys.first().and_then(|&key| args.get(key as usize))?;
                 let absent = [b"{", hash_tag(key), b"}", ABSENT].concat();
-                return (slot_of(&absent).0 == slot).then_some(absent);
+                return (self.router.slot_of(&absent).0 == slot).then_some(absent);
             }
             at += len;
         }
@@ -92,7 +92,9 @@ impl Core {
         };
         let mut slots: Vec<(u16, u32)> = (0..)
             .zip(&keys)
-            .map(|(position, &at)| (slot_of(args.get(at as usize).unwrap_or_default()).0, position))
+            .map(|(position, &at)| {
+                (self.router.slot_of(args.get(at as usize).unwrap_or_default()).0, position)
+            })
             .collect();
         slots.sort_unstable();
         let first = keys.first().copied().unwrap_or(1);

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use crate::backoff::Backoff;
 use crate::client::{AnnouncedNode, Client};
+use crate::cluster::SlotSpace;
 use crate::config::{
     Address, AnnounceMode, ClientAuth, Config, CrossSlot, CrossSlotCommand, Listen, OnGap,
-    OnOutcomeUnknown, ReadFrom, Secret, is_public,
+    OnOutcomeUnknown, ReadFrom, Secret, UpstreamKind, is_public,
 };
 use crate::placement::ReadPreferences;
 use crate::resp::RequestLimits;
@@ -55,6 +56,8 @@ pub(crate) struct Settings {
     pub request: RequestLimits,
     /// For what was let in before: the largest limits that there have been.
     pub accepted: RequestLimits,
+    /// How keys become slots: by `upstream.kind`.
+    pub slots: SlotSpace,
     /// `announce_mode`
     pub announce_mode: AnnounceMode,
     announce: Option<Address>,
@@ -125,6 +128,7 @@ impl Settings {
             held: config.limits.held / workers,
             accepted: request,
             request,
+            slots: slot_space(config.upstream.kind),
             announce_mode: config.announce_mode,
             announce: config.announce.clone(),
             announce_tls: config.tls.downstream.announce.clone(),
@@ -175,5 +179,13 @@ impl Settings {
             port: first.map_or(6379, |a| a.port),
             tls,
         }
+    }
+}
+
+/// How keys become slots before such an upstream.
+pub(crate) fn slot_space(kind: UpstreamKind) -> SlotSpace {
+    match kind {
+        UpstreamKind::Cluster => SlotSpace::CLUSTER,
+        UpstreamKind::Sentinel | UpstreamKind::Standalone => SlotSpace::ONE,
     }
 }

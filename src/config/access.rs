@@ -72,6 +72,12 @@ pub(super) fn problems(loaded: &mut Loaded) -> Vec<Problem> {
             &upstream.password_file,
             &upstream.password,
         ),
+        (
+            "upstream.sentinel_password",
+            "upstream.sentinel_password_file",
+            &upstream.sentinel_password_file,
+            &upstream.sentinel_password,
+        ),
         ("admin_token", "admin_token_file", &config.admin_token_file, &config.admin_token),
     ];
     for (key, file_key, file, place) in secrets {

@@ -84,10 +84,12 @@ mod tests {
         other.admin_token_file = "f2".into();
         other.upstream.user_file = "f3".into();
         other.upstream.password_file = "f4".into();
+        other.upstream.sentinel_password_file = "f5".into();
         other
     }
 
-    const RESTART: [&str; 5] = [
+    const RESTART: [&str; 6] = [
+        "upstream.kind",
         "upstream.connections",
         "tls.upstream.enabled",
         "tracing.endpoint",
@@ -116,7 +118,7 @@ mod tests {
         let plan = ReloadPlan::new(&running, &wanted);
         assert_eq!(paths(&plan.restart), RESTART);
         assert_eq!(plan.changes.len() + plan.restart.len(), KEYS.len());
-        assert_eq!((plan.restart[0].old.as_str(), plan.restart[0].new.as_str()), ("1", "2"));
+        assert_eq!((plan.restart[1].old.as_str(), plan.restart[1].new.as_str()), ("1", "2"));
         assert_eq!(plan.config.upstream.connections, running.upstream.connections);
         assert_eq!(plan.config.log.format, running.log.format);
         assert_eq!(plan.config.limits, wanted.limits);

@@ -6,9 +6,10 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::node_zone::parse_node_zone;
 use super::value::{
-    LEVELS, parse_address, parse_duration, parse_level, parse_listen, parse_network,
-    parse_node_zone, parse_size, show_duration, show_size,
+    LEVELS, parse_address, parse_duration, parse_level, parse_listen, parse_network, parse_size,
+    show_duration, show_size,
 };
 use super::{Address, Choice, Listen, Memory, Network, NodeZone, Secret, Workers};
 use crate::command::{CommandTable, Rule};

@@ -160,6 +160,7 @@ pub static SECTIONS: &[Section] = &[
 ];
 
 const NODES: &str = "connections to nodes";
+const SENTINELS: &str = "connections to Sentinels";
 const CLIENTS: &str = "clients";
 const REQUESTS: &str = "connections";
 
@@ -349,6 +350,49 @@ pub static KEYS: &[Key] = &[
         doc: "Whether /healthz and /readyz require the token, too. They disclose little, and \
               probes often cannot send one.",
         field: |c| Field::Boolean(&mut c.admin_token_for_probes),
+    },
+    Key {
+        path: "upstream.kind",
+        change: Change::Restart,
+        flag: None,
+        doc: "What the seeds are. \"cluster\": nodes of a Redis Cluster. \"standalone\": one \
+              server; its replicas, which INFO replication names, may stand among the seeds, so \
+              that slotway finds the server that one of them is promoted to. \"sentinel\": \
+              Sentinels, which name the server (upstream.master), its replicas and, after a \
+              failover, its successor. Before one server no slot stands in the way: all keys may \
+              be used together, in transactions, scripts and all commands.",
+        field: |c| Field::Choice(&mut c.upstream.kind),
+    },
+    Key {
+        path: "upstream.master",
+        change: Change::Now,
+        flag: None,
+        doc: "The name by which the Sentinels know the server (kind = \"sentinel\"): the second \
+              word of `sentinel monitor` in their configuration.",
+        field: |c| Field::Name(&mut c.upstream.master),
+    },
+    Key {
+        path: "upstream.sentinel_user",
+        change: Change::Next(SENTINELS),
+        flag: None,
+        doc: "User name for AUTH at the Sentinels. \"\" with a password is their default user. \
+              The server has its own: upstream.user.",
+        field: |c| Field::Text(&mut c.upstream.sentinel_user),
+    },
+    Key {
+        path: "upstream.sentinel_password",
+        change: Change::Next(SENTINELS),
+        flag: None,
+        doc: "Password for AUTH at the Sentinels. \"\" without a user sends no AUTH. Never shown.",
+        field: |c| Field::Secret(&mut c.upstream.sentinel_password),
+    },
+    Key {
+        path: "upstream.sentinel_password_file",
+        change: Change::Next(SENTINELS),
+        flag: None,
+        doc: "A file with the Sentinels' password, instead of upstream.sentinel_password. Read \
+              again when it changes. \"\" is none.",
+        field: |c| Field::Path(&mut c.upstream.sentinel_password_file),
     },
     Key {
         path: "upstream.user",

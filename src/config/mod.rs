@@ -16,6 +16,7 @@ mod keys;
 mod load;
 mod loaded;
 pub mod memory;
+mod node_zone;
 mod origin;
 mod problem;
 mod proxy_protocol;
@@ -31,6 +32,7 @@ pub use keys::{Change, KEYS, Key, SECTIONS, Section};
 pub use load::{Flag, Sources, load};
 pub use loaded::Loaded;
 pub use memory::Memory;
+pub use node_zone::NodeZone;
 pub use origin::Origin;
 pub use problem::{ConfigError, Problem};
 pub use proxy_protocol::ProxyProtocol;
@@ -39,8 +41,8 @@ pub use tls::{Tls, TlsAdmin, TlsDownstream, TlsUpstream};
 use value::Choice;
 pub use value::{
     Address, AnnounceMode, Auth, ClientAuth, CrossSlot, CrossSlotCommand, HandOver, InFailover,
-    Listen, LogFormat, Network, NodeZone, OnGap, OnOutcomeUnknown, ReadFrom, Secret, TlsVersion,
-    UserFrom, Verify, Workers,
+    Listen, LogFormat, Network, OnGap, OnOutcomeUnknown, ReadFrom, Secret, TlsVersion,
+    UpstreamKind, UserFrom, Verify, Workers,
 };
 
 const KIB: usize = 1 << 10;
@@ -124,6 +126,16 @@ pub struct Config {
 /// `[upstream]`: connections to the nodes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Upstream {
+    /// What the seeds are.
+    pub kind: UpstreamKind,
+    /// The name by which Sentinels know the server.
+    pub master: String,
+    /// User name for AUTH at the Sentinels; empty is their default user.
+    pub sentinel_user: String,
+    /// Password for AUTH at the Sentinels; if user and password are empty, no AUTH is sent.
+    pub sentinel_password: Secret,
+    /// File with the Sentinels' password; empty is none.
+    pub sentinel_password_file: String,
     /// User name for AUTH; empty is the node's default user.
     pub user: String,
     /// File with the user name; empty is none.
@@ -319,6 +331,11 @@ impl Default for Config {
             admin_token_file: String::new(),
             admin_token_for_probes: false,
             upstream: Upstream {
+                kind: UpstreamKind::Cluster,
+                master: "mymaster".into(),
+                sentinel_user: String::new(),
+                sentinel_password: Secret::default(),
+                sentinel_password_file: String::new(),
                 user: String::new(),
                 user_file: String::new(),
                 password: Secret::default(),

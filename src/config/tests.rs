@@ -55,6 +55,11 @@ pub(super) const OTHER: &[&str] = &[
     "admin_token=hunter3",
     "admin_token_file=",
     "admin_token_for_probes=true",
+    "upstream.kind=sentinel",
+    "upstream.master=m",
+    "upstream.sentinel_user=su",
+    "upstream.sentinel_password=hunter4",
+    "upstream.sentinel_password_file=",
     "upstream.user=u",
     "upstream.user_file=",
     "upstream.password=hunter2",
@@ -176,8 +181,25 @@ fn every_key_reaches_its_own_field_and_every_field_has_a_key() {
         log,
         proxy_protocol,
     } = from_flags(OTHER.iter().copied()).unwrap().config;
-    let Upstream { user, user_file, password, password_file, client_name, connections, keepalive } =
-        upstream;
+    let Upstream {
+        kind,
+        master,
+        sentinel_user,
+        sentinel_password,
+        sentinel_password_file,
+        user,
+        user_file,
+        password,
+        password_file,
+        client_name,
+        connections,
+        keepalive,
+    } = upstream;
+    assert_eq!(
+        (kind, master.as_str(), sentinel_user.as_str()),
+        (UpstreamKind::Sentinel, "m", "su")
+    );
+    assert_eq!((&*sentinel_password.reveal(), &*sentinel_password_file), ("hunter4", ""));
     let TlsDownstream {
         listen: tls_listen,
         announce: tls_announce,

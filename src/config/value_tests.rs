@@ -1,5 +1,6 @@
 //! Tests of `value`.
 
+use super::super::node_zone::parse_node_zone;
 use super::*;
 
 #[test]

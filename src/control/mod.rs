@@ -16,6 +16,7 @@ mod replica_watch;
 mod replicas;
 mod requests;
 mod round;
+mod servers;
 mod shares;
 mod status;
 mod supervise;

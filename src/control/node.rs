@@ -115,6 +115,19 @@ impl NodeConn {
         Self::open(addr, name, config, tls, handshake).await
     }
 
+    /// Connects to the Sentinel called `name` as `upstream.sentinel_user`.
+    pub(super) async fn connect_to_sentinel(
+        addr: SocketAddr,
+        name: &str,
+        config: &Arc<Config>,
+        tls: &Arc<Tls>,
+    ) -> Result<Self, AskError> {
+        let password = config.upstream.sentinel_password.reveal();
+        let credentials = (config.upstream.sentinel_user.as_bytes(), password.as_bytes());
+        let handshake = Handshake::for_control(credentials, &config.upstream.client_name, "");
+        Self::open(addr, name, config, tls, handshake).await
+    }
+
     /// Connects without a handshake, so that another user can log in.
     pub(super) async fn connect_without_handshake(
         addr: SocketAddr,

@@ -14,6 +14,8 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::node::{Answer, AskError, NodeConn};
+use crate::cluster::ParseError;
+use crate::cluster::server::NoPrimary;
 use crate::cluster::trust::{
     self, AdoptionRule, Doubt, InUse, RejectReason, RoundEnd, View, ViewVerdict, cluster_name,
 };
@@ -167,7 +169,7 @@ impl Round<'_> {
                 Step::Asked(socket, Err(error)) => {
                     debug!(%socket, %error, "no topology from this node");
                     evidence.failed.insert(socket);
-                    evidence.errors.push(format!("{socket}: {error}"));
+                    evidence.errors.push(format!("{socket}: {}", explained(&error)));
                 }
             }
         }
@@ -349,12 +351,15 @@ pub(super) enum NoTopology {
          seeds"
     )]
     TwoClusters(String, String),
+    /// The answers name no single server.
+    #[error(transparent)]
+    NoPrimary(NoPrimary),
 }
 
 impl NoTopology {
     /// The error of a round with these reasons, of which the first few are named: with a thousand
     /// nodes they repeat.
-    fn asked(mut errors: Vec<String>) -> NoTopology {
+    pub(super) fn asked(mut errors: Vec<String>) -> NoTopology {
         const SHOWN: usize = 6;
         if errors.is_empty() {
             return NoTopology::NoSeeds;
@@ -369,16 +374,31 @@ impl NoTopology {
     }
 }
 
+/// The error of a node with its remedy, where it is no node of a cluster.
+fn explained(error: &AskError) -> String {
+    let AskError::Answer(ParseError::Refused(said)) = error else { return error.to_string() };
+    let kind = match said {
+        said if said.contains("cluster support disabled") => ("a single server", "standalone"),
+        said if said.contains("unknown command") => ("a Sentinel", "sentinel"),
+        _ => return error.to_string(),
+    };
+    format!("{error}; if it is {}, set upstream.kind = \"{}\"", kind.0, kind.1)
+}
+
 /// Why the host name of a seed has no address.
 #[derive(Debug, thiserror::Error)]
-enum Unresolved {
+pub(super) enum Unresolved {
     #[error("{0} does not resolve: {1}")]
     Failed(String, std::io::Error),
     #[error("{0} does not resolve: DNS does not answer")]
     Silent(String),
 }
 
-async fn resolve(host: &str, port: u16, limit: Duration) -> Result<Vec<SocketAddr>, Unresolved> {
+pub(super) async fn resolve(
+    host: &str,
+    port: u16,
+    limit: Duration,
+) -> Result<Vec<SocketAddr>, Unresolved> {
     match timeout(limit, tokio::net::lookup_host((host, port))).await {
         Ok(Ok(found)) => Ok(found.collect()),
         Ok(Err(error)) => Err(Unresolved::Failed(host.to_owned(), error)),

@@ -22,12 +22,15 @@ use super::node::{Answer, AskError, NodeConn};
 use super::pool::Pool;
 use super::requests::{Pending, Requests};
 use super::round::{Candidate, Found, Round};
+use super::servers::Servers;
 use super::status::{Status, Unreached};
 use crate::backoff::jittered;
 use crate::cluster::trust::{AdoptionRule, InUse, RejectReason, cluster_name};
-use crate::cluster::{Identity, Info, Node, NodeAddr, Snapshot, diff, listed, parse_node_timeout};
+use crate::cluster::{
+    Identity, Info, Node, NodeAddr, Snapshot, diff, listed, parse_databases, parse_node_timeout,
+};
 use crate::command::CommandTable;
-use crate::config::Config;
+use crate::config::{Config, UpstreamKind};
 use crate::lines::LogLimit;
 use crate::sparsely;
 use crate::tls::Tls;
@@ -203,6 +206,19 @@ impl Refresher {
 
     async fn refresh(&mut self, hint: Option<NodeAddr>, by_worker: bool) {
         self.config = self.pool.config();
+        if self.config.upstream.kind != UpstreamKind::Cluster {
+            let servers = Servers {
+                config: &self.config,
+                tls: self.pool.tls(),
+                connections: &mut self.connections,
+                in_use: &self.current,
+            };
+            match servers.ask().await {
+                Ok(found) => self.accept(found, by_worker).await,
+                Err(error) => self.failed(error.to_string()),
+            }
+            return self.note_trouble();
+        }
         let candidates = self.candidates(hint.as_ref());
         let mut refused = [0; RejectReason::LABELS];
         let round = Round {
@@ -378,7 +394,6 @@ impl Refresher {
         };
         self.commands.due = false;
         self.fetch_identity(conn).await;
-        self.fetch_node_timeout(conn).await;
         if reply == self.commands.reply {
             return;
         }
@@ -400,25 +415,41 @@ impl Refresher {
 
     /// Asks for the node's version and the like, which clients are told.
     async fn fetch_identity(&self, conn: &mut NodeConn) {
+        let databases = self.fetch_settings(conn).await;
         match ask_identity(conn).await {
-            Ok(Some(identity)) => self.pool.announce().identity(Arc::new(identity)),
+            Ok(Some(mut identity)) => {
+                identity.databases = databases;
+                self.pool.announce().identity(Arc::new(identity));
+            }
             Ok(None) => debug!("INFO has no redis_version"),
             Err(error) => warn!(%error, "INFO, HELLO or CLIENT INFO was not answered"),
         }
     }
 
-    /// Asks for `cluster-node-timeout`: the silence after which nodes declare a node failed.
-    async fn fetch_node_timeout(&self, conn: &mut NodeConn) {
-        match conn.ask(&["CONFIG", "GET", "cluster-node-timeout"]).await {
-            Ok(reply) => {
-                let timeout = parse_node_timeout(&reply);
-                if timeout.is_none() {
-                    debug!("the node does not tell its cluster-node-timeout");
-                }
-                self.status.topology().node_timeout = timeout;
+    /// Asks for settings: how many databases there are, which it returns, and of a cluster
+    /// `cluster-node-timeout`, the silence after which nodes declare a node failed.
+    async fn fetch_settings(&self, conn: &mut NodeConn) -> u16 {
+        // Servers before 7.0 accept one name or pattern. One that does not tell has the usual number.
+        let (asked, databases, usual) = match self.config.upstream.kind {
+            // Valkey 9 has several.
+            UpstreamKind::Cluster => ("cluster-*", "cluster-databases", 1),
+            UpstreamKind::Sentinel | UpstreamKind::Standalone => ("databases", "databases", 16),
+        };
+        let reply = match conn.ask(&["CONFIG", "GET", asked]).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                debug!(%error, "CONFIG GET was not answered");
+                return usual;
             }
-            Err(error) => debug!(%error, "CONFIG GET was not answered"),
+        };
+        if self.config.upstream.kind == UpstreamKind::Cluster {
+            let timeout = parse_node_timeout(&reply);
+            if timeout.is_none() {
+                debug!("the node does not tell its cluster-node-timeout");
+            }
+            self.status.topology().node_timeout = timeout;
         }
+        parse_databases(&reply, databases).unwrap_or(usual)
     }
 
     /// Warns of timeouts shorter than a failover, once for each combination of values.

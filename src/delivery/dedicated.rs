@@ -17,7 +17,7 @@ use crate::resp::Protocol;
 use crate::resp::reply::{error_text, text};
 use crate::route::flag;
 use crate::upstream::{ConnectionEnd, Dedicated, Pending};
-use crate::users::OWN_REALM;
+use crate::users::database_of;
 
 /// How a node ends an XREADGROUP whose stream is deleted.
 const STREAM_GONE: &[u8] = b"UNBLOCKED the stream key no longer exists";
@@ -241,7 +241,7 @@ impl Delivery<'_> {
         self.engine.clients.lending().close(u, &mut self.engine.nodes, &mut self.engine.core);
         self.engine.core.link.want_topology(None);
         let Some(client) = client else { return };
-        if let Some(refused) = refused.filter(|_| realm != OWN_REALM) {
+        if let Some(refused) = refused.filter(|_| database_of(realm).is_none()) {
             // Not a fault that passes: the user's password has changed, or the user is gone.
             if let Some(seq) =
                 self.engine.clients.errands().of(client.at()).map(|errand| errand.seq)

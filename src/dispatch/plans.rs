@@ -2,11 +2,12 @@
 
 use crate::base::{Base, base};
 use crate::buf::CHUNK;
-use crate::client::{AfterReply, AnnouncedNode, Context, Paused, answer, mode};
+use crate::client::{AfterReply, AnnouncedNode, Client, Context, Paused, answer, mode};
 use crate::clients::Flow;
 use crate::cluster::NO_SLOT;
 use crate::command::CommandId;
 use crate::dispatch::Dispatcher;
+use crate::errors::Failure;
 use crate::resp::Args;
 use crate::route::{Local, Plan, PubSub};
 use crate::users::OWN_REALM;
@@ -207,7 +208,7 @@ impl Dispatcher<'_> {
 
     fn local(&mut self, index: usize, command: CommandId, local: Local, args: &Args) -> Flow {
         let Some(client) = self.engine.clients.slab.get_mut(index) else { return Flow::Stop };
-        // Another protocol is another upstream connection: what went before must be answered
+        // Another protocol or database is another upstream connection: what went before must be answered
         // first, or the two could overtake each other.
         let account = client.session.account.is_some();
         // ECHO and PING: what they are given comes back.
@@ -226,7 +227,9 @@ impl Dispatcher<'_> {
         }
         let Some(client) = self.engine.clients.slab.get_mut(index) else { return Flow::Stop };
         let somebody_else = account && local == Local::Auth;
-        if (matches!(local, Local::Hello | Local::Reset) || somebody_else) && !client.is_drained() {
+        let another_connection =
+            matches!(local, Local::Hello | Local::Reset | Local::Select) || somebody_else;
+        if another_connection && !client.is_drained() {
             client.paused = Paused::Replies;
             self.engine.clients.mark_client(index, &mut self.engine.core);
             return Flow::Pause;
@@ -236,6 +239,13 @@ impl Dispatcher<'_> {
             && let Some(flow) = self.login(index, command, local, args)
         {
             return flow;
+        }
+        if local == Local::Select
+            && self.engine.clients.slab.get(index).is_some_and(Client::has_watches)
+        {
+            let failure = Failure::SelectWhileWatching;
+            self.engine.clients.answer_own_error(index, command, &failure, &mut self.engine.core);
+            return Flow::Next;
         }
         let shown = self.engine.core.shared.monitors.load(Relaxed) > 0;
         if let Local::ClientInfo | Local::ClientReply | Local::ClientEveryone = local {
@@ -286,7 +296,7 @@ impl Dispatcher<'_> {
             announce_mode: self.engine.core.settings.announce_mode,
         };
         self.engine.core.spare.reply.clear();
-        let before = client.session.protocol;
+        let (before, database) = (client.session.protocol, client.session.database);
         let after =
             answer(local, args, &mut client.session, context, &mut self.engine.core.spare.reply);
         let is_error = self.engine.core.spare.reply.first() == Some(&b'-');
@@ -297,6 +307,11 @@ impl Dispatcher<'_> {
         );
         if account && local == Local::Reset {
             base!(self.engine).begin_account(index);
+        }
+        let Some(client) = self.engine.clients.slab.get_mut(index) else { return Flow::Stop };
+        let selected = client.session.database;
+        if selected != database {
+            self.engine.access.change_database(database, selected, &mut self.engine.core);
         }
         let Some(client) = self.engine.clients.slab.get_mut(index) else { return Flow::Stop };
         if client.session.protocol != before && client.lent.is_some() {

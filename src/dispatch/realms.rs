@@ -12,7 +12,7 @@ use crate::base::{Base, base};
 use crate::dispatch::Dispatcher;
 use crate::hash::IntMap;
 use crate::operations::gatherings::NOBODYS;
-use crate::users::{Credentials, OWN_REALM};
+use crate::users::{Credentials, database_of};
 
 /// A user has no more passwords in use: who may be somebody with any is not to take all places.
 const PASSWORDS: usize = 8;
@@ -44,7 +44,9 @@ impl Dispatcher<'_> {
             }
         }
         let taken = |number: &u16| {
-            matches!(*number, OWN_REALM | NOBODYS) || self.engine.access.realms.contains_key(number)
+            database_of(*number).is_some()
+                || *number == NOBODYS
+                || self.engine.access.realms.contains_key(number)
         };
         let mut next = self.engine.access.next_realm.wrapping_add(1);
         while taken(&next) {

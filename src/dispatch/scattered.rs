@@ -74,7 +74,7 @@ impl Dispatcher<'_> {
             batches.iter().map(|b| exec.group(b.places.clone(), false)).collect();
         let done = exec.is_done();
         let Some(client) = self.engine.clients.slab.get_mut(index) else { return Flow::Stop };
-        client.session.corked = true;
+        client.session.cork();
         let seq = seq.unwrap_or_else(|| client.expect(&mut self.engine.core.spare.replies));
         let to = Dest::Client { index: index as u32, generation, seq };
         let lane = ClientId::new(index, generation);

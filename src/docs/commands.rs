@@ -211,7 +211,10 @@ const NOTES: &[(&str, &str)] = &[
         "script|load",
         "Kept by slotway, and loaded on every node that can be reached; on others when it is needed",
     ),
-    ("select", "`SELECT 0` is OK, other numbers get an error: a cluster has one database"),
+    (
+        "select",
+        "the databases of a single server, and of a Valkey 9 cluster with `cluster-databases`; other clusters have database 0 only, and other numbers get an error. Refused inside `MULTI` and while keys are watched; users of the nodes (`auth = \"passthrough\"`) have database 0",
+    ),
     ("latency", "Nodes without data on the event are left out"),
     (
         "latency|histogram",
@@ -621,7 +624,7 @@ Slotway routes by the nodes' own command table, so an addition to an existing co
 | Redis 8.2 | 8.2.3: a part of the differential test and an upgrade of a 7.0 cluster, node by node, in every CI run; everything with `make conformance` | All commands below; `HGETEX`, `HSETEX`, `XDELEX`, `XACKDEL`, vector sets, the new operations of `BITOP`, `CLUSTER SLOT-STATS` | As 7.2; `CLUSTER MIGRATION`; of 7.2 and newer the shortest form of scores that slotway computes (*Keys in several slots*) |
 | Redis 8.4 and newer | No | As their tables describe it | Commands without keys among their arguments and without a policy in the table go to any primary |
 | Valkey 7.2, 8.0, 8.1 | Not these versions themselves | As Redis 7.2, of which Valkey 7.2 is a copy; `SET … IFEQ`, `COMMANDLOG`, `CLIENT CAPA`, `SCRIPT SHOW`, `MULTI` behind `MULTI` | As Redis 7.2 |
-| Valkey 9.0, 9.1 | 9.1.2: as Redis 8.2 | All commands below; expiry of hash fields, `DELIFEQ`, `MSETEX` in one slot, `GEOSEARCH … BYPOLYGON`, all filters of `CLIENT LIST` and `CLIENT KILL` | As 8.1; `CLUSTERSCAN`, `MSETEX` over several slots. Numbered databases of a cluster (`cluster-databases`): clients are in database 0; `SELECT` of another is refused, and keys that `MOVE` or `COPY … DB` puts into another cannot be reached through slotway |
+| Valkey 9.0, 9.1 | 9.1.2: as Redis 8.2 | All commands below; expiry of hash fields, `DELIFEQ`, `MSETEX` in one slot, `GEOSEARCH … BYPOLYGON`, all filters of `CLIENT LIST` and `CLIENT KILL` | As 8.1; `CLUSTERSCAN`, `MSETEX` over several slots. `SELECT` of another database (`cluster-databases`) inside `MULTI` or while keys are watched |
 
 The commands that 7.0 does not have:
 

@@ -5,6 +5,7 @@ use crate::engine::Engine;
 use crate::metrics::{NodeStats, WorkerStats};
 use crate::resp::Protocol;
 use crate::upstream::Upstream;
+use crate::users::database_of;
 
 impl Engine {
     /// The counters with the gauges read.
@@ -19,7 +20,8 @@ impl Engine {
             + self.nodes.placement.slots.holds.bytes()
             + self.core.spare.pool.bytes()) as u64;
         stats.held = self.nodes.placement.slots.holds.count() as u64;
-        stats.users = self.access.realms.len() as u64;
+        stats.users =
+            self.access.realms.keys().filter(|realm| database_of(**realm).is_none()).count() as u64;
         stats.dedicated_idle = self.nodes.dedicated.idle.len() as u64;
         stats.subscriptions = self.subscribers.topics.subscriptions();
         let subscribed = |c: &Client| c.subscriptions.is_some();

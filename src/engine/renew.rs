@@ -18,7 +18,11 @@ impl Engine {
         self.seeing.configure(config, self.core.now);
         if *self.core.router.rules() != config.commands {
             let table = self.core.router.shared_table();
-            self.core.router = Arc::new(Router::with_rules(table, config.commands.clone()));
+            self.core.router = Arc::new(Router::with_rules(
+                table,
+                config.commands.clone(),
+                self.core.router.slot_space(),
+            ));
         }
         let elsewhere = self.core.settings.reads.any();
         for (_, client) in &mut self.clients.slab {

@@ -138,7 +138,12 @@ impl Resends<'_> {
     }
 
     /// A read that a replica did not answer. It keeps no order with others, so no lane is asked.
-    pub(crate) fn send_to_primary(&mut self, mut pending: Pending, frame: Vec<u8>, base: &mut Base<'_>) {
+    pub(crate) fn send_to_primary(
+        &mut self,
+        mut pending: Pending,
+        frame: Vec<u8>,
+        base: &mut Base<'_>,
+    ) {
         let lane = self.ops.gatherings.lane_of(&pending);
         pending.flags &= !flag::SPECIAL;
         match base.nodes.placement.slots.owner(pending.slot) {

@@ -98,7 +98,7 @@ impl Transactions<'_> {
                 pending.before = before;
                 base.core.mark_batch(&mut pending, flags);
                 if let Some(client) = base.clients.slab.get_mut(index) {
-                    client.session.corked = true;
+                    client.session.cork();
                 }
                 if multi.by_sha {
                     base.scripts.scripts_before_batch(

@@ -7,7 +7,7 @@ use crate::base::Base;
 use crate::base::lanes::ASKING;
 use crate::client::Watch;
 use crate::clients::{Flow, transaction};
-use crate::cluster::{NO_SLOT, slot_of};
+use crate::cluster::NO_SLOT;
 use crate::command::{CommandId, key_positions};
 use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
@@ -38,7 +38,7 @@ impl Transactions<'_> {
         let mut slots: Vec<(u16, &[u8])> = keys
             .iter()
             .filter_map(|&at| args.get(at as usize))
-            .map(|key| (slot_of(key).0, key))
+            .map(|key| (base.core.router.slot_of(key).0, key))
             .collect();
         slots.sort_by_key(|s| s.0);
         let watched = base.clients.slab.get(index).and_then(|c| c.lent.as_ref());

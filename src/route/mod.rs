@@ -28,7 +28,7 @@ pub use server::{ReportMerge, SlotOrder};
 
 use std::sync::Arc;
 
-use crate::cluster::{SLOTS, Slot, slot_of};
+use crate::cluster::{SLOTS, Slot, SlotSpace};
 use crate::command::{
     Class, CommandId, CommandSpec, CommandTable, Flags, KeyError, RuleVerdict, Rules,
     is_announced_address, key_positions,
@@ -97,6 +97,7 @@ pub struct Router {
     denied_unlisted: Vec<Box<str>>,
     /// By command id; the last entry is for unknown commands.
     commands: Vec<Routed>,
+    slots: SlotSpace,
 }
 
 /// What the hot path needs to know of a command, in one place.
@@ -111,15 +112,18 @@ struct Routed {
 }
 
 impl Router {
-    /// A router for `table` with default rules.
+    /// A router for `table` with default rules, for a cluster.
     pub fn new(table: Arc<CommandTable>) -> Self {
-        Self::with_rules(table, Rules::default())
+        Self::with_rules(table, Rules::default(), SlotSpace::CLUSTER)
     }
 
-    /// A router with the rules of `commands.deny` and `commands.allow`.
-    pub fn with_rules(table: Arc<CommandTable>, rules: Rules) -> Self {
+    /// A router with the rules of `commands.deny` and `commands.allow`, for the slots of a cluster
+    /// or of a single server.
+    pub fn with_rules(table: Arc<CommandTable>, rules: Rules, slots: SlotSpace) -> Self {
         let routed = |spec: &CommandSpec| Routed {
             behaviour: match rules.verdict(spec) {
+                // There is nothing behind which it could act.
+                RuleVerdict::Open if slots.is_one() && *spec.name == *"swapdb" => Behaviour::Any,
                 RuleVerdict::Denied(_) => Behaviour::Refused(RefusalReason::Denied),
                 RuleVerdict::Opened => behaviour_if_allowed(spec),
                 RuleVerdict::Allowed | RuleVerdict::Open => {
@@ -136,12 +140,23 @@ impl Router {
         let unlisted = |name: &&str| !name.starts_with('@') && table.by_name(name).is_none();
         let denied = rules.deny.iter().map(|rule| rule.text());
         let denied_unlisted = denied.filter(unlisted).map(Into::into).collect();
-        Router { table, rules, denied_unlisted, commands }
+        Router { table, rules, denied_unlisted, commands, slots }
     }
 
     /// The command table.
     pub fn table(&self) -> &CommandTable {
         &self.table
+    }
+
+    /// How keys become slots.
+    pub fn slot_space(&self) -> SlotSpace {
+        self.slots
+    }
+
+    /// The slot of `key`.
+    #[inline]
+    pub fn slot_of(&self, key: &[u8]) -> Slot {
+        self.slots.slot_of(key)
     }
 
     /// The command table, for creating another router.
@@ -308,7 +323,7 @@ impl Router {
         match routed.behaviour {
             // With too few arguments it goes to any node, which reports that in its own words.
             Behaviour::Key(at) => match args.get(usize::from(at)) {
-                Some(key) => Plan::Slot(slot_of(key)),
+                Some(key) => Plan::Slot(self.slot_of(key)),
                 None => Plan::Any,
             },
             Behaviour::Any | Behaviour::Client if self.is_denied_unlisted(args) => {
@@ -355,12 +370,12 @@ impl Router {
             Behaviour::ConfigSet => config_set(args),
             Behaviour::Scan => Plan::Scan,
             Behaviour::RandomKey => Plan::RandomKey,
-            Behaviour::Debug => debug_command(args),
+            Behaviour::Debug => self.debug_command(args),
             Behaviour::Transaction(which) => Plan::Transaction(which),
             Behaviour::Wait => Plan::Wait,
             Behaviour::Monitor => Plan::Monitor,
             Behaviour::PubSub(PubSub::ShardPublish) => {
-                Plan::PubSub(PubSub::ShardPublish, args.get(1).map(slot_of))
+                Plan::PubSub(PubSub::ShardPublish, args.get(1).map(|channel| self.slot_of(channel)))
             }
             // Other numbers of arguments are a node's to reject.
             Behaviour::PubSub(ask @ PubSub::Query(PubSubQuery::Channels(_))) if args.len() <= 3 => {
@@ -387,7 +402,8 @@ impl Router {
                 }
             }
             Behaviour::Sort => match self.slots(command, args, keys) {
-                Slots::One(slot) if !has_patterns(args) => Plan::Slot(slot),
+                // All keys of a single server are in reach of its patterns.
+                Slots::One(slot) if self.slots.is_one() || !has_patterns(args) => Plan::Slot(slot),
                 Slots::One(slot) | Slots::Several(slot, _) => Plan::CrossSlot(slot),
                 Slots::None | Slots::Unpaired => Plan::Any,
             },
@@ -407,6 +423,17 @@ impl Router {
                 let spec = self.table.get(command);
                 client_command(args, !spec.container)
             }
+        }
+    }
+
+    fn debug_command(&self, args: &Args) -> Plan {
+        let is_one = |words: &[&str]| words.iter().any(|word| args.is(1, word));
+        match args.get(2) {
+            Some(key) if is_one(&behaviour::DEBUG_BY_KEY) => Plan::Slot(self.slot_of(key)),
+            _ if is_one(&behaviour::DEBUG_EVERYWHERE) => {
+                Plan::Fan { to: Fan::Primaries, merge: Merge::AllSucceeded }
+            }
+            _ => Plan::Any,
         }
     }
 
@@ -430,7 +457,7 @@ impl Router {
             Err(KeyError::Unbalanced) => return Slots::Unpaired,
             Err(_) => return Slots::None,
         }
-        let slot = |at: &u32| args.get(*at as usize).map(slot_of);
+        let slot = |at: &u32| args.get(*at as usize).map(|key| self.slot_of(key));
         let Some(first) = keys.first().and_then(slot) else { return Slots::None };
         if keys.iter().skip(1).all(|at| slot(at) == Some(first)) {
             return Slots::One(first);
@@ -507,17 +534,6 @@ pub fn asks_to_block(args: &Args) -> bool {
 fn blocks(args: &Args) -> bool {
     let first = if args.is(0, "xreadgroup") { 4 } else { 1 };
     (first..args.len()).take_while(|&i| !args.is(i, "streams")).any(|i| args.is(i, "block"))
-}
-
-fn debug_command(args: &Args) -> Plan {
-    let is_one = |words: &[&str]| words.iter().any(|word| args.is(1, word));
-    match args.get(2) {
-        Some(key) if is_one(&behaviour::DEBUG_BY_KEY) => Plan::Slot(slot_of(key)),
-        _ if is_one(&behaviour::DEBUG_EVERYWHERE) => {
-            Plan::Fan { to: Fan::Primaries, merge: Merge::AllSucceeded }
-        }
-        _ => Plan::Any,
-    }
 }
 
 /// To any primary; secrets are removed from the reply.

@@ -1,6 +1,7 @@
 //! Tests of `route`.
 
 use super::*;
+use crate::cluster::slot_of;
 
 fn plan(line: &str) -> Plan {
     let router = Router::new(Arc::new(CommandTable::builtin()));
@@ -121,7 +122,11 @@ fn plan_with(deny: &[&str], allow: &[&str], line: &str) -> (Plan, String) {
         allow: allow.iter().map(rule).collect(),
         ..Rules::default()
     };
-    let router = Router::with_rules(Arc::new(CommandTable::builtin()), rules);
+    let router = Router::with_rules(
+        Arc::new(CommandTable::builtin()),
+        rules,
+        crate::cluster::SlotSpace::CLUSTER,
+    );
     let ranges = crate::resp::words(line);
     let args = Args::new(line.as_bytes(), &ranges);
     let command = router.command(&args);
@@ -220,7 +225,8 @@ fn commands_of_newer_servers_obey_the_rules() {
     for entry in ["json.set", "@write"] {
         let rule = crate::command::Rule::parse(entry, &CommandTable::builtin(), |_, _| None);
         let rules = Rules { deny: vec![rule.expect(entry)], ..Rules::default() };
-        let router = Router::with_rules(Arc::clone(&table), rules);
+        let router =
+            Router::with_rules(Arc::clone(&table), rules, crate::cluster::SlotSpace::CLUSTER);
         let id = table.by_name("json.set").expect("it is known");
         let arg = crate::resp::ArgRange { start: 0, end: 0 };
         let ranges = [arg; 3];

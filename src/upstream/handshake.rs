@@ -5,7 +5,7 @@
 //!
 //! | connection of | commands | error replies that it survives |
 //! |---|---|---|
-//! | a worker or the hub | HELLO or AUTH, CLIENT SETNAME, CLIENT ID, READONLY, CLUSTER MYID | BUSY; to CLUSTER MYID all but LOADING |
+//! | a worker or the hub | HELLO or AUTH, CLIENT SETNAME, CLIENT ID, SELECT, READONLY, CLUSTER MYID | BUSY; to CLUSTER MYID all but LOADING |
 //! | a worker, for a user of the cluster | HELLO, READONLY, CLUSTER MYID | to CLUSTER MYID all but LOADING |
 //! | the control thread | AUTH, CLIENT SETNAME, CLUSTER MYID | all but those to AUTH |
 
@@ -42,7 +42,7 @@ pub enum HandshakeError {
 /// A command of the handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// HELLO, AUTH or READONLY: only errors in the reply count.
+    /// HELLO, AUTH, SELECT or READONLY: only errors in the reply count.
     Plain,
     /// HELLO, whose reply has the CLIENT ID.
     Hello,
@@ -170,6 +170,11 @@ impl Handshake {
             self.expected = expected.into();
             self.say(Step::NodeId, &[b"CLUSTER", b"MYID"]);
         }
+    }
+
+    /// Adds SELECT.
+    pub fn select(&mut self, database: u16) {
+        self.say(Step::Plain, &[b"SELECT", database.to_string().as_bytes()]);
     }
 
     /// Adds READONLY.

@@ -9,6 +9,27 @@ use crate::resp::Args;
 
 /// The realm of connections that use slotway's own credentials ([`Account::realm`]).
 pub const OWN_REALM: u16 = 0;
+/// The first number of the realms of slotway's own user in databases other than 0.
+const DATABASE_REALMS: u16 = 0xC000;
+/// Maximum number of databases that can be selected.
+pub const MAX_DATABASES: u16 = u16::MAX - DATABASE_REALMS;
+
+/// The realm of slotway's own user in database `database`, which is less than [`MAX_DATABASES`].
+pub fn database_realm(database: u16) -> u16 {
+    match database {
+        0 => OWN_REALM,
+        other => DATABASE_REALMS + other.min(MAX_DATABASES - 1),
+    }
+}
+
+/// The database whose connections the realm is, if it is slotway's own user's; `None`: it is a
+/// user of the cluster's.
+pub fn database_of(realm: u16) -> Option<u16> {
+    match realm {
+        OWN_REALM => Some(0),
+        realm => realm.checked_sub(DATABASE_REALMS),
+    }
+}
 
 /// The account of a client, if there are users.
 #[derive(Debug, Clone, Default)]

@@ -23,7 +23,9 @@ mod verify;
 
 use std::sync::Arc;
 
-pub use account::{Account, CheckResult, CommandTag, OWN_REALM};
+pub use account::{
+    Account, CheckResult, CommandTag, MAX_DATABASES, OWN_REALM, database_of, database_realm,
+};
 pub use reverify::{Reverified, SubscribedTopic, is_refusal};
 pub use rule_error::RuleError;
 pub use rules::{Denied, Selector};

@@ -7,6 +7,7 @@ use crate::clients::{Arrivals, Clients, Stop, leave, login, tls};
 use crate::cluster::Snapshot;
 use crate::command::CommandTable;
 use crate::common::settings::Settings;
+use crate::common::settings::slot_space;
 use crate::common::shared::Shared;
 use crate::common::{Clock, Core, Link, LogLines, Memory, Source, Spare, Turn};
 use crate::config::Config;
@@ -91,7 +92,11 @@ impl Worker {
     ) -> Self {
         let (percent, min) = (config.retries.budget_percent, config.retries.min_per_second);
         let budget = Budget::new(percent, min);
-        let router = Arc::new(Router::with_rules(commands, config.commands.clone()));
+        let router = Arc::new(Router::with_rules(
+            commands,
+            config.commands.clone(),
+            slot_space(config.upstream.kind),
+        ));
         let stats = WorkerStats {
             commands: vec![Default::default(); router.unknown().index() + 1],
             emulated: vec![Default::default(); crate::emulate::TABLE.len()],

@@ -23,10 +23,7 @@ impl Worker {
         if client.stream.unsent() {
             return self.flush_secured(index);
         }
-        if std::mem::take(&mut client.session.corked)
-            && client.paused == Paused::No
-            && !client.is_drained()
-        {
+        if client.session.uncork() && client.paused == Paused::No && !client.is_drained() {
             return self.engine.clients.memory().account(index, &mut self.engine.core);
         }
         let last = (client.leave_when_idle.is_some() && leave::may_leave(client))

@@ -90,7 +90,8 @@ impl Proxy {
         proxy
     }
 
-    fn until_ready(&mut self) {
+    /// Waits until it is ready.
+    pub fn until_ready(&mut self) {
         eventually("slotway is ready", || {
             if let Ok(Some(status)) = self.child.try_wait() {
                 panic!("slotway ended by itself ({status}):\n{}", tail(&self.log));

@@ -538,6 +538,16 @@ failures! {
             /// SELECT of another database.
             OnlyDatabase0 => Err "SELECT is not allowed in cluster mode (the Redis Cluster behind slotway has only database 0)";
         }
+        row "a user of the nodes' (`auth = \"passthrough\"`) that selects another database than 0"
+            => "use database 0, or one of slotway's own users" {
+            /// SELECT of a user that the nodes know.
+            DatabaseOfUser => Err "SELECT of another database than 0 is not supported for users that log in at the nodes (auth = \"passthrough\")";
+        }
+        row "`SELECT` between `WATCH` and `EXEC`"
+            => "select the database before" {
+            /// SELECT while keys are watched.
+            SelectWhileWatching => Err "SELECT while keys are watched is not supported: they are watched in their database; send UNWATCH or EXEC before";
+        }
     }
 
     section "Logins and users" {

@@ -1,0 +1,302 @@
+//! The topology of a single server: its own answers, and those of the Sentinels that watch it.
+//!
+//! All that are known are asked at once: the servers of the topology in use and the seeds, or the
+//! server that the Sentinels name. [`crate::cluster::server`] judges the answers.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tracing::debug;
+
+use super::node::{Answer, AskError, NodeConn};
+use super::round::{Found, NoTopology, resolve};
+use crate::cluster::server::{
+    NoPrimary, SentinelReply, ServerReply, choose_primary, choose_sentinel, parse_sentinel,
+    parse_server, snapshot_of,
+};
+use crate::cluster::trust::AdoptionRule;
+use crate::cluster::{Info, NodeAddr, NodeState, ParseError, Role, Snapshot};
+use crate::config::{Config, UpstreamKind};
+use crate::tls::Tls;
+
+/// Maximum number of servers that are asked: those that others name are asked as well.
+const MAX_ASKED: usize = 64;
+
+/// The input of one look at the servers, and where it keeps connections.
+pub(super) struct Servers<'a> {
+    pub config: &'a Arc<Config>,
+    pub tls: &'a Arc<Tls>,
+    /// Kept connections, by address.
+    pub connections: &'a mut HashMap<SocketAddr, NodeConn>,
+    pub in_use: &'a Snapshot,
+}
+
+/// A server's answer, and the connection that it came on.
+struct Asked {
+    socket: SocketAddr,
+    conn: NodeConn,
+    reply: ServerReply,
+}
+
+/// What the Sentinels say of replicas, and whom they name.
+struct Named {
+    primary: NodeAddr,
+    is_down: bool,
+    epoch: u64,
+    replicas: Vec<(NodeAddr, NodeState)>,
+}
+
+impl Servers<'_> {
+    /// Asks the servers, and the Sentinels before them.
+    ///
+    /// # Errors
+    /// Nobody answers, or the answers give no server to write to; with the reasons.
+    pub(super) async fn ask(mut self) -> Result<Found, NoTopology> {
+        let mut errors = Vec::new();
+        let named = match self.config.upstream.kind {
+            UpstreamKind::Sentinel => Some(self.ask_sentinels(&mut errors).await?),
+            _ => None,
+        };
+        let asked = self.ask_servers(named.as_ref(), &mut errors).await;
+        self.conclude(asked, named, errors)
+    }
+
+    /// Asks all Sentinels at once.
+    async fn ask_sentinels(&self, errors: &mut Vec<String>) -> Result<Named, NoTopology> {
+        let mut steps = JoinSet::new();
+        for seed in &self.config.seeds {
+            let (config, tls, seed) = (Arc::clone(self.config), Arc::clone(self.tls), seed.clone());
+            steps.spawn(async move {
+                let sockets = resolve(&seed.host, seed.port, config.timeouts.connect).await;
+                let sockets = sockets.map_err(|error| error.to_string())?;
+                let mut last = format!("{seed} has no address");
+                for socket in sockets {
+                    match ask_sentinel(socket, &seed.host, &config, &tls).await {
+                        Ok(reply) => return Ok(reply),
+                        Err(error) => {
+                            last = format!("Sentinel {seed}: {}", explained(&error, &config));
+                        }
+                    }
+                }
+                Err(last)
+            });
+        }
+        let mut replies: Vec<SentinelReply> = Vec::new();
+        while let Some(step) = steps.join_next().await {
+            match step {
+                Ok(Ok(reply)) => replies.push(reply),
+                Ok(Err(error)) => errors.push(error),
+                // A panic, which is logged.
+                Err(_) => {}
+            }
+        }
+        let Some(best) = choose_sentinel(&replies)? else {
+            return Err(NoTopology::asked(std::mem::take(errors)));
+        };
+        let best = replies.swap_remove(best);
+        Ok(Named {
+            primary: best.primary,
+            is_down: best.is_down,
+            epoch: best.epoch,
+            replicas: best.replicas,
+        })
+    }
+
+    /// Asks the servers that are known, and those that these name.
+    async fn ask_servers(&mut self, named: Option<&Named>, errors: &mut Vec<String>) -> Vec<Asked> {
+        let mut steps = JoinSet::new();
+        let mut known: HashMap<SocketAddr, NodeAddr> = HashMap::new();
+        let mut names: Vec<NodeAddr> = Vec::new();
+        match named {
+            Some(named) => {
+                names.push(named.primary.clone());
+                names.extend(named.replicas.iter().map(|(addr, _)| addr.clone()));
+            }
+            None => {
+                let seeds = self.config.seeds.iter();
+                names
+                    .extend(seeds.map(|s| NodeAddr { host: s.host.as_str().into(), port: s.port }));
+                names.extend(self.in_use.nodes.iter().map(|node| node.addr.clone()));
+            }
+        }
+        let mut answers: Vec<Asked> = Vec::new();
+        loop {
+            for addr in std::mem::take(&mut names) {
+                let found = resolve(&addr.host, addr.port, self.config.timeouts.connect).await;
+                let sockets = match found {
+                    Ok(sockets) => sockets,
+                    Err(error) => {
+                        errors.push(error.to_string());
+                        continue;
+                    }
+                };
+                for socket in sockets {
+                    if known.len() >= MAX_ASKED || known.contains_key(&socket) {
+                        continue;
+                    }
+                    known.insert(socket, addr.clone());
+                    let kept = self.connections.remove(&socket);
+                    let (config, tls) = (Arc::clone(self.config), Arc::clone(self.tls));
+                    let addr = addr.clone();
+                    steps.spawn(async move {
+                        (socket, ask_server(kept, socket, &addr, &config, &tls).await)
+                    });
+                }
+            }
+            match steps.join_next().await {
+                Some(Ok((socket, Ok((conn, reply))))) => {
+                    // Sentinels know all that there are.
+                    if named.is_none() {
+                        names.extend(reply.primary.clone());
+                        names.extend(reply.replicas.iter().map(|(addr, _)| addr.clone()));
+                    }
+                    answers.push(Asked { socket, conn, reply });
+                }
+                Some(Ok((socket, Err(error)))) => {
+                    debug!(%socket, %error, "no answer from this server");
+                    errors.push(format!("{socket}: {error}"));
+                }
+                Some(Err(_)) => {}
+                None => break,
+            }
+        }
+        // Servers name each other by address, and were found by name.
+        let called = |addr: &NodeAddr| {
+            let socket = addr.host.parse().ok().map(|ip| SocketAddr::new(ip, addr.port));
+            socket.and_then(|socket| known.get(&socket)).unwrap_or(addr).clone()
+        };
+        for Asked { reply, .. } in &mut answers {
+            reply.primary = reply.primary.as_ref().map(called);
+            reply.replicas.iter_mut().for_each(|(addr, _)| *addr = called(addr));
+        }
+        answers
+    }
+
+    /// The topology by these answers.
+    fn conclude(
+        self,
+        mut asked: Vec<Asked>,
+        named: Option<Named>,
+        errors: Vec<String>,
+    ) -> Result<Found, NoTopology> {
+        let replies: Vec<ServerReply> = asked.iter().map(|asked| asked.reply.clone()).collect();
+        let in_use = self.in_use.slot_primaries().first().map(|node| &node.addr);
+        let (primary, epoch) = match &named {
+            None => {
+                let chosen = choose_primary(&replies, in_use)?;
+                (chosen.and_then(|i| replies.get(i)).map(|reply| reply.addr.clone()), 0)
+            }
+            // Sentinels that have just been started may name one that is a primary no more; one
+            // that does not answer may do so in a moment.
+            Some(named) => {
+                let said = replies.iter().find(|reply| reply.addr == named.primary);
+                let serves = said.is_none_or(|reply| reply.role == Role::Primary);
+                ((serves && !named.is_down).then(|| named.primary.clone()), named.epoch)
+            }
+        };
+        let mut replicas: Vec<(NodeAddr, NodeState)> = Vec::new();
+        if let Some(named) = &named {
+            replicas.extend(named.replicas.iter().cloned());
+        }
+        let leads = |reply: &&ServerReply| Some(&reply.addr) == primary.as_ref();
+        if let Some(reply) = replies.iter().find(leads) {
+            replicas.extend(reply.replicas.iter().cloned());
+        }
+        // Those among the seeds that follow it under another address, and all of them while nobody
+        // is a primary.
+        let follows = |reply: &&ServerReply| {
+            reply.role == Role::Replica && (primary.is_none() || reply.primary == primary)
+        };
+        let others = replies.iter().filter(follows);
+        replicas.extend(others.map(|reply| (reply.addr.clone(), NodeState::Online)));
+        // Most favourable first: one that answers is not what a Sentinel thought a moment ago.
+        replicas
+            .sort_by(|a, b| (&a.0, std::cmp::Reverse(a.1)).cmp(&(&b.0, std::cmp::Reverse(b.1))));
+        replicas.dedup_by(|a, b| a.0 == b.0);
+        let id = |addr: &NodeAddr| {
+            let said = replies.iter().find(|reply| reply.addr == *addr);
+            // Not the form of a cluster's ID: a connection is not checked for it.
+            said.map_or_else(|| "".into(), |reply| format!("run {}", reply.run_id).into())
+        };
+        let snapshot = snapshot_of(primary.as_ref(), &replicas, id);
+        if snapshot.nodes.is_empty() || asked.is_empty() {
+            return Err(NoTopology::asked(errors));
+        }
+        // The primary's connection is used for further questions.
+        let at = asked.iter().position(|a| Some(&a.reply.addr) == primary.as_ref()).unwrap_or(0);
+        let found = asked.swap_remove(at);
+        self.connections.extend(asked.into_iter().map(|asked| (asked.socket, asked.conn)));
+        let info = Info::of_server(primary.is_some(), epoch);
+        let witness = found.reply.addr.to_string().into();
+        Ok(Found {
+            socket: found.socket,
+            conn: found.conn,
+            answer: Answer { info, snapshot, witness },
+            rule: AdoptionRule::Continued,
+            epoch,
+        })
+    }
+}
+
+impl From<NoPrimary> for NoTopology {
+    fn from(error: NoPrimary) -> Self {
+        NoTopology::NoPrimary(error)
+    }
+}
+
+/// The error of a Sentinel with its remedy.
+fn explained(error: &AskError, config: &Config) -> String {
+    let master = &config.upstream.master;
+    match error {
+        AskError::Answer(ParseError::Refused(text)) if text.contains("No such master") => {
+            format!("it watches no server of the name \"{master}\": upstream.master")
+        }
+        AskError::Answer(ParseError::Refused(text)) if text.contains("unknown command") => {
+            "this is no Sentinel: seeds has to name Sentinels, or upstream.kind is another".into()
+        }
+        AskError::Auth(text) => format!(
+            "authentication refused, see upstream.sentinel_user and upstream.sentinel_password: \
+             {text}"
+        ),
+        other => other.to_string(),
+    }
+}
+
+async fn ask_sentinel(
+    socket: SocketAddr,
+    name: &str,
+    config: &Arc<Config>,
+    tls: &Arc<Tls>,
+) -> Result<SentinelReply, AskError> {
+    let mut conn = NodeConn::connect_to_sentinel(socket, name, config, tls).await?;
+    let master = conn.ask(&["SENTINEL", "MASTER", &config.upstream.master]).await?;
+    let replicas = conn.ask(&["SENTINEL", "REPLICAS", &config.upstream.master]).await?;
+    Ok(parse_sentinel(&master, &replicas)?)
+}
+
+/// Asks one server for its role. If the kept connection fails, a new one is made: old connections
+/// die without a fault of the server.
+async fn ask_server(
+    kept: Option<NodeConn>,
+    socket: SocketAddr,
+    addr: &NodeAddr,
+    config: &Arc<Config>,
+    tls: &Arc<Tls>,
+) -> Result<(NodeConn, ServerReply), AskError> {
+    if let Some(mut conn) = kept
+        && let Ok(reply) = ask_role(&mut conn, addr).await
+    {
+        return Ok((conn, reply));
+    }
+    let mut conn = NodeConn::connect(socket, &addr.host, "", config, tls).await?;
+    let reply = ask_role(&mut conn, addr).await?;
+    Ok((conn, reply))
+}
+
+async fn ask_role(conn: &mut NodeConn, addr: &NodeAddr) -> Result<ServerReply, AskError> {
+    let replication = conn.ask(&["INFO", "replication"]).await?;
+    let server = conn.ask(&["INFO", "server"]).await?;
+    Ok(parse_server(&replication, &server, addr)?)
+}
