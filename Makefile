@@ -15,7 +15,8 @@ PLATFORMS ?=
 
 help:
 	@echo 'make run     a local Redis Cluster and slotway in front of it, on 127.0.0.1:6380'
-	@echo '             (make run ARGS="--port 0 --admin 127.0.0.1:0 --primaries 5 --replicas 5")'
+	@echo '             (make run ARGS="--port 0 --admin 127.0.0.1:0 --primaries 5 --replicas 5");'
+	@echo '             ARGS="--kind standalone" or "--kind sentinel" for one server with replicas'
 	@echo 'make test    everything CI runs'
 	@echo 'make deny    the dependencies against deny.toml (cargo-deny), known vulnerabilities included:'
 	@echo '             needs GitHub, where their database is; make test checks all the rest'

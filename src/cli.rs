@@ -228,6 +228,11 @@ pub struct SandboxArgs {
     #[arg(value_parser = clap::value_parser!(u16).range(0..=100))]
     pub replicas: u16,
 
+    /// What to start: cluster, standalone (a server with replicas), sentinel (and Sentinels)
+    /// [default: cluster]
+    #[arg(long, value_name = "KIND")]
+    pub kind: Option<String>,
+
     /// Port on 127.0.0.1 where slotway serves clients; 0 picks a free one [default: 6380]
     #[arg(long, value_name = "PORT", conflicts_with = "listen")]
     pub port: Option<u16>,
@@ -252,6 +257,7 @@ impl SandboxArgs {
             let listen = format!("127.0.0.1:{}", self.port.unwrap_or(6380));
             sources.flags.push(Flag::Named("--port", "listen", listen));
         }
+        sources.flags.extend(self.kind.map(|kind| Flag::Named("--kind", "upstream.kind", kind)));
         sources
     }
 }

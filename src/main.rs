@@ -18,7 +18,7 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser};
 use slotway::command::CommandTable;
 use slotway::config::{
-    self, Address, Config, ConfigError, CrossSlot, Listen, Loaded, Problem, Sources,
+    self, Address, Config, ConfigError, CrossSlot, Listen, Loaded, Problem, Sources, UpstreamKind,
 };
 use slotway::errors;
 use slotway::process::Reload;
@@ -179,12 +179,22 @@ fn serve_sandbox(args: SandboxSize, config: Config) -> Result<(), Box<dyn Error 
     let admin = config.admin.as_ref().map(resolve).transpose()?;
     let notes = match config.transactions.cross_slot {
         CrossSlot::Reject => Vec::new(),
+        _ if config.upstream.kind != UpstreamKind::Cluster => Vec::new(),
         CrossSlot::Split => vec![
             "transactions.cross_slot = \"split\": a transaction over several slots is one per slot"
                 .to_owned(),
         ],
     };
+    let kind = match config.upstream.kind {
+        UpstreamKind::Cluster => sandbox::SandboxKind::Cluster,
+        UpstreamKind::Standalone => sandbox::SandboxKind::Standalone,
+        UpstreamKind::Sentinel => sandbox::SandboxKind::Sentinel,
+    };
+    // By the name that the sandbox's Sentinels know.
+    let mut config = config;
+    config.upstream.master = sandbox::MASTER.into();
     let options = sandbox::Options {
+        kind,
         primaries: args.primaries,
         replicas: args.replicas,
         listen,

@@ -354,6 +354,25 @@ fn the_command_says_what_to_try_and_a_signal_stops_everything() {
 }
 
 #[test]
+fn the_command_starts_a_single_server_as_well() {
+    for (kind, processes) in [("standalone", 2), ("sentinel", 5)] {
+        let temp = tempfile::tempdir().unwrap();
+        let port = free_port().unwrap();
+        let args = ["--kind", kind, "--port", &port.to_string(), "--admin", "127.0.0.1:0"];
+        let mut sandbox = slotway_sandbox(temp.path(), &args).spawn().unwrap();
+        let said = wait_for_line(&mut sandbox, "Ctrl-C");
+        assert!(said.contains("a Redis server"), "{said}");
+        assert_eq!(processes_in(temp.path()).len(), processes);
+        let mut conn =
+            slotway::sandbox::Conn::tcp((Ipv4Addr::LOCALHOST, port).into()).expect("slotway");
+        assert!(conn.command(&["MSETNX", "a", "1", "b", "2"]).unwrap() == Reply::Int(1));
+        send(&sandbox, Signal::TERM);
+        assert!(wait(&mut sandbox, "slotway sandbox ends").success());
+        nothing_is_left(temp.path());
+    }
+}
+
+#[test]
 fn the_command_can_be_stopped_while_it_starts() {
     let temp = tempfile::tempdir().unwrap();
     let args = ["--port", "0", "--admin", "127.0.0.1:0"];

@@ -27,7 +27,7 @@ pub use cluster::{Cluster, ClusterOptions};
 pub use conn::{Conn, Reply};
 pub use ports::{free_port, free_ports};
 pub use replica_set::{MASTER, ReplicaSet, ReplicaSetOptions};
-pub use run::{Options, ProxyAddrs, run};
+pub use run::{Options, ProxyAddrs, SandboxKind, run};
 pub use standalone::{Standalone, StandaloneOptions};
 pub use unmet::Unmet;
 pub use view::Node;

@@ -169,6 +169,11 @@ impl ReplicaSet {
         Ok(())
     }
 
+    /// The folder of all processes.
+    pub(super) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// An authenticated connection to the server at `addr`.
     pub fn connect(&self, addr: SocketAddr) -> Result<Conn> {
         server::connect(addr, self.password.as_deref())

@@ -4,6 +4,7 @@ use super::cluster::{Cluster, ClusterOptions};
 use super::conn::Conn;
 use super::ports::free_port;
 use super::progress::{Printer, Progress};
+use super::replica_set::{ReplicaSet, ReplicaSetOptions};
 use super::{Error, Result};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -12,10 +13,29 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+/// What a sandbox consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SandboxKind {
+    /// A Redis Cluster.
+    Cluster,
+    /// One server with replicas.
+    Standalone,
+    /// One server with replicas, and three Sentinels.
+    Sentinel,
+}
+
+/// The servers of a running sandbox.
+enum Running {
+    Cluster(Cluster),
+    ReplicaSet(ReplicaSet),
+}
+
 /// Options of `slotway sandbox`.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Primaries (`--primaries`).
+    /// What it consists of (`--kind`).
+    pub kind: SandboxKind,
+    /// Primaries of a cluster (`--primaries`).
     pub primaries: usize,
     /// Replicas in total (`--replicas`).
     pub replicas: usize,
@@ -32,6 +52,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Options {
+            kind: SandboxKind::Cluster,
             primaries: 3,
             replicas: 3,
             listen: (Ipv4Addr::LOCALHOST, 6380).into(),
@@ -49,14 +70,14 @@ pub struct ProxyAddrs {
     pub listen: SocketAddr,
     /// [`Options::admin`], with a real port.
     pub admin: Option<SocketAddr>,
-    /// All nodes of the cluster.
+    /// All nodes of the cluster, all servers, or all Sentinels.
     pub seeds: Vec<SocketAddr>,
 }
 
-/// Starts a cluster, then calls `serve`, which runs slotway in front of it until it has been
-/// stopped by SIGINT or SIGTERM and has drained. Then stops the cluster and removes its folder.
+/// Starts the servers, then calls `serve`, which runs slotway in front of it until it has been
+/// stopped by SIGINT or SIGTERM and has drained. Then stops them and removes their folder.
 ///
-/// A signal before `serve` is called stops the cluster too, and is not an error. `serve` must
+/// A signal before `serve` is called stops them too, and is not an error. `serve` must
 /// handle signals from its beginning.
 pub fn run<E>(
     options: Options,
@@ -69,7 +90,7 @@ where
     watch_signals(Arc::clone(&stop))?;
     let mut printer = Printer::new(stop);
     let started = start(&options, &mut printer);
-    let (cluster, addrs) = match started {
+    let (servers, addrs) = match started {
         Err(Error::Interrupted) => {
             drop(printer);
             eprintln!("stopped while starting; nothing is left");
@@ -82,19 +103,19 @@ where
     let over = Arc::new(AtomicBool::new(false));
     let greeter = {
         let (addrs, over) = (addrs.clone(), Arc::clone(&over));
-        let text = greeting(&cluster, &addrs, &options.notes)?;
+        let text = greeting(&servers, &addrs, &options)?;
         std::thread::spawn(move || greet(&addrs, &text, &over))
     };
     let served = serve(addrs);
     over.store(true, Ordering::Relaxed);
     let _ = greeter.join();
-    drop(cluster);
-    eprintln!("the cluster is stopped, its folder removed");
+    drop(servers);
+    eprintln!("all servers are stopped, their folder removed");
     served.map_err(|e| Error::Proxy(e.into()))
 }
 
-/// Chooses slotway's addresses and starts the cluster.
-fn start(options: &Options, progress: &mut dyn Progress) -> Result<(Cluster, ProxyAddrs)> {
+/// Chooses slotway's addresses and starts the servers.
+fn start(options: &Options, progress: &mut dyn Progress) -> Result<(Running, ProxyAddrs)> {
     // Before any server is started, so that a port in use is reported at once.
     let listen = free_address(
         options.listen,
@@ -102,18 +123,40 @@ fn start(options: &Options, progress: &mut dyn Progress) -> Result<(Cluster, Pro
     )?;
     let remedy = "Give another with `--admin`, or `--admin 127.0.0.1:0` for any free one.";
     let admin = options.admin.map(|admin| free_address(admin, remedy)).transpose()?;
-    let cluster_options = ClusterOptions {
-        primaries: options.primaries,
-        replicas: options.replicas,
-        program: options.program.clone(),
-        ..Default::default()
+    let (servers, seeds) = match options.kind {
+        SandboxKind::Cluster => {
+            let options = ClusterOptions {
+                primaries: options.primaries,
+                replicas: options.replicas,
+                program: options.program.clone(),
+                ..Default::default()
+            };
+            let cluster = Cluster::start_with_progress(options, progress)?;
+            let seeds = cluster.addrs();
+            (Running::Cluster(cluster), seeds)
+        }
+        kind => {
+            let sentinels = if kind == SandboxKind::Sentinel { 3 } else { 0 };
+            let replicas = options.replicas;
+            progress
+                .step(&format!("starting a server, {replicas} replicas and {sentinels} Sentinels"));
+            let set = ReplicaSet::start(ReplicaSetOptions {
+                replicas,
+                sentinels,
+                program: options.program.clone(),
+                ..Default::default()
+            })?;
+            let seeds = match kind {
+                SandboxKind::Sentinel => set.sentinel_addrs(),
+                _ => set.addrs(),
+            };
+            (Running::ReplicaSet(set), seeds)
+        }
     };
-    let cluster = Cluster::start_with_progress(cluster_options, progress)?;
     if progress.cancelled() {
         return Err(Error::Interrupted);
     }
-    let seeds = cluster.addrs();
-    Ok((cluster, ProxyAddrs { listen, admin, seeds }))
+    Ok((servers, ProxyAddrs { listen, admin, seeds }))
 }
 
 /// The address `wanted`, with a free port in place of port 0.
@@ -191,8 +234,8 @@ fn answers(listen: SocketAddr) -> bool {
 }
 
 /// The text that is printed when slotway is ready: what to try, and the nodes.
-fn greeting(cluster: &Cluster, addrs: &ProxyAddrs, notes: &[String]) -> Result<String> {
-    let set: String = notes.iter().map(|note| format!("    {note}\n")).collect();
+fn greeting(servers: &Running, addrs: &ProxyAddrs, options: &Options) -> Result<String> {
+    let set: String = options.notes.iter().map(|note| format!("    {note}\n")).collect();
     let set = if set.is_empty() { set } else { format!("  Set\n{set}") };
     let port = addrs.listen.port();
     let pages = match addrs.admin {
@@ -202,24 +245,47 @@ fn greeting(cluster: &Cluster, addrs: &ProxyAddrs, notes: &[String]) -> Result<S
         ),
         None => String::new(),
     };
+    let listed = |addrs: &mut dyn Iterator<Item = SocketAddr>| {
+        let all: Vec<String> = addrs.map(|addr| addr.to_string()).collect();
+        if all.is_empty() { "none".into() } else { all.join(", ") }
+    };
     let mut nodes = String::new();
-    for primary in cluster.primaries()? {
-        let replicas = cluster.replicas_of(&primary)?;
-        let replicas: Vec<String> = replicas.iter().map(|node| node.addr.to_string()).collect();
-        let replicas = if replicas.is_empty() { "none".into() } else { replicas.join(", ") };
-        let slots = primary.slot_count();
-        nodes += &format!("    {}  {slots} slots, replicas: {replicas}\n", primary.addr);
-    }
+    let (what, dir) = match servers {
+        Running::Cluster(cluster) => {
+            for primary in cluster.primaries()? {
+                let replicas = cluster.replicas_of(&primary)?;
+                let replicas = listed(&mut replicas.iter().map(|node| node.addr));
+                let slots = primary.slot_count();
+                nodes += &format!("    {}  {slots} slots, replicas: {replicas}\n", primary.addr);
+            }
+            ("cluster", cluster.dir())
+        }
+        Running::ReplicaSet(set) => {
+            let mut all = set.addrs().into_iter();
+            let primary = listed(&mut all.by_ref().take(1));
+            nodes += &format!("    {primary}  primary, replicas: {}\n", listed(&mut all));
+            if options.kind == SandboxKind::Sentinel {
+                nodes +=
+                    &format!("    Sentinels: {}\n", listed(&mut set.sentinel_addrs().into_iter()));
+            }
+            ("server", set.dir())
+        }
+    };
+    let behind = match options.kind {
+        SandboxKind::Cluster => "a Redis Cluster",
+        SandboxKind::Standalone => "a Redis server",
+        SandboxKind::Sentinel => "a Redis server that Sentinels watch",
+    };
     Ok(format!(
-        "\nslotway is ready: a Redis Cluster behind one address, {listen}\n\n  \
+        "\nslotway is ready: {behind} behind one address, {listen}\n\n  \
            Try\n    \
              redis-cli -p {port}\n    \
              python3 -c 'import redis; r = redis.Redis(port={port}); r.mset({{\"a\": 1, \"b\": 2}}); \
              print(r.mget(\"a\", \"b\"))'\n    \
              redis-benchmark -p {port} -t get,set -P 16\n\
-         {set}{pages}  The cluster, in {dir}\n{nodes}\n\
+         {set}{pages}  The {what}, in {dir}\n{nodes}\n\
          Ctrl-C stops everything.\n",
         listen = addrs.listen,
-        dir = cluster.dir().display(),
+        dir = dir.display(),
     ))
 }
