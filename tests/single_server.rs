@@ -119,6 +119,62 @@ fn reads_go_to_the_replicas_of_one_server() {
 }
 
 #[test]
+fn nothing_is_written_to_a_server_that_a_replica_of_ours_is_made_to_follow() {
+    let options = ReplicaSetOptions { replicas: 1, sentinels: 0, ..ReplicaSetOptions::default() };
+    let (set, foreign) = (
+        ReplicaSet::start(options).unwrap(),
+        Standalone::start(StandaloneOptions::default()).unwrap(),
+    );
+    let addrs = set.addrs();
+    let args = ["--set", "timeouts.command=1s"];
+    let proxy = in_front(&set, "standalone", &addrs, &args);
+    let (ip, port) = (foreign.addr().ip().to_string(), foreign.addr().port().to_string());
+    let mut replica = set.connect(addrs[1]).unwrap();
+    assert!(replica.command(&["REPLICAOF", &ip, &port]).unwrap().is_ok());
+    eventually("it follows", || {
+        let info = replica.command(&["INFO", "replication"]).unwrap().text().unwrap();
+        info.contains("master_link_status:up")
+    });
+    set.kill(addrs[0]).unwrap();
+    let mut conn = proxy.connect();
+    // Long enough for several looks at the servers.
+    for _ in 0..3 {
+        let reply = conn.command(&["SET", "key", "value"]).unwrap();
+        assert!(reply.error().is_some(), "{reply:?}");
+    }
+    assert_eq!(foreign.connect().unwrap().command(&["DBSIZE"]).unwrap(), Reply::Int(0));
+    // The primary is back: so is everything.
+    set.restart(addrs[0]).unwrap();
+    eventually("writes", || conn.command(&["SET", "key", "value"]).unwrap().is_ok());
+}
+
+#[test]
+fn subscribers_of_one_server_hear_what_is_published() {
+    let options = ReplicaSetOptions { sentinels: 0, ..ReplicaSetOptions::default() };
+    let set = ReplicaSet::start(options).unwrap();
+    let proxy = in_front(&set, "standalone", &set.addrs(), &[]);
+    let mut publisher = proxy.connect();
+    for (subscribe, publish) in [("SUBSCRIBE", "PUBLISH"), ("SSUBSCRIBE", "SPUBLISH")] {
+        let mut subscriber = proxy.connect();
+        subscriber.command(&[subscribe, "channel"]).unwrap();
+        assert_eq!(publisher.command(&[publish, "channel", "a"]).unwrap(), Reply::Int(1));
+        let message = subscriber.receive().unwrap();
+        let last = message.items().and_then(<[Reply]>::last).and_then(Reply::text);
+        assert_eq!(last.as_deref(), Some("a"), "{message:?}");
+    }
+    let mut listener = proxy.connect();
+    assert!(
+        publisher.command(&["CONFIG", "SET", "notify-keyspace-events", "KEA"]).unwrap().is_ok()
+    );
+    listener.command(&["PSUBSCRIBE", "__keyspace@2__:*"]).unwrap();
+    assert!(publisher.command(&["SELECT", "2"]).unwrap().is_ok());
+    assert!(publisher.command(&["SET", "key", "value"]).unwrap().is_ok());
+    let message = listener.receive().unwrap();
+    let channel = message.items().and_then(|items| items.get(2)).and_then(Reply::text);
+    assert_eq!(channel.as_deref(), Some("__keyspace@2__:key"), "{message:?}");
+}
+
+#[test]
 fn a_failover_by_sentinels_is_a_wait() {
     let set = ReplicaSet::start(ReplicaSetOptions::default()).unwrap();
     let sentinels = set.sentinel_addrs();
@@ -149,6 +205,21 @@ fn a_failover_by_sentinels_is_a_wait() {
         load.more(200);
     });
     seen.assert_only_unknown_outcomes();
+}
+
+#[test]
+fn what_sentinels_say_is_heard() {
+    let set = ReplicaSet::start(ReplicaSetOptions::default()).unwrap();
+    // Without being told, slotway would look once an hour.
+    let args = ["--set", "topology.refresh=1h"];
+    let proxy = in_front(&set, "sentinel", &set.sentinel_addrs(), &args);
+    let replica = set.addrs().into_iter().find(|addr| Some(*addr) != set.primary()).unwrap();
+    set.kill(replica).unwrap();
+    // No client's connection leads there.
+    eventually("the replica is known to be down", || {
+        let log = proxy.log();
+        log.lines().any(|line| line.contains("topology:") && line.contains(&replica.to_string()))
+    });
 }
 
 #[test]

@@ -204,7 +204,8 @@ pub static KEYS: &[Key] = &[
         path: "seeds",
         change: Change::Now,
         flag: Some("--seeds"),
-        doc: "Nodes of the cluster that slotway asks first; it learns the others from them. One is \
+        doc: "Nodes of the cluster that slotway asks first; it learns the others from them (servers \
+              or Sentinels, where upstream.kind says so). One is \
               enough; several let slotway start while one of them is down. DNS names are resolved \
               again at each use. `slotway run` does not start without seeds; `slotway sandbox` \
               sets them to its own nodes.",

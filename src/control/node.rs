@@ -16,7 +16,7 @@ use crate::cluster::{
     parse_shards, parse_shards_tls, parse_slots, trust::View,
 };
 use crate::config::Config;
-use crate::resp::reply::text;
+use crate::resp::reply::{error_text, text};
 use crate::resp::write;
 use crate::tls::Tls;
 use crate::upstream::{Handshake, HandshakeError, verify_node_id};
@@ -205,6 +205,37 @@ impl NodeConn {
         let reply = self.wire.reply().await?;
         self.out_of_step = false;
         Ok(reply)
+    }
+
+    /// Subscribes to `channels`. No other commands may be sent any more.
+    pub(super) async fn subscribe(&mut self, channels: &[&str]) -> Result<(), AskError> {
+        let command: Vec<&str> = ["SUBSCRIBE"].iter().chain(channels).copied().collect();
+        let confirmed = self.ask(&command).await?;
+        if let Some(error) = error_text(&confirmed) {
+            let said = String::from_utf8_lossy(error).into_owned();
+            return Err(ParseError::Refused(said).into());
+        }
+        self.out_of_step = true;
+        Ok(())
+    }
+
+    /// Waits for what a subscription brings: `true`, a message; `false`, something else. After
+    /// `silence` the node is asked whether it is still there.
+    ///
+    /// # Errors
+    /// The connection is lost, or the node does not answer.
+    pub(super) async fn message(&mut self, silence: Duration) -> Result<bool, AskError> {
+        let reply = match timeout(silence, self.wire.reply()).await {
+            Ok(reply) => reply?,
+            Err(_) => {
+                let mut ping = Vec::new();
+                write::request(&mut ping, &[b"PING"]);
+                self.wire.write_all(&ping).await?;
+                let limit = self.limit;
+                timeout(limit, self.wire.reply()).await.map_err(|_| AskError::Timeout(limit))??
+            }
+        };
+        Ok(reply.starts_with(b"*3\r\n$7\r\nmessage\r\n"))
     }
 
     /// Asks for the node's view of the cluster.

@@ -18,7 +18,7 @@ use crate::cluster::server::{
 };
 use crate::cluster::trust::AdoptionRule;
 use crate::cluster::{Info, NodeAddr, NodeState, ParseError, Role, Snapshot};
-use crate::config::{Config, UpstreamKind};
+use crate::config::{Address, Config, UpstreamKind};
 use crate::tls::Tls;
 
 /// Maximum number of servers that are asked: those that others name are asked as well.
@@ -174,6 +174,15 @@ impl Servers<'_> {
         answers
     }
 
+    /// Whether a server may be written to: it is a seed, or was known as a replica before. A server
+    /// that one of ours has just been made a replica of may be anybody's.
+    fn is_ours(&self, addr: &NodeAddr) -> bool {
+        let is_seed = |s: &Address| *s.host == *addr.host && s.port == addr.port;
+        self.in_use.nodes.is_empty()
+            || self.in_use.nodes.iter().any(|node| node.addr == *addr)
+            || self.config.seeds.iter().any(is_seed)
+    }
+
     /// The topology by these answers.
     fn conclude(
         self,
@@ -185,8 +194,10 @@ impl Servers<'_> {
         let in_use = self.in_use.slot_primaries().first().map(|node| &node.addr);
         let (primary, epoch) = match &named {
             None => {
-                let chosen = choose_primary(&replies, in_use)?;
-                (chosen.and_then(|i| replies.get(i)).map(|reply| reply.addr.clone()), 0)
+                let ours: Vec<ServerReply> =
+                    replies.iter().filter(|reply| self.is_ours(&reply.addr)).cloned().collect();
+                let chosen = choose_primary(&ours, in_use)?;
+                (chosen.and_then(|i| ours.get(i)).map(|reply| reply.addr.clone()), 0)
             }
             // Sentinels that have just been started may name one that is a primary no more; one
             // that does not answer may do so in a moment.

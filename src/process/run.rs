@@ -33,6 +33,7 @@ use crate::control::BlockWatcher;
 use crate::control::Pool;
 use crate::control::Prober;
 use crate::control::Replicas;
+use crate::control::SentinelWatcher;
 use crate::control::Status;
 use crate::control::Verifier;
 use crate::control::supervise;
@@ -204,6 +205,11 @@ impl Supervisor {
             }
         };
         background.spawn(supervise("topology".to_owned(), Arc::clone(&status), refresh));
+        let watch_sentinels = {
+            let (pool, requests) = (Arc::clone(&pool), Arc::clone(&requests));
+            move || SentinelWatcher::new(Arc::clone(&pool), Arc::clone(&requests)).run()
+        };
+        background.spawn(supervise("sentinels".to_owned(), Arc::clone(&status), watch_sentinels));
         let watch = {
             let (config, pool, status) =
                 (Arc::clone(&config), Arc::clone(&pool), Arc::clone(&status));
