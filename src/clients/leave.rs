@@ -86,8 +86,8 @@ impl Departures<'_> {
 
     /// A client that was let go: what it still says is dropped until it closes.
     pub(crate) fn drop_input(&mut self, index: usize, core: &mut Core) {
-        let mut scratch = std::mem::take(&mut core.spare.scratch);
         let Some(client) = self.clients.slab.get_mut(index) else { return };
+        let mut scratch = std::mem::take(&mut core.spare.scratch);
         match std::io::Read::read(&mut client.stream, &mut scratch) {
             Ok(0) => self.clients.close(index, core),
             Ok(_) => self.clients.read_again(index, core),
