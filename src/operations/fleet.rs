@@ -10,12 +10,11 @@ use crate::cluster::NO_SLOT;
 use crate::command::CommandId;
 use crate::common::Core;
 use crate::dest::{ClientId, Dest};
+use crate::nodes::silence::PING;
 use crate::operations::Operations;
 use crate::ops::{Errand, ErrandKind};
 use crate::resp::Args;
 use crate::route::{Merge, wait_time};
-
-pub(crate) const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
 /// Commands that need connections of their own to several nodes.
 pub(crate) struct Fleets<'a> {
