@@ -1,9 +1,11 @@
 //! One server behind slotway, alone, with replicas, and watched by Sentinels.
 
+use crate::common::errors::assert_is;
 use crate::common::load::while_writing;
 use crate::common::session::assert_same;
 use crate::common::{self, Proxy, eventually};
 use slotway::cluster::slot_of;
+use slotway::errors::FailureId;
 use slotway::sandbox::{
     Cluster, ClusterOptions, MASTER, ReplicaSet, ReplicaSetOptions, Reply, Standalone,
     StandaloneOptions,
@@ -102,6 +104,26 @@ fn the_replica_that_is_promoted_is_written_to() {
     assert_eq!(there.command(&["GET", "third"]).unwrap(), Reply::Nil);
     assert!(there.command(&["SELECT", "3"]).unwrap().is_ok());
     assert_eq!(there.command(&["GET", "third"]).unwrap(), Reply::Bulk(b"3".to_vec()));
+}
+
+#[test]
+fn databases_are_limited_as_users_are() {
+    let server = Standalone::start(StandaloneOptions::default()).unwrap();
+    let mut proxy = Proxy::launch(
+        |name, program| server.command(name, program),
+        &server.addr().to_string(),
+        &["--set", "upstream.kind=standalone", "--set", "limits.users=2", "--workers", "1"],
+    );
+    proxy.until_ready();
+    let mut clients: Vec<_> = (0..3).map(|_| proxy.connect()).collect();
+    assert!(clients[0].command(&["SELECT", "1"]).unwrap().is_ok());
+    assert!(clients[1].command(&["SELECT", "2"]).unwrap().is_ok());
+    assert_is(&clients[2].command(&["SELECT", "3"]).unwrap(), FailureId::TooManyUsers);
+    // One that is in use costs nothing more, and one that is left makes room.
+    assert!(clients[2].command(&["SELECT", "2"]).unwrap().is_ok());
+    assert!(clients[0].command(&["SELECT", "0"]).unwrap().is_ok());
+    assert!(clients[2].command(&["SELECT", "3"]).unwrap().is_ok());
+    assert!(clients[2].command(&["SET", "key", "value"]).unwrap().is_ok());
 }
 
 #[test]

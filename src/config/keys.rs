@@ -979,7 +979,8 @@ pub static KEYS: &[Key] = &[
         flag: None,
         doc: "Users of the cluster (auth = \"passthrough\") for whom a worker keeps connections at \
               the same time: one per user, password, node and protocol, closed a minute after the \
-              last client of that user has gone. At the limit a further login gets an error.",
+              last client of that user has gone. Databases other than 0 that clients have selected \
+              count as well. At the limit a further login, or SELECT, gets an error.",
         field: |c| Field::Count(&mut c.limits.users, 1..=10_000),
     },
     Key {

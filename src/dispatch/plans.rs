@@ -8,7 +8,7 @@ use crate::cluster::NO_SLOT;
 use crate::command::CommandId;
 use crate::dispatch::Dispatcher;
 use crate::errors::Failure;
-use crate::resp::Args;
+use crate::resp::{Args, strict_i64};
 use crate::route::{Local, Plan, PubSub};
 use crate::users::OWN_REALM;
 use std::sync::atomic::Ordering::Relaxed;
@@ -244,6 +244,16 @@ impl Dispatcher<'_> {
             && self.engine.clients.slab.get(index).is_some_and(Client::has_watches)
         {
             let failure = Failure::SelectWhileWatching;
+            self.engine.clients.answer_own_error(index, command, &failure, &mut self.engine.core);
+            return Flow::Next;
+        }
+        if local == Local::Select
+            && let Some(database) = args.get(1).and_then(strict_i64)
+            && let Ok(database) = u16::try_from(database)
+            && database < self.engine.nodes.topology.identity.databases
+            && !self.may_select(database)
+        {
+            let failure = self.engine.core.too_many();
             self.engine.clients.answer_own_error(index, command, &failure, &mut self.engine.core);
             return Flow::Next;
         }

@@ -12,7 +12,7 @@ use crate::base::{Base, base};
 use crate::dispatch::Dispatcher;
 use crate::hash::IntMap;
 use crate::operations::gatherings::NOBODYS;
-use crate::users::{Credentials, database_of};
+use crate::users::{Credentials, OWN_REALM, database_of, database_realm};
 
 /// A user has no more passwords in use: who may be somebody with any is not to take all places.
 const PASSWORDS: usize = 8;
@@ -27,21 +27,8 @@ impl Dispatcher<'_> {
         }
         let same: Vec<u16> = self.realms_of(&who.user).collect();
         let too_like = same.len() >= PASSWORDS;
-        if too_like
-            || self.engine.access.realms.len()
-                >= self.engine.core.settings.users.min(self.engine.core.shared.max_users())
-        {
-            // One that nobody is left of makes room.
-            let unused = self
-                .engine
-                .access
-                .realms
-                .iter()
-                .filter(|(n, realm)| realm.clients == 0 && (!too_like || same.contains(n)));
-            let oldest = unused.min_by_key(|(_, realm)| realm.idle_since).map(|(n, _)| *n);
-            if !oldest.is_some_and(|number| base!(self.engine).close_realm(number)) {
-                return None;
-            }
+        if !self.has_room_for_realm(too_like.then_some(&same)) {
+            return None;
         }
         let taken = |number: &u16| {
             database_of(*number).is_some()
@@ -68,6 +55,29 @@ impl Dispatcher<'_> {
         self.engine.access.realm_later(next, &mut self.engine.core);
         self.engine.access.arm_looks(0, &mut self.engine.core);
         Some(next)
+    }
+
+    /// Whether there may be one more realm, of a user or a database. At the limit, or in place of
+    /// one of `these`, one that nobody is left of makes room.
+    pub(super) fn has_room_for_realm(&mut self, these: Option<&[u16]>) -> bool {
+        let core = &self.engine.core;
+        let limit = core.settings.users.min(core.shared.max_users());
+        let realms = &self.engine.access.realms;
+        if these.is_none() && realms.len() < limit {
+            return true;
+        }
+        let may_go = |number: &u16| these.is_none_or(|these| these.contains(number));
+        let unused = realms.iter().filter(|(n, realm)| realm.clients == 0 && may_go(n));
+        let oldest = unused.min_by_key(|(_, realm)| realm.idle_since).map(|(n, _)| *n);
+        oldest.is_some_and(|number| base!(self.engine).close_realm(number))
+    }
+
+    /// Whether the client may use database `database`: at the limit only one that others use.
+    pub(super) fn may_select(&mut self, database: u16) -> bool {
+        let realm = database_realm(database);
+        realm == OWN_REALM
+            || self.engine.access.realms.contains_key(&realm)
+            || self.has_room_for_realm(None)
     }
 
     fn realms_of<'a>(&'a self, user: &'a [u8]) -> impl Iterator<Item = u16> + 'a {

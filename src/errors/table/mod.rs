@@ -370,12 +370,12 @@ failures! {
             /// `limits.dedicated`, lowered by the limit on open files, is reached.
             TooManyDedicatedForFiles { configured: usize, lowered: usize } => Err "limit of connections for blocking commands, WATCH and MONITOR reached: limits.dedicated = {configured} is lowered to {lowered} by the limit on open files" + "; try again, or raise that limit (ulimit -n, LimitNOFILE)";
             /// `limits.users`, lowered by the limit on open files, is reached.
-            TooManyUsersForFiles { configured: usize, lowered: usize } => Err "limit of users of the cluster reached: limits.users = {configured} is lowered to {lowered} by the limit on open files" + "; try again, or raise that limit (ulimit -n, LimitNOFILE)";
+            TooManyUsersForFiles { configured: usize, lowered: usize } => Err "limit of users and databases reached: limits.users = {configured} is lowered to {lowered} by the limit on open files" + "; try again, or raise that limit (ulimit -n, LimitNOFILE)";
         }
         row "too many users of the cluster are logged in at the same time"
             => "raise `limits.users`, and the nodes' `maxclients` with it" {
             /// `limits.users` is reached.
-            TooManyUsers { limit: usize } => Err "limit of users of the cluster reached: limits.users = {limit}" + "; try again, or raise it";
+            TooManyUsers { limit: usize } => Err "limit of users and databases reached: limits.users = {limit}" + "; try again, or raise it";
         }
         row "a blocking command or `WATCH` needs a connection to a node that refuses it"
             => "see the node's `maxclients`, its log, slotway's log" {
