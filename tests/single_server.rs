@@ -127,6 +127,39 @@ fn databases_are_limited_as_users_are() {
 }
 
 #[test]
+fn users_of_the_server_are_in_database_0() {
+    let server = Standalone::start(StandaloneOptions::default()).unwrap();
+    let mut own = server.connect().unwrap();
+    let rule = ["ACL", "SETUSER", "theirs", "on", ">secret", "~*", "+@all"];
+    assert!(own.command(&rule).unwrap().is_ok());
+    let mut proxy = Proxy::launch(
+        |name, program| server.command(name, program),
+        &server.addr().to_string(),
+        &[
+            "--set",
+            "upstream.kind=standalone",
+            "--set",
+            "auth=passthrough",
+            "--set",
+            "users=ours on >secret ~* &* +@all",
+        ],
+    );
+    proxy.until_ready();
+    let mut conn = proxy.connect();
+    assert!(conn.command(&["AUTH", "theirs", "secret"]).unwrap().is_ok());
+    assert_is(&conn.command(&["SELECT", "1"]).unwrap(), FailureId::DatabaseOfUser);
+    assert!(conn.command(&["SET", "key", "zero"]).unwrap().is_ok());
+    // One of slotway's own users, and back: never in another database than is thought.
+    assert!(conn.command(&["AUTH", "ours", "secret"]).unwrap().is_ok());
+    assert!(conn.command(&["SELECT", "1"]).unwrap().is_ok());
+    assert_is(&conn.command(&["AUTH", "theirs", "secret"]).unwrap(), FailureId::DatabaseOfUser);
+    assert_eq!(conn.command(&["GET", "key"]).unwrap(), Reply::Nil);
+    assert!(conn.command(&["SELECT", "0"]).unwrap().is_ok());
+    assert!(conn.command(&["AUTH", "theirs", "secret"]).unwrap().is_ok());
+    assert_eq!(conn.command(&["GET", "key"]).unwrap(), Reply::Bulk(b"zero".to_vec()));
+}
+
+#[test]
 fn reads_go_to_the_replicas_of_one_server() {
     let options = ReplicaSetOptions { sentinels: 0, ..ReplicaSetOptions::default() };
     let set = ReplicaSet::start(options).unwrap();

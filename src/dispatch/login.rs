@@ -134,6 +134,18 @@ impl Dispatcher<'_> {
                 );
                 return Some(Flow::Next);
             }
+            // The user's connections are in database 0, and a login does not change the database.
+            (Some(CheckResult::Allowed | CheckResult::Open), Login::Elsewhere)
+                if self.engine.clients.slab.get(index).is_some_and(|c| c.session.database != 0) =>
+            {
+                self.engine.clients.answer_own_error(
+                    index,
+                    command,
+                    &Failure::DatabaseOfUser,
+                    &mut self.engine.core,
+                );
+                return Some(Flow::Next);
+            }
             (Some(answer @ (CheckResult::Allowed | CheckResult::Open)), Login::Elsewhere) => {
                 let who = match answer {
                     CheckResult::Open => Credentials::of_open(name),

@@ -27,7 +27,7 @@ pub fn database_realm(database: u16) -> u16 {
 pub fn database_of(realm: u16) -> Option<u16> {
     match realm {
         OWN_REALM => Some(0),
-        realm => realm.checked_sub(DATABASE_REALMS),
+        realm => realm.checked_sub(DATABASE_REALMS).filter(|database| *database < MAX_DATABASES),
     }
 }
 

@@ -540,8 +540,8 @@ failures! {
         }
         row "a user of the nodes' (`auth = \"passthrough\"`) that selects another database than 0"
             => "use database 0, or one of slotway's own users" {
-            /// SELECT of a user that the nodes know.
-            DatabaseOfUser => Err "SELECT of another database than 0 is not supported for users that log in at the nodes (auth = \"passthrough\")";
+            /// SELECT of a user that the nodes know, or the login of one behind it.
+            DatabaseOfUser => Err "another database than 0 is not supported for users that log in at the nodes (auth = \"passthrough\")";
         }
         row "`SELECT` between `WATCH` and `EXEC`"
             => "select the database before" {
