@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::debug;
@@ -85,10 +85,14 @@ async fn listen(seed: Address, pool: Arc<Pool>, requests: Arc<Requests>) {
     loop {
         match subscribe(&seed, &pool).await {
             Ok(mut conn) => {
-                failures = 0;
+                let since = Instant::now();
                 // What was said before is not heard any more.
                 requests.topology(None);
                 let error = hear(&mut conn, &requests).await;
+                // Before, it may be one that closes each connection.
+                if since.elapsed() > LONGEST_PAUSE {
+                    failures = 0;
+                }
                 debug!(sentinel = %seed, %error, "a Sentinel is not heard any more");
             }
             Err(error) => debug!(sentinel = %seed, error, "a Sentinel cannot be listened to"),

@@ -339,11 +339,9 @@ impl<'a> HubSession<'a> {
         } else {
             tracing::debug!(node = self.name(node), error = %why, topics, "node not reached");
         }
-        if closed && was_ready && self.book.links().cut_off(node) {
-            return;
+        if let Some(due) = self.book.links().lost(node, closed && was_ready) {
+            self.retries.push((due, node));
         }
-        let due = self.book.links().lost(node);
-        self.retries.push((due, node));
     }
 
     /// Closes the connection to `node`. `true`: it was ready.

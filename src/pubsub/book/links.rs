@@ -69,7 +69,7 @@ impl Links<'_> {
     /// The connection to `node` is established.
     pub(crate) fn ready(&mut self, node: usize) {
         let Some(place) = self.book.nodes.get_mut(node) else { return };
-        place.connected();
+        place.connected(self.book.now);
         // Topics wanted here, and those whose home does not answer.
         self.book.every_entry(|book, at| {
             let Some(entry) = book.entries.get(at) else { return };
@@ -94,29 +94,26 @@ impl Links<'_> {
         }
     }
 
-    /// The node has closed an established connection. It may be healthy, so its topics stay and it
-    /// is reconnected at once; if that fails, [`Links::lost`] moves them. Moving them first would
-    /// not be faster, and messages already delivered might come again from other nodes.
+    /// The connection to `node` was lost or failed; `closed`: it was established, and the node has
+    /// closed it. Returns when to retry, in microseconds.
     ///
-    /// Returns `false` if this happens too often.
-    pub(crate) fn cut_off(&mut self, node: usize) -> bool {
+    /// A node that has closed a connection may be healthy, so its topics stay and it is reconnected
+    /// at once (`None`); if that fails, they are moved. Moving them first would not be faster, and
+    /// messages already delivered might come again from other nodes.
+    pub(crate) fn lost(&mut self, node: usize, closed: bool) -> Option<u64> {
         let now = self.book.now;
-        let Some(place) = self.book.nodes.get_mut(node) else { return false };
-        if place.has_closed(now) {
-            return false;
-        }
-        self.cut(node, LinkState::Idle);
-        self.replace_all(node, GapReason::ConnectionLost);
-        self.book.nodes.actions.push(Action::Refresh(None));
-        true
-    }
-
-    /// The connection to `node` was lost or failed. Returns when to retry, in microseconds.
-    pub(crate) fn lost(&mut self, node: usize) -> u64 {
-        self.cut(node, LinkState::Backoff);
-        let Some(place) = self.book.nodes.get_mut(node) else { return self.book.now };
-        place.failures += 1;
-        let due = self.book.now + self.book.pace.backoff.pause(place.failures);
+        let failures = self.book.nodes.get_mut(node)?.has_failed(now);
+        let due = if closed && failures == 0 {
+            self.cut(node, LinkState::Idle);
+            None
+        } else {
+            self.cut(node, LinkState::Backoff);
+            let failures = failures.max(1);
+            if let Some(place) = self.book.nodes.get_mut(node) {
+                place.failures = failures;
+            }
+            Some(now + self.book.pace.backoff.pause(failures))
+        };
         self.replace_all(node, GapReason::ConnectionLost);
         self.book.nodes.actions.push(Action::Refresh(None));
         due

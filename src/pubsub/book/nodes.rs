@@ -7,8 +7,8 @@ use super::{Action, Fifo, Sent, Sub, SubState};
 use crate::cluster::{NodeAddr, Role, Slot, Snapshot};
 use crate::pubsub::{Topic, ident, rank};
 
-/// Back off from a node that closes more than `MAX_CUTS` connections in a row, each within
-/// `CUTS_WITHIN` microseconds of the one before.
+/// Back off from a node whose connections are lost more than `MAX_CUTS` times in a row, each within
+/// `CUTS_WITHIN` microseconds of its establishment.
 const MAX_CUTS: u32 = 20;
 const CUTS_WITHIN: u64 = 1_000_000;
 
@@ -58,9 +58,10 @@ pub struct HubNode {
     /// slots: most likely it is being promoted, and the slots follow. Both would send the same
     /// notifications; the old primary's are complete until the slots have moved.
     risen: Option<usize>,
-    /// Established connections that it has closed in quick succession, and the time of the last.
+    /// Established connections in a row that were soon lost.
     cuts: u32,
-    cut_at: u64,
+    /// When the last connection was established, microseconds.
+    ready_at: u64,
     /// Number of topics of which it is the former home: see `former`.
     pub(super) leaving: usize,
     /// It has answered on this connection.
@@ -78,8 +79,9 @@ impl HubNode {
     }
 
     /// Records that the connection is established.
-    pub(super) fn connected(&mut self) {
+    pub(super) fn connected(&mut self, now: u64) {
         self.link = LinkState::Ready;
+        self.ready_at = now;
         self.failures = 0;
         self.fifo.clear();
     }
@@ -90,12 +92,20 @@ impl HubNode {
         std::mem::take(&mut self.trial)
     }
 
-    /// Records that the node has closed an established connection. Returns whether that happens
-    /// too often.
-    pub(super) fn has_closed(&mut self, now: u64) -> bool {
-        self.cuts = if now < self.cut_at + CUTS_WITHIN { self.cuts + 1 } else { 1 };
-        self.cut_at = now;
-        self.cuts > MAX_CUTS
+    /// Records that the connection was lost or failed. Returns the number of failures in a row that
+    /// the next attempt has to back off for; 0: it may follow at once if the node has closed the
+    /// connection, as a healthy one may.
+    ///
+    /// That a connection could be established ends no row: a node may accept each and close it.
+    pub(super) fn has_failed(&mut self, now: u64) -> u32 {
+        if self.link != LinkState::Ready {
+            self.failures += 1;
+        } else if now < self.ready_at + CUTS_WITHIN {
+            self.cuts = self.cuts.saturating_add(1);
+        } else {
+            self.cuts = 1;
+        }
+        self.failures.max(self.cuts.saturating_sub(MAX_CUTS))
     }
 
     /// Records that there is no connection any more. Returns the commands that were not answered.
@@ -260,7 +270,7 @@ impl Nodes {
                 stripped: false,
                 risen: None,
                 cuts: 0,
-                cut_at: 0,
+                ready_at: 0,
                 leaving: 0,
                 heard: false,
                 trial: false,

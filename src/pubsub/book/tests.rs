@@ -348,7 +348,7 @@ fn a_new_subscriber_gets_no_earlier_messages() {
     assert_eq!(rig.news(1), ["live c"]);
     assert_eq!(rig.act(true), [format!("+ c @{home}")]);
     // The connection is lost: waiting subscribers are told when the topic is restored.
-    rig.book.links().lost(home);
+    rig.book.links().lost(home, false);
     assert_eq!(rig.news(1), ["gap c"]);
     rig.run();
     assert_eq!(rig.news(1), ["live c"]);
@@ -439,7 +439,7 @@ fn topics_of_a_lost_connection_move_at_once() {
         (0..30).map(|i| rig.home(TopicKind::Channel, &format!("c{i}"))).collect();
     assert!([0, 1, 2].iter().all(|n| homes.contains(n)), "spread: {homes:?}");
     let victims = homes.iter().filter(|&&h| h == 1).count();
-    rig.book.links().lost(1);
+    rig.book.links().lost(1, false);
     let actions = rig.act(false);
     // No new connection was needed.
     assert_eq!(actions.len(), victims, "{actions:?}");
@@ -462,7 +462,7 @@ fn an_unconfirmed_subscription_makes_no_gap() {
     rig.subscribe(1, TopicKind::Channel, "c");
     let home = rig.home(TopicKind::Channel, "c");
     assert_eq!(rig.act(false), [format!("connect {home}")]);
-    rig.book.links().lost(home);
+    rig.book.links().lost(home, false);
     let other = rig.home(TopicKind::Channel, "c");
     assert_ne!(other, home);
     assert_eq!(rig.run(), [format!("+ c @{other}")]);
@@ -478,7 +478,7 @@ fn all_nodes_gone_and_back() {
     rig.news(1);
     for _ in 0..3 {
         for n in 0..6 {
-            rig.book.links().lost(n);
+            rig.book.links().lost(n, false);
         }
     }
     rig.act(false);
@@ -579,7 +579,7 @@ fn messages_published_before_a_move_come_first() {
     rig.topology(cluster());
     rig.run();
     assert_eq!(rig.book.nodes.formers().collect::<Vec<_>>(), [other]);
-    rig.book.links().lost(other);
+    rig.book.links().lost(other, false);
     assert_eq!(rig.book.nodes.formers().count(), 0);
     assert_eq!(rig.home(TopicKind::Shard, "s"), home);
 }
@@ -643,7 +643,7 @@ fn after_a_failover_the_former_home_is_drained_first() {
     rig.book.replies().other(old).unwrap();
     let (mut rig, old, new) = moved(1);
     rig.shard_message(new, "s", "1");
-    rig.book.links().lost(old);
+    rig.book.links().lost(old, false);
     assert_eq!(texts(rig.news(1)), ["0", "1", "live s"]);
     // The bytes held back are limited.
     let (mut rig, _, new) = moved(1);
@@ -779,8 +779,8 @@ fn messages_of_one_topic_are_one_run() {
     let home = rig.home(TopicKind::Channel, "a");
     let other = rig.home(TopicKind::Channel, "b");
     if other != home {
-        rig.book.links().lost(other);
-        rig.book.links().lost((0..3).find(|&n| n != home && n != other).unwrap());
+        rig.book.links().lost(other, false);
+        rig.book.links().lost((0..3).find(|&n| n != home && n != other).unwrap(), false);
         rig.run();
         rig.news(1);
     }
@@ -903,11 +903,43 @@ fn an_unresponsive_node_gets_a_single_probe() {
     let home = rig.home(TopicKind::Shard, "{s}0");
     assert_eq!(rig.act(true).len(), 10);
     for _ in 0..3 {
-        assert!(rig.book.links().cut_off(home));
+        assert_eq!(rig.book.links().lost(home, true), None);
         assert_eq!(rig.act(true).len(), 1);
     }
     assert!(rig.answer(home));
     assert_eq!(rig.act(true).len(), 9);
     rig.confirm(home);
     assert!(rig.book.entries.iter().all(|(_, entry)| entry.live));
+}
+
+/// That the node accepts connections says nothing: it may close each, after an answer or without.
+#[test]
+fn from_a_node_that_closes_each_connection_one_backs_off_further_and_further() {
+    for (closes, answers) in [(true, false), (true, true), (false, true)] {
+        let mut rig = Rig::new();
+        for i in 0..10 {
+            rig.subscribe(1, TopicKind::Shard, &format!("{{s}}{i}"));
+        }
+        let home = rig.home(TopicKind::Shard, "{s}0");
+        let start = rig.book.now;
+        let (mut connections, mut sent) = (0, 0);
+        while rig.book.now < start + 10_000_000 {
+            sent += rig.act(true).len();
+            if answers {
+                rig.confirm(home);
+            }
+            connections += 1;
+            if let Some(due) = rig.book.links().lost(home, closes) {
+                rig.book.now = due;
+                rig.book.nodes.retry(home);
+            }
+        }
+        // 20 of them at once or at the shortest pause, the rest as after other failures.
+        assert!(connections < 60, "{closes} {answers}: {connections}");
+        assert!(sent >= connections, "{closes} {answers}: {sent} in {connections}");
+        // It has recovered, which takes a connection that lasts.
+        rig.act(true);
+        rig.book.now += 2_000_000;
+        assert_eq!(rig.book.links().lost(home, true), None, "{closes} {answers}");
+    }
 }

@@ -20,7 +20,7 @@ fn narrow_topics_are_subscribed_at_every_primary() {
     rig.message(3, Some(SPACE), "__keyspace@0__:k");
     assert_eq!(rig.got(SPACE), 0);
     // A lost connection makes a gap until it is restored.
-    rig.book.links().lost(1);
+    rig.book.links().lost(1, false);
     assert_eq!(rig.news(1), [format!("gap {SPACE}")]);
     rig.book.nodes.retry(1);
     assert_eq!(rig.run(), [format!("+ {SPACE} @1")]);
@@ -180,7 +180,7 @@ fn a_killed_primary_is_one_gap_until_its_successor_is_subscribed() {
     rig.subscribe(1, TopicKind::Pattern, SPACE);
     rig.run();
     rig.news(1);
-    rig.book.links().lost(0);
+    rig.book.links().lost(0, false);
     rig.topology(failed(0));
     rig.run();
     assert_eq!(rig.news(1), [format!("gap {SPACE}")]);
