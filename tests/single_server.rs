@@ -335,6 +335,28 @@ fn a_cluster_of_valkey_9_has_databases() {
     assert_eq!(ask("DBSIZE"), Reply::Int(4));
 }
 
+#[test]
+fn the_sentinels_password_is_read_again_when_its_file_changes() {
+    let set = ReplicaSet::start(ReplicaSetOptions {
+        replicas: 0,
+        sentinels: 1,
+        sentinel_password: Some("theirs".into()),
+        ..ReplicaSetOptions::default()
+    })
+    .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    std::fs::write(&file, "another").unwrap();
+    let setting = format!("upstream.sentinel_password_file={}", file.display());
+    let args = ["--set", "upstream.kind=sentinel", "--set", &setting];
+    let seeds = listed(&set.sentinel_addrs());
+    let mut proxy = Proxy::launch(|name, program| set.command(name, program), &seeds, &args);
+    says_why(&proxy, &["upstream.sentinel_password"]);
+    std::fs::write(&file, "theirs").unwrap();
+    proxy.until_ready();
+    assert!(proxy.connect().command(&["SET", "a", "1"]).unwrap().is_ok());
+}
+
 /// What `/readyz` says while slotway cannot start, until it has all of `words`.
 fn says_why(proxy: &Proxy, words: &[&str]) {
     let mut last = String::new();

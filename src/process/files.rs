@@ -67,6 +67,11 @@ impl Files {
         }
         let secrets = [
             ("upstream.password_file", &config.upstream.password_file, &config.upstream.password),
+            (
+                "upstream.sentinel_password_file",
+                &config.upstream.sentinel_password_file,
+                &config.upstream.sentinel_password,
+            ),
             ("admin_token_file", &config.admin_token_file, &config.admin_token),
         ];
         for (key, file, place) in secrets {
