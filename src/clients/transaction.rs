@@ -106,7 +106,7 @@ impl Transactions<'_> {
                     None | Some((Fan::Reached, _)) => {
                         slot.map_or(Place::Any, |slot| Place::Slot(slot.0))
                     }
-                    Some((to, _)) if one_server && to != Fan::Nodes => Place::Any,
+                    Some(_) if one_server => Place::Any,
                     Some(_) => return Err(Failure::AllShardsInMulti { command: upper().into() }),
                 }
             }
@@ -123,13 +123,8 @@ impl Transactions<'_> {
             Plan::PubSub(PubSub::ShardPublish, Some(slot)) => Place::Slot(slot.0),
             Plan::Split { merge, .. } => Place::Split(merge),
             Plan::Fan { to, merge } if split || to == Fan::One => Place::Fan(to, merge),
-            // There is one server, which answers for all.
-            Plan::Fan { to: Fan::Primaries | Fan::Answering, .. }
-            | Plan::Join
-            | Plan::Scan
-            | Plan::RandomKey
-                if one_server =>
-            {
+            // There is one server that executes transactions, and it answers for itself.
+            Plan::Fan { .. } | Plan::Join | Plan::Scan | Plan::RandomKey if one_server => {
                 Place::Any
             }
             Plan::Join if split => Place::Fan(Fan::Primaries, Merge::Concat),

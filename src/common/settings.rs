@@ -141,7 +141,9 @@ impl Settings {
             users: config.limits.users,
             protected: config.protected_mode,
             tls_shows: config.tls.downstream.client_auth == ClientAuth::Required,
-            split_transactions: config.transactions.cross_slot == CrossSlot::Split,
+            // One server has nothing to split.
+            split_transactions: config.transactions.cross_slot == CrossSlot::Split
+                && config.upstream.kind == UpstreamKind::Cluster,
             disconnect_on_unknown: config.on_outcome_unknown == OnOutcomeUnknown::Disconnect,
             emulate: config.emulation.cross_slot == CrossSlotCommand::Emulate,
             emulation_turn: micros(config.emulation.turn),
