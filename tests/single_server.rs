@@ -181,6 +181,25 @@ fn reads_go_to_the_replicas_of_one_server() {
 }
 
 #[test]
+fn a_primary_that_is_no_seed_is_known_when_it_comes_back() {
+    let options = ReplicaSetOptions { sentinels: 0, ..ReplicaSetOptions::default() };
+    let set = ReplicaSet::start(options).unwrap();
+    let addrs = set.addrs();
+    let args = ["--set", "timeouts.command=1s"];
+    let proxy = in_front(&set, "standalone", &addrs[1..2], &args);
+    set.kill(addrs[0]).unwrap();
+    eventually("it is known to be lost", || {
+        proxy.get("/readyz").is_some_and(|(_, body)| body.contains("0-16383"))
+    });
+    let looks = || proxy.metric("slotway_topology_refreshes_total", "result=\"ok\"");
+    let before = looks();
+    eventually("several looks at those that are left", || looks() >= before + 5.0);
+    set.restart(addrs[0]).unwrap();
+    let mut conn = proxy.connect();
+    eventually("writes", || conn.command(&["SET", "key", "value"]).unwrap().is_ok());
+}
+
+#[test]
 fn nothing_is_written_to_a_server_that_a_replica_of_ours_is_made_to_follow() {
     let options = ReplicaSetOptions { replicas: 1, sentinels: 0, ..ReplicaSetOptions::default() };
     let (set, foreign) = (
@@ -189,7 +208,8 @@ fn nothing_is_written_to_a_server_that_a_replica_of_ours_is_made_to_follow() {
     );
     let addrs = set.addrs();
     let args = ["--set", "timeouts.command=1s"];
-    let proxy = in_front(&set, "standalone", &addrs, &args);
+    // The primary is named by its replica, and by nothing else.
+    let proxy = in_front(&set, "standalone", &addrs[1..], &args);
     let (ip, port) = (foreign.addr().ip().to_string(), foreign.addr().port().to_string());
     let mut replica = set.connect(addrs[1]).unwrap();
     assert!(replica.command(&["REPLICAOF", &ip, &port]).unwrap().is_ok());

@@ -49,8 +49,8 @@ pub struct SentinelReply {
 pub enum NoPrimary {
     /// Two servers are primaries, and nothing tells which one is meant.
     #[error(
-        "{0} and {1} both are primaries, and no replica follows either: are they two servers? keep \
-         the one that is meant in seeds"
+        "{0} and {1} both are primaries, with as many replicas each: are they two servers? keep the \
+         one that is meant in seeds"
     )]
     Two(NodeAddr, NodeAddr),
     /// Sentinels name different servers after the same failover.
@@ -158,7 +158,7 @@ pub fn parse_sentinel(master: &[u8], replicas: &[u8]) -> Result<SentinelReply, P
 /// most data. `None`: none of them is a primary.
 ///
 /// # Errors
-/// Two are primaries, neither was in use, and no other server follows one of them.
+/// Two are primaries, neither was in use, and as many replicas follow the one as the other.
 pub fn choose_primary(
     replies: &[ServerReply],
     in_use: Option<&NodeAddr>,

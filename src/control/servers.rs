@@ -3,7 +3,7 @@
 //! All that are known are asked at once: the servers of the topology in use and the seeds, or the
 //! server that the Sentinels name. [`crate::cluster::server`] judges the answers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -40,14 +40,6 @@ struct Asked {
     reply: ServerReply,
 }
 
-/// What the Sentinels say of replicas, and whom they name.
-struct Named {
-    primary: NodeAddr,
-    is_down: bool,
-    epoch: u64,
-    replicas: Vec<(NodeAddr, NodeState)>,
-}
-
 impl Servers<'_> {
     /// Asks the servers, and the Sentinels before them.
     ///
@@ -64,30 +56,39 @@ impl Servers<'_> {
     }
 
     /// Asks all Sentinels at once.
-    async fn ask_sentinels(&self, errors: &mut Vec<String>) -> Result<Named, NoTopology> {
+    async fn ask_sentinels(&self, errors: &mut Vec<String>) -> Result<SentinelReply, NoTopology> {
         let mut steps = JoinSet::new();
         for seed in &self.config.seeds {
             let (config, tls, seed) = (Arc::clone(self.config), Arc::clone(self.tls), seed.clone());
             steps.spawn(async move {
                 let sockets = resolve(&seed.host, seed.port, config.timeouts.connect).await;
-                let sockets = sockets.map_err(|error| error.to_string())?;
-                let mut last = format!("{seed} has no address");
-                for socket in sockets {
-                    match ask_sentinel(socket, &seed.host, &config, &tls).await {
-                        Ok(reply) => return Ok(reply),
-                        Err(error) => {
-                            last = format!("Sentinel {seed}: {}", explained(&error, &config));
-                        }
+                let sockets = sockets.map_err(|error| vec![error.to_string()])?;
+                // A name may stand for all of them, as that of a headless service does.
+                let mut asking = JoinSet::new();
+                for socket in sockets.into_iter().take(MAX_ASKED) {
+                    let (config, tls, seed) = (Arc::clone(&config), Arc::clone(&tls), seed.clone());
+                    asking.spawn(async move {
+                        let asked = ask_sentinel(socket, &seed.host, &config, &tls).await;
+                        asked.map_err(|error| {
+                            format!("Sentinel {seed}: {}", explained(&error, &config))
+                        })
+                    });
+                }
+                let (mut replies, mut errors) = (Vec::new(), Vec::new());
+                for asked in asking.join_all().await {
+                    match asked {
+                        Ok(reply) => replies.push(reply),
+                        Err(error) => errors.push(error),
                     }
                 }
-                Err(last)
+                if replies.is_empty() { Err(errors) } else { Ok(replies) }
             });
         }
         let mut replies: Vec<SentinelReply> = Vec::new();
         while let Some(step) = steps.join_next().await {
             match step {
-                Ok(Ok(reply)) => replies.push(reply),
-                Ok(Err(error)) => errors.push(error),
+                Ok(Ok(more)) => replies.extend(more),
+                Ok(Err(more)) => errors.extend(more),
                 // A panic, which is logged.
                 Err(_) => {}
             }
@@ -95,17 +96,15 @@ impl Servers<'_> {
         let Some(best) = choose_sentinel(&replies)? else {
             return Err(NoTopology::asked(std::mem::take(errors)));
         };
-        let best = replies.swap_remove(best);
-        Ok(Named {
-            primary: best.primary,
-            is_down: best.is_down,
-            epoch: best.epoch,
-            replicas: best.replicas,
-        })
+        Ok(replies.swap_remove(best))
     }
 
     /// Asks the servers that are known, and those that these name.
-    async fn ask_servers(&mut self, named: Option<&Named>, errors: &mut Vec<String>) -> Vec<Asked> {
+    async fn ask_servers(
+        &mut self,
+        named: Option<&SentinelReply>,
+        errors: &mut Vec<String>,
+    ) -> Vec<Asked> {
         let mut steps = JoinSet::new();
         let mut known: HashMap<SocketAddr, NodeAddr> = HashMap::new();
         let mut names: Vec<NodeAddr> = Vec::new();
@@ -122,8 +121,13 @@ impl Servers<'_> {
             }
         }
         let mut answers: Vec<Asked> = Vec::new();
+        let mut resolved: HashSet<NodeAddr> = HashSet::new();
         loop {
             for addr in std::mem::take(&mut names) {
+                // Names come from replies as well, and each may take DNS its time.
+                if resolved.len() >= MAX_ASKED || !resolved.insert(addr.clone()) {
+                    continue;
+                }
                 let found = resolve(&addr.host, addr.port, self.config.timeouts.connect).await;
                 let sockets = match found {
                     Ok(sockets) => sockets,
@@ -187,7 +191,7 @@ impl Servers<'_> {
     fn conclude(
         self,
         mut asked: Vec<Asked>,
-        named: Option<Named>,
+        named: Option<SentinelReply>,
         errors: Vec<String>,
     ) -> Result<Found, NoTopology> {
         let replies: Vec<ServerReply> = asked.iter().map(|asked| asked.reply.clone()).collect();
@@ -215,13 +219,22 @@ impl Servers<'_> {
         if let Some(reply) = replies.iter().find(leads) {
             replicas.extend(reply.replicas.iter().cloned());
         }
-        // Those among the seeds that follow it under another address, and all of them while nobody
-        // is a primary.
+        // Those among the seeds that follow it under another address; while nobody is a primary, those
+        // that follow one of ours.
         let follows = |reply: &&ServerReply| {
-            reply.role == Role::Replica && (primary.is_none() || reply.primary == primary)
+            reply.role == Role::Replica
+                && match &primary {
+                    Some(_) => reply.primary == primary,
+                    None => reply.primary.as_ref().is_some_and(|addr| self.is_ours(addr)),
+                }
         };
         let others = replies.iter().filter(follows);
         replicas.extend(others.map(|reply| (reply.addr.clone(), NodeState::Online)));
+        // Whoever was known may come back as the primary, also where nothing names it meanwhile.
+        if primary.is_none() {
+            let known = self.in_use.nodes.iter();
+            replicas.extend(known.map(|node| (node.addr.clone(), NodeState::Failed)));
+        }
         // Most favourable first: one that answers is not what a Sentinel thought a moment ago.
         replicas
             .sort_by(|a, b| (&a.0, std::cmp::Reverse(a.1)).cmp(&(&b.0, std::cmp::Reverse(b.1))));
