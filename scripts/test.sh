@@ -25,6 +25,7 @@ finish() {
         pkill -P "$beside" 2>/dev/null || true
         kill "$beside" 2>/dev/null || true
     fi
+    rm -f "$set_up"
     exit "$status"
 }
 trap finish EXIT
@@ -33,6 +34,8 @@ trap finish EXIT
 # output is shown when it is waited for.
 beside=
 beside_log=$(mktemp)
+# It is there once everything is installed.
+set_up=$(mktemp -u)
 beside_since=
 start_beside() {
     beside_since=$SECONDS
@@ -60,23 +63,28 @@ step() {
     current=
 }
 
-step "setup" scripts/setup.sh test
-# Not advisories: their database is on GitHub, which CI does not reach.
-step "cargo deny" scripts/deny.sh bans licenses sources
-step "yanked crates" scripts/yanked.py
-step "cargo fmt" cargo fmt --check
+step "setup for building" scripts/setup.sh run
+# Not worth its time where nothing is built again.
+[ -d target/debug ] || export CARGO_INCREMENTAL=0
 # The release binary, whose link-time optimisation uses one core only; then users' clients, and
 # redis-py's own tests with what judges them.
 clients() {
-    cargo build --release &&
-        printf 'built in %d s\n' $((SECONDS - beside_since)) &&
-        .venv/bin/pytest tests/python &&
+    cargo build --release || return
+    printf 'built in %d s\n' $((SECONDS - beside_since))
+    until [ -e "$set_up" ]; do sleep 1; done
+    .venv/bin/pytest tests/python &&
         # servers.py starts a cluster and slotway for them.
         .venv/bin/python tests/python/servers.py npm --prefix tests/node --silent test &&
         .venv/bin/pytest -c tests/python/pytest.ini tests/conformance &&
         .venv/bin/python tests/conformance/run.py --server 7.0 --emulated some
 }
 start_beside clients
+step "setup" scripts/setup.sh test
+touch "$set_up"
+# Not advisories: their database is on GitHub, which CI does not reach.
+step "cargo deny" scripts/deny.sh bans licenses sources
+step "yanked crates" scripts/yanked.py
+step "cargo fmt" cargo fmt --check
 step "cargo clippy" cargo clippy --all-targets -- -D warnings
 step "cargo test" scripts/cargo-test.sh
 step "cargo build, redis-py, ioredis, node-redis, redis-py's own tests" wait_for_beside
