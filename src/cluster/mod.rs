@@ -10,6 +10,7 @@ mod parse;
 pub mod server;
 mod slot;
 pub mod trust;
+mod upstreams;
 
 pub use coverage::{SlotRange, diff, listed};
 pub use health::{
@@ -21,6 +22,7 @@ pub use parse::{
     parse_shards, parse_shards_tls, parse_slots,
 };
 pub use slot::{NO_SLOT, SLOTS, Slot, SlotSpace, hash_tag, key_in_slot, slot_of};
+pub use upstreams::{KeyRoutes, SlotCount, SlotMap, TooManyUpstreams, UpstreamId};
 
 use std::net::SocketAddr;
 
@@ -80,6 +82,8 @@ pub struct Node {
     pub role: Role,
     /// The state according to the cluster.
     pub state: NodeState,
+    /// Where it belongs to.
+    pub upstream: UpstreamId,
 }
 
 /// Whether `id` has the form of a node ID: 40 hexadecimal digits.
@@ -124,7 +128,8 @@ pub struct Snapshot {
     pub nodes: Vec<Node>,
     /// All shards, including those without slots.
     pub shards: Vec<Shard>,
-    /// The shard of each slot, or [`NO_SHARD`]. Always [`SLOTS`] entries.
+    /// The shard of each slot, or [`NO_SHARD`]: [`SLOTS`] entries, of several upstreams as many as
+    /// [`SlotMap`] says.
     pub slots: Box<[ShardIdx]>,
 }
 

@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::{NO_SHARD, Node, NodeAddr, NodeIdx, NodeState, Role, SLOTS, Shard, ShardIdx, Snapshot};
+use super::{
+    NO_SHARD, Node, NodeAddr, NodeIdx, NodeState, Role, SLOTS, Shard, ShardIdx, Snapshot,
+    UpstreamId,
+};
 use crate::resp::tree::{TreeError, Value, decode};
 
 /// Maximum number of nodes in a credible reply. The specification recommends at most 1,000.
@@ -173,6 +176,7 @@ fn node_line(line: &str) -> Option<(&str, Listed)> {
         socket: None,
         role: if has("master") { Role::Primary } else { Role::Replica },
         state: if has("fail") { NodeState::Failed } else { NodeState::Online },
+        upstream: UpstreamId::FIRST,
     };
     Some((primary, Listed { node, offset: 0 }))
 }
@@ -340,6 +344,7 @@ fn shards_node(value: &Value, asked: &NodeAddr, tls: bool) -> Option<Listed> {
             socket: None,
             role: if text("role") == "master" { Role::Primary } else { Role::Replica },
             state,
+            upstream: UpstreamId::FIRST,
         },
         offset: value.field("replication-offset").and_then(Value::int).unwrap_or(0),
     })
@@ -362,6 +367,7 @@ fn slots_node(value: &Value, asked: &NodeAddr) -> Option<Listed> {
             socket: None,
             role: Role::Replica,
             state: NodeState::Online,
+            upstream: UpstreamId::FIRST,
         },
         offset: 0,
     })

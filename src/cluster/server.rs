@@ -5,7 +5,7 @@
 
 use thiserror::Error;
 
-use super::{Node, NodeAddr, NodeState, ParseError, Role, SLOTS, Shard, Snapshot};
+use super::{Node, NodeAddr, NodeState, ParseError, Role, SLOTS, Shard, Snapshot, UpstreamId};
 use crate::resp::tree::{Value, decode};
 
 /// Maximum number of replicas in a credible reply.
@@ -218,6 +218,7 @@ pub fn snapshot_of(
         socket: None,
         role,
         state,
+        upstream: UpstreamId::FIRST,
     };
     let mut replicas: Vec<&(NodeAddr, NodeState)> =
         replicas.iter().filter(|(addr, _)| Some(addr) != primary).collect();

@@ -22,25 +22,58 @@ pub fn slot_of(key: &[u8]) -> Slot {
     Slot(crc16(hash_tag(key)) % SLOTS)
 }
 
-/// How keys become slots: a cluster has [`SLOTS`] of them, a single server has one, so that all its
-/// keys may be used together.
+/// How the keys of an upstream become slots: a cluster has [`SLOTS`] of them, a single server has
+/// one, so that all its keys may be used together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlotSpace {
     /// The bits of the checksum that make the slot. A mask rather than a choice: a key becomes a
     /// slot in the same way whatever is behind it.
     mask: u16,
+    /// The first slot: those of other upstreams come before it.
+    first: u16,
 }
 
 impl SlotSpace {
     /// The slots of a cluster.
-    pub const CLUSTER: SlotSpace = SlotSpace { mask: SLOTS - 1 };
+    pub const CLUSTER: SlotSpace = SlotSpace { mask: SLOTS - 1, first: 0 };
     /// The one slot of a single server: slot 0.
-    pub const ONE: SlotSpace = SlotSpace { mask: 0 };
+    pub const ONE: SlotSpace = SlotSpace { mask: 0, first: 0 };
+
+    /// As many slots, of which the first is `first`.
+    pub fn from(self, first: u16) -> SlotSpace {
+        SlotSpace { first, ..self }
+    }
 
     /// The slot of `key`.
     #[inline]
     pub fn slot_of(self, key: &[u8]) -> Slot {
-        Slot(crc16(hash_tag(key)) & self.mask)
+        Slot((crc16(hash_tag(key)) & self.mask).wrapping_add(self.first))
+    }
+
+    /// The first slot.
+    pub fn first(self) -> Slot {
+        Slot(self.first)
+    }
+
+    /// Number of slots.
+    #[allow(clippy::len_without_is_empty)] // it never is
+    pub fn len(self) -> u16 {
+        self.mask + 1
+    }
+
+    /// Whether the slot is one of these.
+    pub fn contains(self, slot: Slot) -> bool {
+        slot.0.checked_sub(self.first).is_some_and(|own| own <= self.mask)
+    }
+
+    /// The slot that the upstream itself calls `own`.
+    pub fn slot(self, own: u16) -> Slot {
+        Slot(self.first.saturating_add(own.min(self.mask)))
+    }
+
+    /// The number by which the upstream itself calls the slot.
+    pub fn own(self, slot: Slot) -> u16 {
+        slot.0.saturating_sub(self.first)
     }
 
     /// Whether all keys are in one slot.

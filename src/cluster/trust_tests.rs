@@ -1,7 +1,7 @@
 //! The rules of [`super`] as a table: the view in use, the nodes' replies, the result.
 
 use super::*;
-use crate::cluster::{Node, NodeAddr, NodeState, Role, Shard};
+use crate::cluster::{Node, NodeAddr, NodeState, Role, Shard, UpstreamId};
 
 /// Builds a cluster from a short form, `p1 p2+r2 (p3)`: one shard after the other, each
 /// `primary+replica+…`; the slots are divided evenly among those not in parentheses. `!` before a
@@ -32,6 +32,7 @@ fn cluster(text: &str) -> Snapshot {
                 socket: None,
                 role,
                 state: if online { NodeState::Online } else { NodeState::Failed },
+                upstream: UpstreamId::FIRST,
             });
         }
         snapshot.shards.push(of);

@@ -22,6 +22,7 @@ mod problem;
 mod proxy_protocol;
 mod reference;
 mod tls;
+mod upstreams;
 mod value;
 
 use std::time::Duration;
@@ -38,6 +39,7 @@ pub use problem::{ConfigError, Problem};
 pub use proxy_protocol::ProxyProtocol;
 pub use reference::{KeyEntry, docs_markdown, effective_toml, key_entries, proxy_toml};
 pub use tls::{Tls, TlsAdmin, TlsDownstream, TlsUpstream};
+pub use upstreams::{DatabaseRoute, MAIN, NamedUpstream, Route};
 use value::Choice;
 pub use value::{
     Address, AnnounceMode, Auth, ClientAuth, CrossSlot, CrossSlotCommand, HandOver, InFailover,
@@ -87,6 +89,15 @@ pub struct Config {
     pub admin_token_for_probes: bool,
     /// `[upstream]`
     pub upstream: Upstream,
+    /// `[upstreams.NAME]`, by name.
+    pub upstreams: Vec<NamedUpstream>,
+    /// Listeners (of `listen` or `tls.downstream.listen`) whose clients have another upstream than
+    /// the first, with its name.
+    pub listener_upstreams: Vec<(Listen, String)>,
+    /// `[[routes]]`, in the order of the file.
+    pub routes: Vec<Route>,
+    /// `[databases]`, by number.
+    pub databases: Vec<DatabaseRoute>,
     /// `[tls.downstream]`, `[tls.upstream]` and `[tls.admin]`
     pub tls: Tls,
     /// `[proxy_protocol]`
@@ -344,6 +355,10 @@ impl Default for Config {
                 connections: 1,
                 keepalive: Some(Duration::from_secs(10)),
             },
+            upstreams: Vec::new(),
+            listener_upstreams: Vec::new(),
+            routes: Vec::new(),
+            databases: Vec::new(),
             tls: Tls::default(),
             proxy_protocol: ProxyProtocol::default(),
             timeouts: Timeouts {

@@ -6,7 +6,7 @@ mod notifications;
 
 use super::*;
 use crate::cluster::{
-    NO_SHARD, Node as ClusterNode, NodeState, Role, SLOTS, Shard, Snapshot, slot_of,
+    NO_SHARD, Node as ClusterNode, NodeState, Role, SLOTS, Shard, Snapshot, UpstreamId, slot_of,
 };
 use crate::hash::KeyedMap;
 use crate::pubsub::GapReason;
@@ -21,6 +21,7 @@ fn cluster() -> Snapshot {
         socket: Some(([127, 0, 0, 1], 7000 + i).into()),
         role: if i < 3 { Role::Primary } else { Role::Replica },
         state: NodeState::Online,
+        upstream: UpstreamId::FIRST,
     };
     let shard = |i: u16| Shard { primary: Some(i), replicas: vec![i + 3] };
     Snapshot {

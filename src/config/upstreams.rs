@@ -1,0 +1,104 @@
+//! Several upstreams: `[upstreams.NAME]`, and who goes to which of them.
+
+use super::{Address, Config, Listen, ReadFrom, TlsUpstream, Upstream, UpstreamKind};
+use crate::cluster::{SlotCount, SlotMap, UpstreamId};
+
+/// The name of the upstream that `seeds` and `[upstream]` describe.
+pub const MAIN: &str = "main";
+
+/// `[upstreams.NAME]`: an upstream beside the one of `seeds` and `[upstream]`, or instead of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NamedUpstream {
+    /// Its name.
+    pub name: String,
+    /// Nodes, Sentinels or servers to ask first; not empty.
+    pub seeds: Vec<Address>,
+    /// Kind, logins and connections.
+    pub upstream: Upstream,
+    /// Nodes that answer commands that only read.
+    pub read_from: ReadFrom,
+    /// TLS to its nodes.
+    pub tls: TlsUpstream,
+    /// Whether `/readyz` does without it.
+    pub optional: bool,
+}
+
+/// `[[routes]]`: keys, or channels, that begin with `prefix` belong to another upstream than the
+/// first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// What keys begin with, for a route of keys.
+    pub prefix: Option<Vec<u8>>,
+    /// What channels and patterns begin with, for a route of channels.
+    pub channel_prefix: Option<Vec<u8>>,
+    /// The upstream's name.
+    pub upstream: String,
+}
+
+/// `[databases]`: a database of clients that is another upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabaseRoute {
+    /// The number that clients SELECT.
+    pub number: u16,
+    /// The upstream's name.
+    pub upstream: String,
+    /// The database there.
+    pub database: u16,
+}
+
+impl Config {
+    /// The names of all upstreams, in the order of their [`UpstreamId`]s: the first is the one of
+    /// clients for which nothing else is configured.
+    pub fn upstream_names(&self) -> Vec<&str> {
+        let short = (!self.seeds.is_empty() || self.upstreams.is_empty()).then_some(MAIN);
+        short.into_iter().chain(self.upstreams.iter().map(|named| named.name.as_str())).collect()
+    }
+
+    /// The upstream of this name.
+    pub fn upstream_id(&self, name: &str) -> Option<UpstreamId> {
+        let at = self.upstream_names().iter().position(|known| *known == name)?;
+        u8::try_from(at).ok().map(UpstreamId)
+    }
+
+    /// The `[upstreams.NAME]` of an upstream; `None`: it is the one of `seeds` and `[upstream]`.
+    pub fn named_upstream(&self, id: UpstreamId) -> Option<&NamedUpstream> {
+        let short = self.upstream_names().len() - self.upstreams.len();
+        self.upstreams.get(id.at().checked_sub(short)?)
+    }
+
+    /// The configuration as it would be with this upstream alone, in the short form.
+    pub fn of_upstream(&self, id: UpstreamId) -> Config {
+        let mut config = self.clone();
+        if let Some(named) = self.named_upstream(id) {
+            config.seeds.clone_from(&named.seeds);
+            config.upstream = named.upstream.clone();
+            config.read_from = named.read_from;
+            config.tls.upstream = named.tls.clone();
+        }
+        config.upstreams = Vec::new();
+        config.listener_upstreams = Vec::new();
+        config.routes = Vec::new();
+        config.databases = Vec::new();
+        config
+    }
+
+    /// The upstream of a listener's clients.
+    pub fn upstream_of_listener(&self, listener: &Listen) -> UpstreamId {
+        let named = self.listener_upstreams.iter().find(|(at, _)| at == listener);
+        named.and_then(|(_, name)| self.upstream_id(name)).unwrap_or(UpstreamId::FIRST)
+    }
+
+    /// Where the slots of the upstreams lie.
+    pub fn slot_map(&self) -> SlotMap {
+        let kind = |at: usize| {
+            let named = self.named_upstream(UpstreamId(at as u8));
+            match named.map_or(&self.upstream, |named| &named.upstream).kind {
+                UpstreamKind::Cluster => SlotCount::Cluster,
+                UpstreamKind::Sentinel | UpstreamKind::Standalone => SlotCount::One,
+            }
+        };
+        let kinds: Vec<SlotCount> = (0..self.upstream_names().len()).map(kind).collect();
+        // Loading a configuration has refused one with too many.
+        SlotMap::new(&kinds).unwrap_or_default()
+    }
+}
