@@ -19,6 +19,7 @@ use std::sync::LazyLock;
 
 use rustc_hash::FxHasher;
 
+use crate::cluster::Slot;
 use crate::dest::ClientId;
 
 /// A map whose keys a client or a node may choose.
@@ -48,7 +49,7 @@ macro_rules! int_keys {
         )*
     };
 }
-int_keys!(u8, u16, u32, u64, usize, ClientId);
+int_keys!(u8, u16, u32, u64, usize, ClientId, Slot);
 
 impl<A: IntKey, B: IntKey> sealed::Sealed for (A, B) {}
 impl<A: IntKey, B: IntKey> IntKey for (A, B) {}

@@ -9,14 +9,14 @@
 //! |---|---|---|
 //! | [`resp`] | the wire protocol: scans requests, finds ends of replies, writes replies. No I/O |  |
 //! | [`dest`] | identities of clients, destinations of replies. No I/O |  |
-//! | [`hash`] | the hash tables of all rooms. No I/O | dest |
 //! | [`lines`] | log lines that others can cause, limited. No I/O |  |
 //! | [`backoff`] | pauses between attempts, with jitter. No I/O |  |
 //! | [`meter`] | memory that a thread has taken |  |
 //! | [`arena`] | memory that a thread gives back |  |
 //! | [`command`] | the command table, from the server's own `COMMAND`. No I/O | resp |
 //! | [`cluster`] | slots, nodes, shards; an immutable snapshot of the topology. No I/O | resp |
-//! | [`errors`] | the errors that slotway answers with, as values: code, text, cause, remedy. No I/O | resp |
+//! | [`hash`] | the hash tables of all rooms. No I/O | dest, cluster |
+//! | [`errors`] | the errors that slotway answers with, as values: code, text, cause, remedy. No I/O | resp, cluster |
 //! | [`descriptors`] | how the limit on open files is shared out | errors |
 //! | [`channel`] | kinds of channels, and Redis's patterns. No I/O |  |
 //! | [`proxy_protocol`] | the header by which a load balancer names its client. No I/O |  |

@@ -2,7 +2,7 @@
 
 use crate::base::Base;
 use crate::base::dedicated::protocol_of;
-use crate::cluster::NO_SLOT;
+use crate::cluster::Slot;
 use crate::dest::{ClientId, Dest};
 use crate::nodes::retries::Want;
 use crate::route::flag;
@@ -24,7 +24,7 @@ impl Base<'_> {
     }
 
     /// Sends the lane's next command if it may go and there is a node for it.
-    pub(crate) fn lane_goes_on(&mut self, slot: u16, lane: ClientId) {
+    pub(crate) fn lane_goes_on(&mut self, slot: Slot, lane: ClientId) {
         let Some(owner) = self.nodes.owner_for(slot, lane) else { return };
         let Some(class) = self.nodes.placement.slots.holds.ready(slot, lane, self.core.now) else {
             return;
@@ -80,7 +80,7 @@ impl Base<'_> {
         let asking = Pending {
             dest: Dest::Discard,
             flags: 0,
-            slot: NO_SLOT,
+            slot: Slot::NONE,
             before: 0,
             checks_shard: false,
             expected: 0,
@@ -94,9 +94,9 @@ impl Base<'_> {
     /// A slot is calm: it is pipelined again. If all that is under way for it is on its owner's
     /// connections, what waits goes right behind, in order; otherwise only what waits in lanes
     /// that have nothing under way.
-    pub(crate) fn release_slot(&mut self, slot: u16) {
+    pub(crate) fn release_slot(&mut self, slot: Slot) {
         let owner = match slot {
-            NO_SLOT => self.nodes.placement.slots.primaries().first().copied(),
+            Slot::NONE => self.nodes.placement.slots.primaries().first().copied(),
             slot => self.nodes.placement.slots.owner(slot),
         };
         let Some(owner) = owner else { return };
@@ -105,7 +105,7 @@ impl Base<'_> {
             let ours = |p: &Pending| p.slot == slot && p.dest != Dest::Discard;
             up.pending.iter().any(|p| ours(p) && (up.node != owner || p.has(flag::ASKING)))
         });
-        let elsewhere = elsewhere && slot != NO_SLOT;
+        let elsewhere = elsewhere && slot != Slot::NONE;
         if !elsewhere {
             for (_, up) in &mut self.nodes.upstreams {
                 for pending in up.pending.iter_mut().filter(|p| p.slot == slot) {

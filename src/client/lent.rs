@@ -1,5 +1,6 @@
 //! A client's dedicated connections: for a blocking command, WATCH, MONITOR.
 
+use crate::cluster::Slot;
 use crate::hash::IntSet;
 use crate::ops::Errand;
 
@@ -26,7 +27,7 @@ pub struct Lent {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Watch {
     /// The slot.
-    pub slot: u16,
+    pub slot: Slot,
     /// One of the keys, for error texts.
     pub key: Box<[u8]>,
     /// Hashes of all keys, for CLIENT LIST.

@@ -2,6 +2,7 @@
 //!
 //! <https://redis.io/docs/latest/commands/multi/>
 
+use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::route::{Fan, Local, Merge, flag};
 
@@ -9,7 +10,7 @@ use crate::route::{Fan, Local, Merge, flag};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// To this slot's node.
-    Slot(u16),
+    Slot(Slot),
     /// To any node that the transaction is sent to.
     Any,
     /// Nowhere: answered by slotway.
@@ -42,7 +43,7 @@ pub struct Multi {
     /// A command was refused, so EXEC will be refused too.
     pub broken: bool,
     /// The first slot of a key, and that key.
-    pub first: Option<(u16, Box<[u8]>)>,
+    pub first: Option<(Slot, Box<[u8]>)>,
     /// It cannot be sent as one batch: several slots, or commands for several nodes.
     pub scattered: bool,
     /// All commands only read.

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::client::Paused;
 use crate::clients::Clients;
+use crate::cluster::Slot;
 use crate::common::Core;
 use crate::common::clock::{Job, Timer};
 use crate::dest::{ClientId, Dest};
@@ -74,7 +75,7 @@ impl<'a> Errands<'a> {
     pub(crate) fn waits_at_gate(
         &mut self,
         client: ClientId,
-        slot: u16,
+        slot: Slot,
         nodes: &mut Nodes,
         core: &mut Core,
     ) -> bool {

@@ -2,7 +2,7 @@
 
 use crate::buf::CHUNK;
 use crate::clients::Clients;
-use crate::cluster::NO_SLOT;
+use crate::cluster::Slot;
 use crate::common::Core;
 use crate::common::requests::{part_frame, scan};
 use crate::nodes::Nodes;
@@ -31,7 +31,7 @@ impl Division {
         nodes: &mut Nodes,
         core: &mut Core,
     ) -> Option<Division> {
-        if pending.slot == NO_SLOT || pending.before > 0 {
+        if pending.slot == Slot::NONE || pending.before > 0 {
             return None;
         }
         let mut ranges: Vec<ArgRange> = Vec::new();
@@ -45,13 +45,13 @@ impl Division {
         let (merge, step) = core.router.key_by_key(&args, &mut keys)?;
         let first_key = keys.first().copied()?;
         let key = |position: u32| args.get((first_key + position * step) as usize);
-        let mut positions: Vec<(u16, u32)> =
+        let mut positions: Vec<(Slot, u32)> =
             (0..keys.len() as u32).map(|position| (pending.slot, position)).collect();
         // The same key several times is one part, in the order of the request: MSET's last value
         // is the one that stays.
         positions.sort_by(|a, b| key(a.1).cmp(&key(b.1)));
         let parts = positions.chunk_by(|a, b| key(a.1) == key(b.1));
-        let part = |group: &[(u16, u32)]| {
+        let part = |group: &[(Slot, u32)]| {
             let mut frame = Vec::new();
             part_frame(&mut frame, &args, first_key, step, group);
             (frame, group.iter().map(|(_, position)| *position).collect())

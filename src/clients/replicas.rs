@@ -1,7 +1,7 @@
 //! Which replica a client reads from.
 
 use crate::clients::Clients;
-use crate::cluster::NO_SLOT;
+use crate::cluster::Slot;
 use crate::common::Core;
 use crate::config::ReadFrom;
 use crate::dest::{ClientId, Dest};
@@ -76,13 +76,13 @@ impl ReplicaReads<'_> {
         &mut self,
         from: ReadFrom,
         client: usize,
-        slot: u16,
+        slot: Slot,
         protocol: Protocol,
         nodes: &mut Nodes,
         core: &mut Core,
     ) -> Choice {
         let fallback = Choice::Primary(ReadTo::PrimaryFallback);
-        let Some(&shard) = nodes.topology.snapshot.slots.get(usize::from(slot)) else {
+        let Some(&shard) = nodes.topology.snapshot.slots.get(slot.at()) else {
             return fallback;
         };
         let Some(readable) = nodes.reads.readable.get(usize::from(shard)) else { return fallback };
@@ -129,7 +129,7 @@ impl ReplicaReads<'_> {
         &self,
         from: ReadFrom,
         client: usize,
-        slot: u16,
+        slot: Slot,
         protocol: Protocol,
         nodes: &Nodes,
         core: &Core,
@@ -189,15 +189,15 @@ impl ReplicaReads<'_> {
             return;
         }
         let protocol = up.protocol;
-        let mut written: IntSet<(u32, u16)> = IntSet::default();
-        let mut wanted: Vec<(u32, u32, u16, ReadFrom)> = Vec::new();
+        let mut written: IntSet<(u32, Slot)> = IntSet::default();
+        let mut wanted: Vec<(u32, u32, Slot, ReadFrom)> = Vec::new();
         for pending in up.pending.iter() {
             let Dest::Client { index, generation, seq } = pending.dest else { continue };
             let key = (index, pending.slot);
             if !pending.has(flag::READ_ONLY) {
                 written.insert(key);
             }
-            let plain = pending.slot != NO_SLOT
+            let plain = pending.slot != Slot::NONE
                 && !core.router.has_node_cursor(pending.command)
                 && pending.before == 0
                 && pending.tries <= MOST_TRIES

@@ -4,7 +4,7 @@ use crate::buf::CHUNK;
 use crate::client::{Multi, Place, mode};
 use crate::clients::Clients;
 use crate::clients::answers::buffers_full;
-use crate::cluster::Product;
+use crate::cluster::{Product, Slot};
 use crate::command::{CommandId, Flags, key_positions};
 use crate::common::Core;
 use crate::common::requests::keys_apart;
@@ -93,19 +93,17 @@ impl Transactions<'_> {
         let upper = || name.to_ascii_uppercase().replace('|', " ");
         let plan = core.router.plan(command, args, &mut core.spare.keys);
         let place = match self.clients.filtered_for(index, plan) {
-            Plan::Slot(slot) | Plan::Block(Some(slot)) => Place::Slot(slot.0),
+            Plan::Slot(slot) | Plan::Block(Some(slot)) => Place::Slot(slot),
             Plan::CrossSlot(slot) => match core.refused_in_multi(name, args) {
                 Some(failure) => return Err(failure),
-                None => Place::Slot(slot.0),
+                None => Place::Slot(slot),
             },
             Plan::Any | Plan::Block(None) | Plan::Wait | Plan::Transaction(_) => Place::Any,
             Plan::Script(script, slot) => {
                 match script.fan() {
                     Some((to, merge)) if split => Place::Fan(to, merge),
                     // One node that has it is enough.
-                    None | Some((Fan::Reached, _)) => {
-                        slot.map_or(Place::Any, |slot| Place::Slot(slot.0))
-                    }
+                    None | Some((Fan::Reached, _)) => slot.map_or(Place::Any, Place::Slot),
                     Some(_) if one_server => Place::Any,
                     Some(_) => return Err(Failure::AllShardsInMulti { command: upper().into() }),
                 }
@@ -120,7 +118,7 @@ impl Transactions<'_> {
             }
             Plan::Local(local) => Place::Local(local),
             Plan::PubSub(PubSub::Publish, _) => Place::Any,
-            Plan::PubSub(PubSub::ShardPublish, Some(slot)) => Place::Slot(slot.0),
+            Plan::PubSub(PubSub::ShardPublish, Some(slot)) => Place::Slot(slot),
             Plan::Split { merge, .. } => Place::Split(merge),
             Plan::Fan { to, merge } if split || to == Fan::One => Place::Fan(to, merge),
             // There is one server that executes transactions, and it answers for itself.
@@ -146,8 +144,8 @@ impl Transactions<'_> {
                 // An argument list without keys was planned as such.
                 let _ = key_positions(spec, args, &mut keys);
                 let keys = keys.iter().filter_map(|&at| args.get(at as usize));
-                let mut slots: Vec<(u16, &[u8])> =
-                    keys.map(|key| (core.router.slot_of(key).0, key)).collect();
+                let mut slots: Vec<(Slot, &[u8])> =
+                    keys.map(|key| (core.router.slot_of(key), key)).collect();
                 if let (Place::Slot(slot), true) = (place, slots.is_empty()) {
                     // It names its slot by number.
                     slots.push((slot, args.get(2).unwrap_or_default()));
@@ -189,7 +187,7 @@ impl Transactions<'_> {
     }
 }
 
-pub(crate) fn cross_slot(first: &[u8], first_slot: u16, key: &[u8], slot: u16) -> Failure {
+pub(crate) fn cross_slot(first: &[u8], first_slot: Slot, key: &[u8], slot: Slot) -> Failure {
     keys_apart(((first, first_slot), (key, slot)), CrossSlotRemedy::Transaction)
 }
 

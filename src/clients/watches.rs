@@ -2,6 +2,7 @@
 
 use crate::client::Watch;
 use crate::clients::Clients;
+use crate::cluster::Slot;
 use crate::common::Core;
 use crate::dest::ClientId;
 use crate::hash::fingerprint;
@@ -70,7 +71,7 @@ impl Watches<'_> {
     }
 
     /// Connection `u` watches what the client's WATCH names.
-    pub(crate) fn note(&mut self, client: ClientId, u: usize, slot: u16, core: &mut Core) {
+    pub(crate) fn note(&mut self, client: ClientId, u: usize, slot: Slot, core: &mut Core) {
         let mut ranges = Vec::new();
         let limits = core.settings.accepted;
         self.clients.lending().lent_of(client, |lent| {

@@ -30,7 +30,7 @@ impl fmt::Display for SlotRange {
 /// The slots for which `wanted` is true, as ranges.
 fn ranges(wanted: impl Fn(Slot) -> bool) -> Vec<SlotRange> {
     let mut found: Vec<SlotRange> = Vec::new();
-    for slot in (0..SLOTS).filter(|&s| wanted(Slot(s))) {
+    for Slot(slot) in Slot::all().filter(|&slot| wanted(slot)) {
         match found.last_mut() {
             Some(last) if last.end + 1 == slot => last.end = slot,
             _ => found.push(SlotRange { start: slot, end: slot }),
@@ -42,7 +42,7 @@ fn ranges(wanted: impl Fn(Slot) -> bool) -> Vec<SlotRange> {
 impl Snapshot {
     /// Number of slots whose primary is not failed.
     pub fn slots_covered(&self) -> usize {
-        (0..SLOTS).filter(|&s| self.primary_of(Slot(s)).is_some()).count()
+        Slot::all().filter(|&s| self.primary_of(s).is_some()).count()
     }
 
     /// Whether every slot has a primary that is not failed.
@@ -148,7 +148,7 @@ fn moved_slots(old: &Snapshot, new: &Snapshot) -> Vec<String> {
         (old.primary_of(slot).map(|n| &n.addr), new.primary_of(slot).map(|n| &n.addr))
     };
     let pairs: BTreeSet<(Owner, Owner)> =
-        (0..SLOTS).map(|s| owners(Slot(s))).filter(|(from, to)| from != to).collect();
+        Slot::all().map(owners).filter(|(from, to)| from != to).collect();
     // There are few pairs of owners in practice; otherwise only the first ones are described, to
     // bound the work.
     pairs

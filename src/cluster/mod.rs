@@ -21,7 +21,7 @@ pub use parse::{
     Info, ParseError, Replies, parse_databases, parse_info, parse_node_timeout, parse_replies,
     parse_shards, parse_shards_tls, parse_slots,
 };
-pub use slot::{NO_SLOT, SLOTS, Slot, SlotSpace, hash_tag, key_in_slot, slot_of};
+pub use slot::{SLOTS, Slot, SlotSpace, hash_tag, key_in_slot, slot_of};
 pub use upstreams::{KeyRoutes, SlotCount, SlotMap, TooManyUpstreams, UpstreamId};
 
 use std::net::SocketAddr;
@@ -146,7 +146,7 @@ impl Snapshot {
 
     /// The primary that owns `slot`.
     pub fn primary_of(&self, slot: Slot) -> Option<&Node> {
-        let shard = *self.slots.get(slot.0 as usize)?;
+        let shard = *self.slots.get(slot.at())?;
         self.nodes.get(self.shards.get(shard as usize)?.primary? as usize)
     }
 }

@@ -7,12 +7,48 @@ use super::crc16::crc16;
 /// Number of hash slots of a cluster.
 pub const SLOTS: u16 = 16384;
 
-/// Stands for the slot of a command without keys.
-pub const NO_SLOT: u16 = u16::MAX;
-
 /// A hash slot, 0 to 16383.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot(pub u16);
+
+impl Slot {
+    /// Stands for the slot of a command without keys.
+    pub const NONE: Slot = Slot(u16::MAX);
+
+    /// All slots of a cluster, in ascending order.
+    pub fn all() -> impl ExactSizeIterator<Item = Slot> + DoubleEndedIterator {
+        (0..SLOTS).map(Slot)
+    }
+
+    /// The slot behind this one; `None` behind the last.
+    pub fn next(self) -> Option<Slot> {
+        (self.0 < SLOTS - 1).then_some(Slot(self.0 + 1))
+    }
+
+    /// The slot's index in a table of all slots. Outside of it for [`Slot::NONE`].
+    #[inline]
+    pub fn at(self) -> usize {
+        usize::from(self.0)
+    }
+
+    /// The slot; `None` for [`Slot::NONE`].
+    #[inline]
+    pub fn known(self) -> Option<Slot> {
+        (self != Slot::NONE).then_some(self)
+    }
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Slot::NONE
+    }
+}
+
+impl std::fmt::Display for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// The slot of `key`: the CRC16 (XMODEM), modulo 16384, of its hash tag ([`hash_tag`]).
 ///
@@ -91,14 +127,14 @@ pub fn key_in_slot(slot: Slot) -> [u8; 3] {
             if missing == 0 {
                 break;
             }
-            if let Some(place @ None) = keys.get_mut(usize::from(slot_of(&key).0)) {
+            if let Some(place @ None) = keys.get_mut(slot_of(&key).at()) {
                 *place = Some(key);
                 missing -= 1;
             }
         }
         keys.into_iter().map(Option::unwrap_or_default).collect()
     });
-    KEYS.get(usize::from(slot.0)).copied().unwrap_or_default()
+    KEYS.get(slot.at()).copied().unwrap_or_default()
 }
 
 /// Printable keys without braces, with at least one in each slot.

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 
 use thiserror::Error;
 
-use super::{Info, SLOTS, Slot, Snapshot, listed};
+use super::{Info, Slot, Snapshot, listed};
 
 /// The view in use.
 #[derive(Debug, Clone, Copy)]
@@ -175,7 +175,7 @@ impl Overlap {
 fn lost_slots(before: &Snapshot, after: &Snapshot) -> Vec<Slot> {
     let lost =
         |slot: &Slot| before.primary_of(*slot).is_some() && after.primary_of(*slot).is_none();
-    (0..SLOTS).map(Slot).filter(lost).collect()
+    Slot::all().filter(lost).collect()
 }
 
 /// Judges one view against the view in use, which covers slots.

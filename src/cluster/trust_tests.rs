@@ -1,7 +1,7 @@
 //! The rules of [`super`] as a table: the view in use, the nodes' replies, the result.
 
 use super::*;
-use crate::cluster::{Node, NodeAddr, NodeState, Role, Shard, UpstreamId};
+use crate::cluster::{Node, NodeAddr, NodeState, Role, SLOTS, Shard, UpstreamId};
 
 /// Builds a cluster from a short form, `p1 p2+r2 (p3)`: one shard after the other, each
 /// `primary+replica+…`; the slots are divided evenly among those not in parentheses. `!` before a

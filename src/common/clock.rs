@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use crate::cluster::NO_SLOT;
+use crate::cluster::Slot;
 use crate::common::{Core, micros};
 use crate::dest::ClientId;
 use crate::errors::{Code, Failure, ForSlot, Last, Unanswered};
@@ -47,7 +47,7 @@ pub(crate) enum Job {
     /// The pause of this emulated command (its gathering, its number) is over.
     Emulation(usize, u64),
     /// The closed gate of this slot may let the next command through.
-    Gate(u16, GateClass),
+    Gate(Slot, GateClass),
     /// The budget may have room for retries that wait.
     Retries,
     /// This client was told to leave, and has had its time for it.
@@ -55,7 +55,7 @@ pub(crate) enum Job {
     /// The allocator's freed pages go back to the system.
     Purge,
     /// This slot's lane may go on.
-    Lane(u16, ClientId),
+    Lane(Slot, ClientId),
 }
 
 impl Ord for Timer {
@@ -98,7 +98,7 @@ impl Core {
         Failure::Deadline {
             code: outcome.code(last.as_deref().and_then(Code::of_node)),
             seconds: self.now.saturating_sub(pending.started) as f64 / 1e6,
-            slot: ForSlot(Some(pending.slot).filter(|&slot| slot != NO_SLOT)),
+            slot: ForSlot(pending.slot.known()),
             node: node.into(),
             tries: u32::from(pending.tries) + 1,
             outcome,

@@ -1,6 +1,7 @@
 //! What a part of the worker leaves for the worker to do, because it concerns other parts, too. It
 //! is done as soon as the command, reply or timer at hand has been dealt with, in its order.
 
+use crate::cluster::Slot;
 use crate::common::Core;
 use crate::dest::ClientId;
 use crate::errors::Failure;
@@ -17,9 +18,9 @@ pub(crate) enum Effect {
     /// A client is closed.
     Closed(usize),
     /// The next command of a lane may be sent.
-    Lane(u16, ClientId),
+    Lane(Slot, ClientId),
     /// What waits at the gate of a slot may be sent.
-    Gate(u16, GateClass),
+    Gate(Slot, GateClass),
 }
 
 impl Core {
@@ -37,12 +38,12 @@ impl Core {
     }
 
     /// Sends the lane's next command if it may go and there is a node for it.
-    pub(crate) fn run_lane(&mut self, slot: u16, lane: ClientId) {
+    pub(crate) fn run_lane(&mut self, slot: Slot, lane: ClientId) {
         self.turn.effects.push_back(Effect::Lane(slot, lane));
     }
 
     /// Sends what the slot's closed gate lets through.
-    pub(crate) fn run_gate(&mut self, slot: u16, class: GateClass) {
+    pub(crate) fn run_gate(&mut self, slot: Slot, class: GateClass) {
         self.turn.effects.push_back(Effect::Gate(slot, class));
     }
 }

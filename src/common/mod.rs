@@ -26,6 +26,7 @@ use mio::{Poll, Token};
 use crate::arena::Arena;
 use crate::buf::Pool;
 use crate::client::{Multi, Replies};
+use crate::cluster::Slot;
 use crate::common::effect::Effect;
 use crate::common::settings::Settings;
 use crate::common::shared::Shared;
@@ -166,7 +167,7 @@ pub(crate) struct Spare {
     pub scratch: Vec<u8>,
     pub ranges: Vec<ArgRange>,
     pub keys: Vec<u32>,
-    pub slots: Vec<(u16, u32)>,
+    pub slots: Vec<(Slot, u32)>,
     pub line: Vec<u8>,
     pub reply: Vec<u8>,
     pub pool: Pool,

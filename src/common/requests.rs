@@ -1,6 +1,6 @@
 //! Requests as the command table and the settings see them. No I/O.
 
-use crate::cluster::{NO_SLOT, hash_tag, slot_of};
+use crate::cluster::{Slot, hash_tag, slot_of};
 use crate::command::{CommandId, invalid_key_count, key_positions};
 use crate::common::Core;
 use crate::dest::Dest;
@@ -55,7 +55,7 @@ impl Core {
 
     /// A key of `slot` that nobody uses, made of the hash tag of a key in the request or requests
     /// in `bytes`.
-    pub(crate) fn absent_key(&self, slot: u16, bytes: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn absent_key(&self, slot: Slot, bytes: &[u8]) -> Option<Vec<u8>> {
         let (mut at, mut ranges, mut keys) = (0, Vec::new(), Vec::new());
         loop {
             let rest = bytes.get(at..).filter(|rest| !rest.is_empty())?;
@@ -68,7 +68,7 @@ impl Core {
             if self.router.has_keys(&args, &mut keys) {
                 let key = keys.first().and_then(|&key| args.get(key as usize))?;
                 let absent = [b"{", hash_tag(key), b"}", ABSENT].concat();
-                return (self.router.slot_of(&absent).0 == slot).then_some(absent);
+                return (self.router.slot_of(&absent) == slot).then_some(absent);
             }
             at += len;
         }
@@ -80,7 +80,7 @@ impl Core {
         &self,
         command: CommandId,
         args: &Args,
-        mut each: impl FnMut(u16, &[u8], Vec<u32>),
+        mut each: impl FnMut(Slot, &[u8], Vec<u32>),
     ) {
         let spec = self.router.table().get(command);
         let mut keys = Vec::new();
@@ -90,10 +90,10 @@ impl Core {
             [a, b, ..] => b.saturating_sub(*a),
             _ => 1,
         };
-        let mut slots: Vec<(u16, u32)> = (0..)
+        let mut slots: Vec<(Slot, u32)> = (0..)
             .zip(&keys)
             .map(|(position, &at)| {
-                (self.router.slot_of(args.get(at as usize).unwrap_or_default()).0, position)
+                (self.router.slot_of(args.get(at as usize).unwrap_or_default()), position)
             })
             .collect();
         slots.sort_unstable();
@@ -102,7 +102,7 @@ impl Core {
         for group in slots.chunk_by(|a, b| a.0 == b.0) {
             frame.clear();
             part_frame(&mut frame, args, first, step, group);
-            let slot = group.first().map_or(0, |g| g.0);
+            let slot = group.first().map_or(Slot(0), |g| g.0);
             each(slot, &frame, group.iter().map(|g| g.1).collect());
         }
     }
@@ -113,7 +113,7 @@ pub(crate) fn discarded(command: CommandId, now: u64) -> Pending {
     Pending {
         dest: Dest::Discard,
         len: 0,
-        slot: NO_SLOT,
+        slot: Slot::NONE,
         command,
         flags: 0,
         realm: OWN_REALM,
@@ -127,10 +127,10 @@ pub(crate) fn discarded(command: CommandId, now: u64) -> Pending {
 }
 
 /// Two keys in different slots.
-type Apart<'a> = ((&'a [u8], u16), (&'a [u8], u16));
+type Apart<'a> = ((&'a [u8], Slot), (&'a [u8], Slot));
 
 pub(crate) fn apart<'a>(args: &Args<'a>, keys: &[usize]) -> Option<Apart<'a>> {
-    let mut keys = keys.iter().filter_map(|&at| args.get(at)).map(|key| (key, slot_of(key).0));
+    let mut keys = keys.iter().filter_map(|&at| args.get(at)).map(|key| (key, slot_of(key)));
     let first = keys.next()?;
     let other = keys.find(|(_, slot)| *slot != first.1)?;
     Some((first, other))
@@ -166,7 +166,7 @@ pub(crate) fn part_frame(
     args: &Args,
     first_key: u32,
     step: u32,
-    group: &[(u16, u32)],
+    group: &[(Slot, u32)],
 ) {
     // At once: a large part is not copied as it grows.
     let positions = group.iter().map(|&(_, position)| first_key + position * step);

@@ -7,7 +7,6 @@
 
 use crate::base::{Base, base, dedicated};
 use crate::clients::errands::FARTHEST_TIMER;
-use crate::cluster::NO_SLOT;
 use crate::common::clock::{Job, Timer};
 use crate::delivery::Delivery;
 use crate::dest::{ClientId, Dest};
@@ -115,7 +114,7 @@ impl Delivery<'_> {
         let failure = Failure::BlockingDeadline {
             code: outcome.code(other),
             seconds: waited,
-            slot: ForSlot(Some(errand.slot).filter(|&slot| slot != NO_SLOT)),
+            slot: ForSlot(errand.slot.known()),
             node: node.into(),
             tries: u32::from(errand.tries) + 1,
             outcome,

@@ -1,7 +1,7 @@
 //! What a node refuses is carried out: sent elsewhere, or later, in the order of its client.
 
 use crate::base::{Base, base};
-use crate::cluster::NO_SLOT;
+use crate::cluster::Slot;
 use crate::delivery::Delivery;
 use crate::dest::Dest;
 use crate::metrics::RetryReason;
@@ -21,7 +21,7 @@ impl Delivery<'_> {
             if text.starts_with(b"BUSY ") {
                 up.scripts.clear();
             }
-            if front.slot != NO_SLOT {
+            if front.slot != Slot::NONE {
                 self.engine.nodes.note_probe(u, frame);
             }
             return false;

@@ -3,7 +3,7 @@
 use crate::base::{Base, base};
 use crate::buf::CHUNK;
 use crate::clients::Flow;
-use crate::cluster::{NO_SLOT, slot_of};
+use crate::cluster::{Slot, slot_of};
 use crate::command::CommandId;
 use crate::common::requests::{apart, cross_slot};
 use crate::dest::ClientId;
@@ -26,7 +26,7 @@ impl Dispatcher<'_> {
         &mut self,
         index: usize,
         command: CommandId,
-        slot: u16,
+        slot: Slot,
         frame: &[u8],
         args: &Args,
     ) -> Flow {
@@ -68,7 +68,7 @@ impl Dispatcher<'_> {
         }
         let Some(client) = self.engine.clients.slab.get(index) else { return Flow::Stop };
         let (protocol, generation) = (client.session.protocol, client.generation);
-        let slots = keys.iter().filter_map(|&at| args.get(at)).map(|key| slot_of(key).0);
+        let slots = keys.iter().filter_map(|&at| args.get(at)).map(|key| slot_of(key));
         let full = slots
             .filter_map(|slot| self.engine.nodes.route(slot))
             .find_map(|node| self.full_upstream(node, protocol, index));
@@ -81,8 +81,13 @@ impl Dispatcher<'_> {
             );
         }
         let wait = wait_time(args).filter(|_| spec_blocks(&name, args));
-        let mut errand =
-            Errand::new(ErrandKind::Emulated, command, NO_SLOT, Vec::new(), self.engine.core.now);
+        let mut errand = Errand::new(
+            ErrandKind::Emulated,
+            command,
+            Slot::NONE,
+            Vec::new(),
+            self.engine.core.now,
+        );
         errand.time = wait;
         let Some(to) =
             self.engine.clients.errands().begin(index, errand, None, &mut self.engine.core)

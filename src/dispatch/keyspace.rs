@@ -2,7 +2,7 @@
 
 use crate::base::{Base, base};
 use crate::clients::Flow;
-use crate::cluster::NO_SLOT;
+use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::common::requests;
 use crate::dest::Dest;
@@ -108,7 +108,7 @@ impl Dispatcher<'_> {
             let mut pending = self.engine.ops.pending(
                 dest,
                 command,
-                NO_SLOT,
+                Slot::NONE,
                 protocol,
                 &self.engine.access,
                 &self.engine.clients,

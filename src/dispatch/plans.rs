@@ -4,7 +4,7 @@ use crate::base::{Base, base};
 use crate::buf::CHUNK;
 use crate::client::{AfterReply, AnnouncedNode, Client, Context, Paused, answer, mode};
 use crate::clients::Flow;
-use crate::cluster::NO_SLOT;
+use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::dispatch::Dispatcher;
 use crate::errors::Failure;
@@ -25,7 +25,7 @@ impl Dispatcher<'_> {
         let plan = self.engine.core.router.plan(command, args, &mut self.engine.core.spare.keys);
         match plan {
             Plan::Slot(slot) => {
-                self.engine.ops.forward(index, command, slot.0, frame, &mut base!(self.engine))
+                self.engine.ops.forward(index, command, slot, frame, &mut base!(self.engine))
             }
             other => self.dispatch_rare(index, command, other, frame, args),
         }
@@ -102,7 +102,7 @@ impl Dispatcher<'_> {
         }
         match self.engine.clients.filtered_for(index, plan) {
             Plan::Slot(slot) => {
-                self.engine.ops.forward(index, command, slot.0, frame, &mut base!(self.engine))
+                self.engine.ops.forward(index, command, slot, frame, &mut base!(self.engine))
             }
             // A browser or a form that was led to a Redis port: it is closed without a word, as
             // Redis does. A node would close its connection, which is everybody's.
@@ -123,7 +123,7 @@ impl Dispatcher<'_> {
                     Some(node) => self.engine.ops.forward_to(
                         index,
                         command,
-                        NO_SLOT,
+                        Slot::NONE,
                         node,
                         frame,
                         &mut base!(self.engine),
@@ -138,7 +138,7 @@ impl Dispatcher<'_> {
             }
             Plan::Script(script, slot) => self.script(index, command, (script, slot), frame, args),
             Plan::Split { merge, step } => self.split(index, command, merge, step, args),
-            Plan::CrossSlot(slot) => self.several_slots(index, command, slot.0, frame, args),
+            Plan::CrossSlot(slot) => self.several_slots(index, command, slot, frame, args),
             Plan::Fan { to, merge } => {
                 let flow = self.fan(index, command, to, merge, frame);
                 if args.is(0, "config") {
@@ -155,7 +155,7 @@ impl Dispatcher<'_> {
             Plan::Block(slot) => self.engine.ops.errands().block(
                 index,
                 command,
-                slot.map_or(NO_SLOT, |slot| slot.0),
+                slot.unwrap_or(Slot::NONE),
                 frame,
                 &mut base!(self.engine),
             ),

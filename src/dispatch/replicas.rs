@@ -32,7 +32,7 @@ impl Dispatcher<'_> {
         // The node is chosen by connection, and the cursor may come from another connection's.
         if self.engine.core.router.has_node_cursor(command) {
             self.engine.core.stats.reads[ReadTo::Primary as usize] += 1;
-            return self.engine.ops.forward(index, command, slot.0, frame, &mut base!(self.engine));
+            return self.engine.ops.forward(index, command, slot, frame, &mut base!(self.engine));
         }
         if !std::mem::replace(&mut self.engine.nodes.reads.watches_replicas, true) {
             // Control may be gone at the very end: nobody to look at replicas then.
@@ -44,7 +44,7 @@ impl Dispatcher<'_> {
             Some(from) => self.engine.clients.reads().choose_node(
                 from,
                 index,
-                slot.0,
+                slot,
                 protocol,
                 &mut self.engine.nodes,
                 &mut self.engine.core,
@@ -53,7 +53,7 @@ impl Dispatcher<'_> {
                 return self.engine.ops.forward(
                     index,
                     command,
-                    slot.0,
+                    slot,
                     frame,
                     &mut base!(self.engine),
                 );
@@ -62,7 +62,7 @@ impl Dispatcher<'_> {
         match choice {
             Choice::Primary(to) => {
                 self.engine.core.stats.reads[to as usize] += 1;
-                self.engine.ops.forward(index, command, slot.0, frame, &mut base!(self.engine))
+                self.engine.ops.forward(index, command, slot, frame, &mut base!(self.engine))
             }
             Choice::Replica(node, to) => {
                 let u = self.engine.clients.reads().replica_upstream(
@@ -76,7 +76,7 @@ impl Dispatcher<'_> {
                 let Some((pending, u)) = self.engine.ops.admit_on(
                     index,
                     command,
-                    slot.0,
+                    slot,
                     u,
                     client,
                     &mut base!(self.engine),

@@ -5,7 +5,7 @@
 use crate::base::{Base, base};
 use crate::client::{Context, MULTI, Multi, Place, Question, answer};
 use crate::clients::Flow;
-use crate::cluster::NO_SLOT;
+use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::common::requests;
 use crate::dest::{ClientId, Dest};
@@ -103,7 +103,7 @@ impl Dispatcher<'_> {
             let mut pending = self.engine.ops.pending(
                 dest,
                 command,
-                NO_SLOT,
+                Slot::NONE,
                 protocol,
                 &self.engine.access,
                 &self.engine.clients,
@@ -148,12 +148,12 @@ impl Dispatcher<'_> {
         exec: &mut ExecGather,
     ) -> (Vec<Batch>, Vec<Single>, Vec<Asked>) {
         let mut batches: Vec<Batch> = Vec::new();
-        let mut by_slot: IntMap<u16, usize> = IntMap::default();
+        let mut by_slot: IntMap<Slot, usize> = IntMap::default();
         let mut singles = Vec::new();
         let mut asked = Vec::new();
         let mut ranges: Vec<ArgRange> = Vec::new();
-        let home = multi.first.as_ref().map_or(NO_SLOT, |(slot, _)| *slot);
-        let mut push = |slot: u16, frame: &[u8], place: usize, read_only: bool| {
+        let home = multi.first.as_ref().map_or(Slot::NONE, |(slot, _)| *slot);
+        let mut push = |slot: Slot, frame: &[u8], place: usize, read_only: bool| {
             let at = *by_slot.entry(slot).or_insert_with(|| {
                 batches.push(Batch {
                     slot,

@@ -11,7 +11,7 @@
 
 use crate::base::{Base, base};
 use crate::clients::Flow;
-use crate::cluster::{NO_SLOT, Slot};
+use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::dispatch::Dispatcher;
 use crate::node_scripts::scripts::argument;
@@ -61,10 +61,10 @@ impl Dispatcher<'_> {
             return self.fan(index, command, to, merge, frame);
         }
         let node = match slot {
-            Some(slot) => self.engine.nodes.route(slot.0),
+            Some(slot) => self.engine.nodes.route(slot),
             None => self.engine.nodes.any_primary(index),
         };
-        let number = slot.map_or(NO_SLOT, |slot| slot.0);
+        let number = slot.unwrap_or(Slot::NONE);
         let Some(node) = node else {
             return match slot {
                 Some(_) => {

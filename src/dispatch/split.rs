@@ -3,7 +3,7 @@
 use crate::base::{Base, base};
 use crate::buf::CHUNK;
 use crate::clients::Flow;
-use crate::cluster::NO_SLOT;
+use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::common::requests::part_frame;
 use crate::dest::{ClientId, Dest};
@@ -48,7 +48,7 @@ impl Dispatcher<'_> {
         slots.clear();
         for (position, &at) in self.engine.core.spare.keys.iter().enumerate() {
             let key = args.get(at as usize).unwrap_or_default();
-            slots.push((crate::cluster::slot_of(key).0, position as u32));
+            slots.push((crate::cluster::slot_of(key), position as u32));
         }
         slots.sort_unstable();
         // Full connections pause the client before anything of the command is sent.
@@ -195,7 +195,7 @@ impl Dispatcher<'_> {
                     let mut pending = self.engine.ops.pending(
                         dest,
                         command,
-                        NO_SLOT,
+                        Slot::NONE,
                         protocol,
                         &self.engine.access,
                         &self.engine.clients,
@@ -214,7 +214,7 @@ impl Dispatcher<'_> {
                     let pending = self.engine.ops.pending(
                         dest,
                         command,
-                        NO_SLOT,
+                        Slot::NONE,
                         protocol,
                         &self.engine.access,
                         &self.engine.clients,

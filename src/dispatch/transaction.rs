@@ -13,7 +13,7 @@
 use crate::base::{Base, base};
 use crate::clients::Flow;
 use crate::clients::answers::buffers_full;
-use crate::cluster::NO_SLOT;
+use crate::cluster::Slot;
 use crate::command::{Class, CommandId, Flags};
 use crate::dispatch::Dispatcher;
 use crate::errors::Failure;
@@ -171,7 +171,7 @@ impl Dispatcher<'_> {
         let Some(client) = self.engine.clients.slab.get(index) else { return Flow::Stop };
         let Some(multi) = client.multi.as_ref() else { return Flow::Next };
         let watches = client.lent.as_ref().map_or(&[][..], |l| &l.watches);
-        let one_slot = multi.first.as_ref().map_or(NO_SLOT, |(slot, _)| *slot);
+        let one_slot = multi.first.as_ref().map_or(Slot::NONE, |(slot, _)| *slot);
         if !watches.is_empty() {
             // On a connection of its own it could overtake what was sent before.
             if !client.is_drained() {
@@ -192,7 +192,7 @@ impl Dispatcher<'_> {
                 return Flow::Next;
             }
             let simple = !multi.scattered
-                && matches!(watches, [w] if w.slot == one_slot || one_slot == NO_SLOT);
+                && matches!(watches, [w] if w.slot == one_slot || one_slot == Slot::NONE);
             return if simple {
                 self.engine.ops.transactions().exec_watched(index, command, &mut base!(self.engine))
             } else {

@@ -20,7 +20,7 @@ impl Dispatcher<'_> {
         let command = self.engine.core.router.command(args);
         let slot =
             match self.engine.core.router.plan(command, args, &mut self.engine.core.spare.keys) {
-                Plan::Slot(slot) => slot.0,
+                Plan::Slot(slot) => slot,
                 plan => return self.dispatch_rare(index, command, plan, frame, args),
             };
         if self.engine.clients.memory().is_over_limit(&mut self.engine.nodes, &mut self.engine.core)

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use super::reply::{CommandResult, Reply, batch, check_frame, failed_before, scalar};
 use super::talk::{Request, Step, Talk};
-use crate::cluster::{SLOTS, slot_of};
+use crate::cluster::{SLOTS, Slot, slot_of};
 use crate::errors::{Cause, Failure, Halfway, StopCause};
 use crate::hash::KeyedMap;
 use crate::resp::reply::{elements, error_text};
@@ -15,13 +15,13 @@ use crate::resp::{Protocol, write};
 const CHUNK: usize = 1000;
 
 /// A hash tag that belongs to `slot`.
-fn tag(slot: u16) -> u32 {
+fn tag(slot: Slot) -> u32 {
     static TAGS: OnceLock<Vec<u32>> = OnceLock::new();
     let tags = TAGS.get_or_init(|| {
         let mut tags = vec![u32::MAX; usize::from(SLOTS)];
         let mut left = tags.len();
         for n in 0.. {
-            let place = tags.get_mut(usize::from(slot_of(n.to_string().as_bytes()).0));
+            let place = tags.get_mut(slot_of(n.to_string().as_bytes()).at());
             if let Some(place) = place.filter(|place| **place == u32::MAX) {
                 *place = n;
                 left -= 1;
@@ -32,12 +32,12 @@ fn tag(slot: u16) -> u32 {
         }
         tags
     });
-    tags.get(usize::from(slot)).copied().unwrap_or(0)
+    tags.get(slot.at()).copied().unwrap_or(0)
 }
 
 /// A key of slotway's own in the slot of `key`.
 pub(super) fn own_key(key: &[u8], what: &str) -> Vec<u8> {
-    format!("slotway:{{{}}}:{what}", tag(slot_of(key).0)).into_bytes()
+    format!("slotway:{{{}}}:{what}", tag(slot_of(key))).into_bytes()
 }
 
 /// The client's arguments with its keys replaced by `keys`.
@@ -221,7 +221,7 @@ mod tests {
         Failure::Deadline {
             code,
             seconds: 5.0,
-            slot: ForSlot(Some(7)),
+            slot: ForSlot(Some(Slot(7))),
             node: "n:1".into(),
             tries: 1,
             outcome,
@@ -250,7 +250,7 @@ mod tests {
             (Failure::UserClosed, true),
             (Failure::NoRoomForWrite { limit: 7 }, true),
             (Failure::NoRoomForRead { limit: 7 }, false),
-            (Failure::HoldsFull { slot: 7 }, false),
+            (Failure::HoldsFull { slot: Slot(7) }, false),
             (Failure::NodeFailed, false),
             (Failure::NoPrimary, false),
             (Failure::EmptyExec, false),

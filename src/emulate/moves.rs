@@ -21,7 +21,7 @@ use super::pops::Wait;
 use super::reply::scalar;
 use super::reply::{CommandResult, Reply, batch, first_error};
 use super::talk::{Request, Step, Talk};
-use crate::cluster::slot_of;
+use crate::cluster::{Slot, slot_of};
 use crate::errors::{Cause, Failure, Halfway, Key, SomeSet, StopCause};
 use crate::resp::reply::integer;
 use crate::resp::{Protocol, write};
@@ -493,9 +493,9 @@ async fn move_one(
 /// MSETNX: checks all keys, then sets them slot by slot, each slot's only if all of them are new.
 /// Of two commands for the same keys, only one gets past the first slot.
 pub(super) async fn set_if_none(talk: Talk, req: Rc<Request>) -> CommandResult {
-    let mut by_slot: std::collections::BTreeMap<u16, Vec<usize>> = Default::default();
+    let mut by_slot: std::collections::BTreeMap<Slot, Vec<usize>> = Default::default();
     for &at in &req.keys {
-        by_slot.entry(slot_of(req.arg(at)).0).or_default().push(at);
+        by_slot.entry(slot_of(req.arg(at))).or_default().push(at);
     }
     let first = |all: &Vec<usize>| all.first().map_or(&[][..], |&at| req.arg(at));
     let looks = by_slot.values().map(|all| {

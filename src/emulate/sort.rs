@@ -11,7 +11,7 @@ use super::number::parse_weight;
 use super::reply::scalar;
 use super::reply::{CommandResult, first_error};
 use super::talk::{Request, Step, Talk};
-use crate::cluster::slot_of;
+use crate::cluster::{Slot, slot_of};
 use crate::errors::{Cause, Failure};
 use crate::hash::IntMap;
 use crate::resp::reply::{elements, text};
@@ -126,9 +126,9 @@ async fn look_up(talk: &Talk, pattern: Pattern<'_>, all: &[&[u8]]) -> Result<Vec
         }
         return Ok(found);
     }
-    let mut by_slot: IntMap<u16, Vec<usize>> = IntMap::default();
+    let mut by_slot: IntMap<Slot, Vec<usize>> = IntMap::default();
     for (i, key) in keys.iter().enumerate() {
-        by_slot.entry(slot_of(key).0).or_default().push(i);
+        by_slot.entry(slot_of(key)).or_default().push(i);
     }
     let groups: Vec<&[usize]> = by_slot.values().flat_map(|all| all.chunks(MAX_LOOKUPS)).collect();
     let ask = |group: &&[usize]| {

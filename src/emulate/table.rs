@@ -190,6 +190,7 @@ mod tests {
     use super::super::talk::Next;
     use super::super::talk::testing::lost;
     use super::*;
+    use crate::cluster::Slot;
     use crate::command::CommandTable;
     use crate::errors::Failure;
     use crate::resp::Protocol;
@@ -221,7 +222,7 @@ mod tests {
     ];
 
     fn failures() -> [Failure; 2] {
-        [lost(), Failure::HoldsFull { slot: 7 }]
+        [lost(), Failure::HoldsFull { slot: Slot(7) }]
     }
 
     proptest! {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::reply::failed_before;
 use super::reply::{CommandResult, Reply};
-use crate::cluster::slot_of;
+use crate::cluster::{Slot, slot_of};
 use crate::errors::Failure;
 use crate::placement::{AfterLoss, MAX_STEP_TRIES, Phase, Work, after_loss};
 use crate::resp::{
@@ -20,7 +20,7 @@ use crate::resp::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
     /// The slot of the keys.
-    pub slot: u16,
+    pub slot: Slot,
     /// The encoded command or commands.
     pub frame: Vec<u8>,
     /// The names of the commands, in lower case.
@@ -82,14 +82,14 @@ impl Step {
         write::request(&mut frame, args);
         let names = vec![name_of(args)];
         let harmless = is_harmless(&names);
-        let slot = slot_of(key).0;
+        let slot = slot_of(key);
         Step { slot, frame, names, batch: false, anywhere: false, harmless, last: false }
     }
 
     /// A MULTI … EXEC batch of commands for the slot of `key`.
     pub fn batch<'a>(key: &[u8], commands: impl IntoIterator<Item = Vec<&'a [u8]>>) -> Step {
         let mut step = Step {
-            slot: slot_of(key).0,
+            slot: slot_of(key),
             frame: MULTI.to_vec(),
             names: Vec::new(),
             batch: true,

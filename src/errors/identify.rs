@@ -90,6 +90,7 @@ fn values<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::Slot;
     use crate::errors::{Code, Failure, ForSlot, Last, Unanswered};
     use crate::resp::ProtocolError;
 
@@ -131,7 +132,7 @@ mod tests {
         let late = Failure::Deadline {
             code: Code::OutcomeUnknown,
             seconds: 1.25,
-            slot: ForSlot(Some(7)),
+            slot: ForSlot(Some(Slot(7))),
             node: "a:1".into(),
             tries: 3,
             outcome: Unanswered::Unknown,

@@ -1,6 +1,6 @@
 //! Slots that are being migrated, as commands have met them.
 
-use crate::cluster::NO_SLOT;
+use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::common::Core;
 use crate::nodes::{Nodes, Placement};
@@ -8,9 +8,9 @@ use crate::placement::{MigrationNews, Refusal};
 
 impl Placement {
     /// What a refusal says of its slot's migration.
-    pub(crate) fn note_migration(&mut self, slot: u16, refusal: &Refusal) {
+    pub(crate) fn note_migration(&mut self, slot: Slot, refusal: &Refusal) {
         match MigrationNews::of(refusal) {
-            _ if slot == NO_SLOT => {}
+            _ if slot == Slot::NONE => {}
             MigrationNews::To(addr) => self.slots.migration_mut(slot).leads_to(addr.clone()),
             MigrationNews::Over => self.slots.migrated(slot),
             MigrationNews::None => {}
@@ -26,14 +26,14 @@ impl Nodes {
         let Some(slot) = up.pending.front().map(|pending| pending.slot) else { return };
         let Some(node) = self.list.get(usize::from(up.node)) else { return };
         if let Some(refusal @ Refusal::Ask(at, _)) = Refusal::parse(frame, &node.addr)
-            && at.0 == slot
+            && at == slot
         {
             self.placement.note_migration(slot, &refusal);
         }
     }
 
     /// Why a command that was refused with TRYAGAIN could not be executed.
-    pub(crate) fn half_moved_text(&self, slot: u16, command: CommandId, core: &Core) -> String {
+    pub(crate) fn half_moved_text(&self, slot: Slot, command: CommandId, core: &Core) -> String {
         let owner = self.placement.slots.owner(slot).and_then(|n| self.list.get(usize::from(n)));
         let from = owner.map(|node| &node.addr);
         let to = self.placement.slots.migration(slot).and_then(|migration| migration.to());

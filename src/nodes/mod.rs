@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use crate::cluster::{Health, Identity, Snapshot};
+use crate::cluster::{Health, Identity, Slot, Snapshot};
 use crate::placement::{Latency, ReadCandidates, Retries, SlotTable};
 use crate::upstream::{LaneCommand, Upstream};
 
@@ -36,7 +36,7 @@ pub(crate) struct Node {
     /// Since when no shared connection to it could be made or kept, microseconds; 0: it is reached.
     pub(crate) unreached_since: u64,
     /// A slot of the shard that it was last seen in.
-    pub(crate) shard_slot: u16,
+    pub(crate) shard_slot: Slot,
     /// Indexes into `upstreams`: by protocol, then by connection number. The last one of each is for
     /// large transfers ([`Client::bulk`]).
     pub(crate) shared: [Vec<Option<usize>>; 2],

@@ -1,6 +1,6 @@
 //! Which nodes there are, and which of them are reached.
 
-use crate::cluster::{NO_SLOT, NodeAddr};
+use crate::cluster::{NodeAddr, Slot};
 use crate::common::Core;
 use crate::metrics::NodeStats;
 use crate::nodes::{Node, Nodes};
@@ -9,7 +9,7 @@ use crate::upstream::ConnectionState;
 
 impl Nodes {
     #[inline]
-    pub(crate) fn route(&self, slot: u16) -> Option<u16> {
+    pub(crate) fn route(&self, slot: Slot) -> Option<u16> {
         self.placement.slots.route(slot)
     }
 
@@ -84,7 +84,7 @@ impl Nodes {
             socket: ip.map(|ip| (ip, addr.port).into()),
             known: false,
             unreached_since: 0,
-            shard_slot: NO_SLOT,
+            shard_slot: Slot::NONE,
             shared: [vec![None; connections], vec![None; connections]],
             replica: [vec![None; connections], vec![None; connections]],
             latency: Default::default(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::cluster::{Health, NO_SLOT};
+use crate::cluster::{Health, Slot};
 use crate::common::Core;
 use crate::dest::Dest;
 use crate::nodes::Nodes;
@@ -53,7 +53,7 @@ impl Nodes {
         let Some(up) = self.upstreams.get(u) else { return };
         let plain = pending.has(flag::READ_ONLY)
             && pending.tries == 0
-            && pending.slot != NO_SLOT
+            && pending.slot != Slot::NONE
             && up.dedicated.is_none()
             && matches!(pending.dest, Dest::Client { .. });
         if plain && let Some(node) = self.list.get_mut(usize::from(up.node)) {

@@ -1,6 +1,6 @@
 //! The budget of retries, gates of slots, and slots without a primary.
 
-use crate::cluster::NO_SLOT;
+use crate::cluster::Slot;
 use crate::common::Core;
 use crate::common::clock::{Job, Timer, jitter};
 use crate::dest::{ClientId, Dest};
@@ -13,8 +13,8 @@ use crate::upstream::{ConnectionState, Pending};
 /// A retry that waits for the budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Want {
-    Gate(u16, GateClass),
-    Lane(u16, ClientId),
+    Gate(Slot, GateClass),
+    Lane(Slot, ClientId),
     /// A command on a dedicated connection: its client, the number of its reply.
     Errand(ClientId, u32),
 }
@@ -84,7 +84,7 @@ impl Placement {
     /// `node` has refused the slot to commands of `class`; `wide`: most likely its other slots, too.
     pub(crate) fn close_gate(
         &mut self,
-        slot: u16,
+        slot: Slot,
         class: GateClass,
         node: u16,
         wide: bool,
@@ -96,14 +96,14 @@ impl Placement {
             pause / 2 + pause * jitter / (1 << 10)
         };
         self.slots.holds.close(slot, class, core.now, jittered);
-        if wide && slot != NO_SLOT {
+        if wide && slot != Slot::NONE {
             self.retries.note_refused(node, slot, class);
         }
     }
 
     /// A command that went through a closed gate is answered: the gate's next go, and those of
     /// other slots that the node had refused.
-    fn gate_answered(&mut self, slot: u16, class: GateClass, answered: bool, core: &mut Core) {
+    fn gate_answered(&mut self, slot: Slot, class: GateClass, answered: bool, core: &mut Core) {
         core.run_gate(slot, class);
         let Some(owner) = self.slots.owner(slot).filter(|_| answered) else { return };
         let (slots, now) = (&mut self.slots, core.now);
@@ -115,9 +115,9 @@ impl Placement {
 }
 
 impl Nodes {
-    pub(crate) fn owner_for(&self, slot: u16, lane: ClientId) -> Option<u16> {
+    pub(crate) fn owner_for(&self, slot: Slot, lane: ClientId) -> Option<u16> {
         match slot {
-            NO_SLOT => self.any_primary(lane.at()),
+            Slot::NONE => self.any_primary(lane.at()),
             slot => self.placement.slots.owner(slot),
         }
     }
@@ -126,7 +126,7 @@ impl Nodes {
     /// `timeouts.no_primary`: the cluster names none, or it is not reached, or it refuses them.
     pub(crate) fn without_primary(
         &self,
-        slot: u16,
+        slot: Slot,
         class: GateClass,
         core: &Core,
     ) -> Option<Failure> {
@@ -140,7 +140,7 @@ impl Nodes {
         let primary = outage.primary.and_then(|node| self.list.get(usize::from(node)));
         let primary = primary.map_or_else(|| "unknown".to_owned(), |node| node.addr.to_string());
         let place = match slot {
-            NO_SLOT => "a command without keys".into(),
+            Slot::NONE => "a command without keys".into(),
             slot => format!("slot {slot}").into(),
         };
         let why = match outage.cause {
@@ -180,17 +180,17 @@ impl Nodes {
             self.upstreams.iter().filter(|(_, up)| waits(up)).map(|(u, _)| u).collect();
         for u in all {
             let Some(node) = self.upstreams.get(u).map(|up| up.node) else { continue };
-            let slot = self.list.get(usize::from(node)).map_or(NO_SLOT, |n| n.shard_slot);
+            let slot = self.list.get(usize::from(node)).map_or(Slot::NONE, |n| n.shard_slot);
             let owns = self.placement.slots.owner(slot) == Some(node);
             if !owns || self.without_primary(slot, GateClass::Write, core).is_none() {
                 continue;
             }
             let Some(up) = self.upstreams.get_mut(u) else { continue };
             let taken = up.take_unsent(&mut core.spare.pool, |p: &Pending| {
-                p.dest != Dest::Discard && (p.slot != NO_SLOT || p.has(flag::NODE_BOUND))
+                p.dest != Dest::Discard && (p.slot != Slot::NONE || p.has(flag::NODE_BOUND))
             });
             for (pending, _) in taken {
-                let at = if pending.slot == NO_SLOT { slot } else { pending.slot };
+                let at = if pending.slot == Slot::NONE { slot } else { pending.slot };
                 let failure = self.without_primary(at, pending.class(), core);
                 let failure =
                     failure.or_else(|| self.without_primary(slot, GateClass::Write, core));

@@ -1,7 +1,7 @@
 //! Parts at a node that may not serve its shard any more go with a check.
 
 use crate::client::{EXEC, MULTI};
-use crate::cluster::{NO_SLOT, Slot, key_in_slot};
+use crate::cluster::{Slot, key_in_slot};
 use crate::common::Core;
 use crate::dest::Dest;
 use crate::nodes::Nodes;
@@ -12,8 +12,8 @@ use crate::upstream::{ConnectionState, Pending};
 const BEFORE_EXEC: u32 = 3;
 
 /// Appends the read of a key of `slot`.
-pub(crate) fn read_of_slot(frame: &mut Vec<u8>, slot: u16) {
-    write::request(frame, &[b"EXISTS", &key_in_slot(Slot(slot))]);
+pub(crate) fn read_of_slot(frame: &mut Vec<u8>, slot: Slot) {
+    write::request(frame, &[b"EXISTS", &key_in_slot(slot)]);
 }
 
 /// What is sent to nodes that have not yet shown that they serve their shard.
@@ -31,16 +31,16 @@ impl Nodes {
 
 impl ShardChecks<'_> {
     /// The slot whose key has to be read before `pending` is carried out at `node`, if any.
-    fn slot_to_check(&self, node: u16, pending: &Pending, core: &Core) -> Option<u16> {
+    fn slot_to_check(&self, node: u16, pending: &Pending, core: &Core) -> Option<Slot> {
         let is_part = matches!(pending.dest, Dest::Part { .. }) && pending.before == 0;
         if !is_part || !core.router.is_keyless_data(pending.command) {
             return None;
         }
         let slot = match pending.slot {
-            NO_SLOT => self.nodes.list.get(usize::from(node))?.shard_slot,
+            Slot::NONE => self.nodes.list.get(usize::from(node))?.shard_slot,
             slot => slot,
         };
-        (slot != NO_SLOT).then_some(slot)
+        slot.known()
     }
 
     /// Sends the part of a command for several nodes to the node of connection `u`.
@@ -123,7 +123,7 @@ impl ShardChecks<'_> {
     ) -> Option<Vec<u8>> {
         let up = self.nodes.upstreams.get(u).filter(|up| !up.serves_shard)?;
         let slot = self.nodes.list.get(usize::from(up.node))?.shard_slot;
-        if slot == NO_SLOT {
+        if slot == Slot::NONE {
             return None;
         }
         pending.before = 1;
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn a_command_comes_out_of_its_transaction_as_it_went_in() {
         let command = b"*2\r\n$8\r\nFLUSHALL\r\n$5\r\nASYNC\r\n";
-        for slot in [0, 1, 100, 8191, 16383] {
+        for slot in [0, 1, 100, 8191, 16383].map(Slot) {
             let mut frame = MULTI.to_vec();
             read_of_slot(&mut frame, slot);
             frame.extend_from_slice(command);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::cluster::{NO_SLOT, NodeAddr};
+use crate::cluster::{NodeAddr, Slot};
 use crate::common::Core;
 use crate::dest::Dest;
 use crate::nodes::Nodes;
@@ -14,7 +14,7 @@ use crate::upstream::{ConnectionEnd, ConnectionState, Pending, Upstream};
 #[derive(Debug, Clone)]
 pub(crate) enum MissingTarget {
     /// The primary of the shard that owns this slot, among others.
-    Primary(u16),
+    Primary(Slot),
     /// The owners of so many slots, which belong to no shard: nothing mends that within a deadline.
     Owners(usize),
     /// A node that has failed, as the cluster says, and does not answer.
@@ -22,11 +22,11 @@ pub(crate) enum MissingTarget {
 }
 
 impl MissingTarget {
-    /// The slot whose primary is missing; [`NO_SLOT`] where that is not what is missing.
-    pub fn slot(&self) -> u16 {
+    /// The slot whose primary is missing; [`Slot::NONE`] where that is not what is missing.
+    pub fn slot(&self) -> Slot {
         match self {
             MissingTarget::Primary(slot) => *slot,
-            MissingTarget::Owners(_) | MissingTarget::Failed(_) => NO_SLOT,
+            MissingTarget::Owners(_) | MissingTarget::Failed(_) => Slot::NONE,
         }
     }
 
@@ -60,8 +60,8 @@ impl Shards<'_> {
         if !core.router.is_for_shards(pending.command) {
             return false;
         }
-        let slot = self.nodes.list.get(usize::from(node)).map_or(NO_SLOT, |n| n.shard_slot);
-        if slot == NO_SLOT {
+        let slot = self.nodes.list.get(usize::from(node)).map_or(Slot::NONE, |n| n.shard_slot);
+        if slot == Slot::NONE {
             return false;
         }
         pending.slot = slot;
@@ -100,8 +100,8 @@ impl Shards<'_> {
 
     /// The primary of the node's shard, if there is one; `None`: its shard is not known.
     fn owner_of(&self, node: u16) -> Option<Option<u16>> {
-        let slot = self.nodes.list.get(usize::from(node)).map_or(NO_SLOT, |n| n.shard_slot);
-        (slot != NO_SLOT).then(|| self.nodes.placement.slots.owner(slot))
+        let slot = self.nodes.list.get(usize::from(node)).map_or(Slot::NONE, |n| n.shard_slot);
+        (slot != Slot::NONE).then(|| self.nodes.placement.slots.owner(slot))
     }
 
     /// Shared connections to nodes that have failed are given up before anything is sent elsewhere:
@@ -121,13 +121,14 @@ impl Shards<'_> {
     /// has put another node in its place.
     pub(crate) fn note_slots(&mut self, core: &mut Core) {
         let snapshot = Arc::clone(&self.nodes.topology.snapshot);
-        let mut first = vec![NO_SLOT; snapshot.shards.len()];
-        for (slot, &shard) in snapshot.slots.iter().enumerate().rev() {
+        let mut first = vec![Slot::NONE; snapshot.shards.len()];
+        for (&shard, slot) in snapshot.slots.iter().zip(Slot::all()).rev() {
             if let Some(place) = first.get_mut(usize::from(shard)) {
-                *place = slot as u16;
+                *place = slot;
             }
         }
-        for (shard, &slot) in snapshot.shards.iter().zip(&first).filter(|(_, s)| **s != NO_SLOT) {
+        for (shard, &slot) in snapshot.shards.iter().zip(&first).filter(|(_, s)| **s != Slot::NONE)
+        {
             for n in shard.primary.iter().chain(&shard.replicas) {
                 let Some(node) = snapshot.nodes.get(usize::from(*n)) else { continue };
                 let at = usize::from(self.nodes.node_at(&node.addr, core));

@@ -16,13 +16,13 @@ impl SlotOwners for Nodes {
         &self.topology.layout
     }
 
-    fn owner(&self, slot: u16) -> Option<u64> {
+    fn owner(&self, slot: Slot) -> Option<u64> {
         let node = self.placement.slots.owner(slot)?;
         self.identity(node)
     }
 
-    fn owner_in_layout(&self, slot: u16) -> Option<u64> {
-        self.identity(self.known_node(&self.topology.snapshot.primary_of(Slot(slot))?.addr)?)
+    fn owner_in_layout(&self, slot: Slot) -> Option<u64> {
+        self.identity(self.known_node(&self.topology.snapshot.primary_of(slot)?.addr)?)
     }
 }
 
@@ -136,10 +136,10 @@ impl Nodes {
             match shard.primary.and_then(|n| snapshot.nodes.get(usize::from(n))) {
                 Some(node) => targets.push(Ok(self.node_at(&node.addr, core))),
                 None => {
-                    let owned = |&(_, s): &(usize, &u16)| usize::from(*s) == i;
-                    let first = snapshot.slots.iter().enumerate().find(owned);
+                    let owned = |(_, s): &(Slot, &u16)| usize::from(**s) == i;
+                    let first = Slot::all().zip(&snapshot.slots).find(owned);
                     if let Some((slot, _)) = first {
-                        targets.push(Err(MissingTarget::Primary(slot as u16)));
+                        targets.push(Err(MissingTarget::Primary(slot)));
                     }
                 }
             }

@@ -7,6 +7,8 @@
 //! - [`TracedCommand`]: a traced command in progress, which becomes a [`Trace`]; [`otlp`] encodes
 //!   traces for a collector.
 
+use crate::cluster::Slot;
+
 mod big;
 mod endpoint;
 mod hot;
@@ -64,7 +66,7 @@ pub struct KeyName {
     /// Whether the key is longer than `bytes`.
     truncated: bool,
     /// Slot of the whole key.
-    pub slot: u16,
+    pub slot: Slot,
 }
 
 impl KeyName {
@@ -74,6 +76,6 @@ impl KeyName {
         self.bytes.clear();
         self.bytes.extend_from_slice(key.get(..KEY_BYTES).unwrap_or(key));
         self.truncated = key.len() > KEY_BYTES;
-        self.slot = crate::cluster::slot_of(key).0;
+        self.slot = crate::cluster::slot_of(key);
     }
 }

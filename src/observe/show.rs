@@ -50,8 +50,8 @@ impl Renderer<'_> {
         &self.commands.get(CommandId(id)).name
     }
 
-    fn node(&self, slot: u16) -> Option<String> {
-        self.snapshot.primary_of(Slot(slot)).map(|node| node.addr.to_string())
+    fn node(&self, slot: Slot) -> Option<String> {
+        self.snapshot.primary_of(slot).map(|node| node.addr.to_string())
     }
 
     /// The body of `/hotkeys`; `sample` is `observe.sample`, 0 if hot keys are switched off.
@@ -60,7 +60,7 @@ impl Renderer<'_> {
             json!({
                 "key": escaped(&key.name.bytes),
                 "truncated": key.name.truncated,
-                "slot": key.name.slot,
+                "slot": key.name.slot.0,
                 "node": self.node(key.name.slot),
                 "per_second": rounded(key.rate),
                 "error_per_second": rounded(key.error),
@@ -84,7 +84,7 @@ impl Renderer<'_> {
             json!({
                 "key": escaped(&key.name.bytes),
                 "truncated": key.name.truncated,
-                "slot": key.name.slot,
+                "slot": key.name.slot.0,
                 "node": self.node(key.name.slot),
                 "bytes": key.bytes,
                 "command": self.command(key.command),
@@ -135,7 +135,7 @@ impl Renderer<'_> {
         }
     }
 
-    fn command_and_node(&self, command: u16, slot: u16, out: &mut Vec<u8>) {
+    fn command_and_node(&self, command: u16, slot: Slot, out: &mut Vec<u8>) {
         write::bulk(out, b"command");
         write::bulk(out, self.command(command).as_bytes());
         write::bulk(out, b"node");

@@ -4,7 +4,7 @@ use crate::base::Base;
 use crate::base::lanes::ASKING;
 use crate::clients::Flow;
 use crate::clients::lending::LendError;
-use crate::cluster::NO_SLOT;
+use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::common::requests;
 use crate::dest::{ClientId, Dest};
@@ -38,7 +38,7 @@ impl Errands<'_> {
         &mut self,
         index: usize,
         command: CommandId,
-        slot: u16,
+        slot: Slot,
         frame: &[u8],
         base: &mut Base<'_>,
     ) -> Flow {
@@ -55,7 +55,7 @@ impl Errands<'_> {
         index: usize,
         kind: ErrandKind,
         command: CommandId,
-        slot: u16,
+        slot: Slot,
         frame: Vec<u8>,
         base: &mut Base<'_>,
     ) {
@@ -99,10 +99,10 @@ impl Errands<'_> {
         let me = ClientId::new(index, generation);
         let (seq, slot, command) = (errand.seq, errand.slot, errand.command);
         let owner = slot_table.owner(slot);
-        let owner = if slot == NO_SLOT { any } else { owner };
+        let owner = if slot == Slot::NONE { any } else { owner };
         let Some(node) = ask.or(owner) else {
             errand.last = Some(match slot {
-                NO_SLOT => Failure::NoPrimary.to_string(),
+                Slot::NONE => Failure::NoPrimary.to_string(),
                 slot => Failure::SlotWithoutPrimary { slot }.to_string(),
             });
             base.core.link.want_topology(None);
@@ -221,7 +221,7 @@ impl Errands<'_> {
         match refusal {
             Refusal::Moved(slot, addr) => {
                 if let Some(node) = named {
-                    base.nodes.placement.slots.moved(slot.0, node);
+                    base.nodes.placement.slots.moved(slot, node);
                 }
                 base.core.link.want_topology(Some(addr));
             }

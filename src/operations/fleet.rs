@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::base::Base;
 use crate::clients::monitors::MONITOR;
 use crate::clients::{Clients, Flow};
-use crate::cluster::NO_SLOT;
+use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::common::Core;
 use crate::dest::{ClientId, Dest};
@@ -36,7 +36,7 @@ impl Fleets<'_> {
         &mut self,
         index: usize,
         command: CommandId,
-        slot: u16,
+        slot: Slot,
         merge: Merge,
         args: Option<&Args>,
         clients: &mut Clients,
@@ -126,7 +126,7 @@ impl Fleets<'_> {
         if nodes.is_empty() {
             return base.clients.refusals().no_cluster(index, command, base.nodes, base.core);
         }
-        let Some(g) = self.start(index, command, NO_SLOT, merge, args, base.clients, base.core)
+        let Some(g) = self.start(index, command, Slot::NONE, merge, args, base.clients, base.core)
         else {
             return Flow::Stop;
         };
@@ -138,7 +138,7 @@ impl Fleets<'_> {
             let mut pending = self.ops.pending(
                 dest,
                 command,
-                NO_SLOT,
+                Slot::NONE,
                 protocol,
                 base.access,
                 base.clients,

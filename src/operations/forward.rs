@@ -3,6 +3,7 @@
 use crate::access::Access;
 use crate::base::Base;
 use crate::clients::{Clients, Flow};
+use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::common::Core;
 use crate::dest::Dest;
@@ -29,7 +30,7 @@ impl Operations {
             return Err(frame); // it may go elsewhere
         }
         let slot = match base.core.router.plan(command, &args, &mut base.core.spare.keys) {
-            Plan::Slot(slot) => slot.0,
+            Plan::Slot(slot) => slot,
             _ => return Err(frame),
         };
         if base.clients.memory().is_over_limit(base.nodes, base.core) {
@@ -47,7 +48,7 @@ impl Operations {
         &mut self,
         index: usize,
         command: CommandId,
-        slot: u16,
+        slot: Slot,
         frame: &[u8],
         base: &mut Base<'_>,
     ) -> Flow {
@@ -65,7 +66,7 @@ impl Operations {
         &mut self,
         index: usize,
         command: CommandId,
-        slot: u16,
+        slot: Slot,
         node: u16,
         frame: &[u8],
         base: &mut Base<'_>,
@@ -86,7 +87,7 @@ impl Operations {
         &mut self,
         index: usize,
         command: CommandId,
-        slot: u16,
+        slot: Slot,
         node: u16,
         base: &mut Base<'_>,
     ) -> Option<(Pending, usize)> {
@@ -102,7 +103,7 @@ impl Operations {
         &mut self,
         index: usize,
         command: CommandId,
-        slot: u16,
+        slot: Slot,
         u: usize,
         (protocol, generation): (Protocol, u32),
         base: &mut Base<'_>,
@@ -133,7 +134,7 @@ impl Operations {
         &self,
         dest: Dest,
         command: CommandId,
-        slot: u16,
+        slot: Slot,
         protocol: Protocol,
         access: &Access,
         clients: &Clients,

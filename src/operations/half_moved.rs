@@ -3,7 +3,7 @@
 use crate::base::Base;
 use crate::base::dedicated::protocol_of;
 use crate::clients::half_moved::Division;
-use crate::cluster::NO_SLOT;
+use crate::cluster::Slot;
 use crate::dest::Dest;
 use crate::operations::{Gathering, Operations};
 use crate::ops::Parts;
@@ -80,13 +80,13 @@ impl Operations {
     /// for a key that it lacks, its answer is ASK.
     pub(crate) fn probe_migration(
         &mut self,
-        slot: u16,
+        slot: Slot,
         refuser: u16,
         bytes: &[u8],
         base: &mut Base<'_>,
     ) {
         let owner = base.nodes.placement.slots.owner(slot);
-        let Some(node) = base.nodes.list.get(usize::from(refuser)).filter(|_| slot != NO_SLOT)
+        let Some(node) = base.nodes.list.get(usize::from(refuser)).filter(|_| slot != Slot::NONE)
         else {
             return;
         };

@@ -3,7 +3,7 @@
 use crate::base::Base;
 use crate::buf::CHUNK;
 use crate::clients::Flow;
-use crate::cluster::NO_SLOT;
+use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::common::Core;
 use crate::dest::{ClientId, Dest};
@@ -26,7 +26,7 @@ impl Operations {
         &mut self,
         index: usize,
         command: CommandId,
-        slot: u16,
+        slot: Slot,
         frame: &[u8],
         base: &mut Base<'_>,
     ) -> Flow {
@@ -91,11 +91,11 @@ impl Operations {
         if base.nodes.topology.snapshot.generation == 0 {
             return base.clients.refusals().no_cluster(index, command, base.nodes, base.core);
         }
-        self.hold_fresh(index, command, NO_SLOT, frame, base)
+        self.hold_fresh(index, command, Slot::NONE, frame, base)
     }
 
     /// Holds `slot` (on), and notes which of its commands are under way already.
-    pub(crate) fn hold_slot(&mut self, slot: u16, nodes: &mut Nodes, core: &mut Core) {
+    pub(crate) fn hold_slot(&mut self, slot: Slot, nodes: &mut Nodes, core: &mut Core) {
         if nodes.placement.slots.holds.contains(slot) {
             nodes.placement.slots.holds.hold(slot, core.now);
             core.arm_tick();
@@ -107,7 +107,7 @@ impl Operations {
         let mut slots = vec![slot];
         if core.turn.held_now > MANY_HOLDS {
             for (_, up) in &nodes.upstreams {
-                slots.extend(up.pending.iter().map(|p| p.slot).filter(|s| *s != NO_SLOT));
+                slots.extend(up.pending.iter().map(|p| p.slot).filter(|s| *s != Slot::NONE));
             }
             core.turn.held_now = 0;
         }
@@ -115,7 +115,7 @@ impl Operations {
     }
 
     /// Holds those of `slots` that are not held yet.
-    pub(crate) fn hold_slots(&mut self, mut slots: Vec<u16>, nodes: &mut Nodes, core: &mut Core) {
+    pub(crate) fn hold_slots(&mut self, mut slots: Vec<Slot>, nodes: &mut Nodes, core: &mut Core) {
         slots.sort_unstable();
         slots.dedup();
         slots.retain(|slot| !nodes.placement.slots.holds.contains(*slot));
@@ -132,7 +132,7 @@ impl Operations {
         for (_, up) in nodes.upstreams.iter_mut().filter(|(_, up)| up.is_ordered()) {
             for pending in up.pending.iter_mut() {
                 // Commands without keys have no order to keep among those already sent.
-                let concerned = pending.slot != NO_SLOT
+                let concerned = pending.slot != Slot::NONE
                     && !pending.has(flag::SPECIAL)
                     && pending.dest != Dest::Discard
                     && slots.binary_search(&pending.slot).is_ok();

@@ -3,7 +3,7 @@
 use crate::base::Base;
 use crate::clients::lending::LendError;
 use crate::clients::{Clients, Flow};
-use crate::cluster::NO_SLOT;
+use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::common::Core;
 use crate::dest::{ClientId, Dest};
@@ -53,7 +53,8 @@ impl Joining<'_> {
         if base.clients.slab.get(index).is_some_and(|c| !c.is_drained()) {
             return base.clients.pause_until_replied(index, base.core);
         }
-        let errand = Errand::new(ErrandKind::Join, command, NO_SLOT, frame.to_vec(), base.core.now);
+        let errand =
+            Errand::new(ErrandKind::Join, command, Slot::NONE, frame.to_vec(), base.core.now);
         base.clients.errands().begin(index, errand, Some(0), base.core);
         self.send(index, base);
         Flow::Next
@@ -125,7 +126,7 @@ impl Joining<'_> {
                     let mut pending = self.ops.pending(
                         dest,
                         command,
-                        NO_SLOT,
+                        Slot::NONE,
                         protocol,
                         base.access,
                         base.clients,

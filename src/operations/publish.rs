@@ -2,7 +2,7 @@
 
 use crate::base::Base;
 use crate::clients::Flow;
-use crate::cluster::{NO_SLOT, Slot};
+use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::operations::Operations;
 use crate::resp::Args;
@@ -25,7 +25,7 @@ impl Operations {
             self.send_stranded(base);
         }
         match base.subscribers.publish_node(args.get(1).unwrap_or_default(), base.nodes) {
-            Some(node) => self.forward_to(index, command, NO_SLOT, node, frame, base),
+            Some(node) => self.forward_to(index, command, Slot::NONE, node, frame, base),
             None => self.wait_for_a_node(index, command, frame, base),
         }
     }
@@ -40,7 +40,7 @@ impl Operations {
         base: &mut Base<'_>,
     ) -> Flow {
         match slot {
-            Some(slot) => self.forward(index, command, slot.0, frame, base),
+            Some(slot) => self.forward(index, command, slot, frame, base),
             None => Flow::Next,
         }
     }

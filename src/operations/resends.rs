@@ -3,7 +3,7 @@
 
 use crate::base::Base;
 use crate::clients::errands::NO_PRIMARY_PAUSE;
-use crate::cluster::NO_SLOT;
+use crate::cluster::Slot;
 use crate::common::clock::{Job, Timer, jitter};
 use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
@@ -56,7 +56,7 @@ impl Resends<'_> {
                 let node = named;
                 base.core.link.want_topology(Some(addr));
                 if let Some(node) = node {
-                    if slot == NO_SLOT {
+                    if slot == Slot::NONE {
                         // A command whose keys slotway does not know: the node knows them.
                         return base.send_to(node, pending, bytes, lane.index);
                     }
@@ -64,7 +64,7 @@ impl Resends<'_> {
                 }
             }
             Refusal::Ask(..) => match named {
-                Some(node) if slot == NO_SLOT => {
+                Some(node) if slot == Slot::NONE => {
                     return base.send_asking(node, pending, bytes, lane.index);
                 }
                 Some(_) => ask = named.filter(|_| when == Retry::Asking),
@@ -168,7 +168,7 @@ impl Resends<'_> {
     }
 
     /// Sends what the slot's closed gate lets through.
-    pub(crate) fn gate_goes_on(&mut self, slot: u16, class: GateClass, base: &mut Base<'_>) {
+    pub(crate) fn gate_goes_on(&mut self, slot: Slot, class: GateClass, base: &mut Base<'_>) {
         loop {
             let now = base.core.now;
             let (placement, clients) = (&mut base.nodes.placement, &base.clients.slab);
@@ -241,9 +241,9 @@ impl Resends<'_> {
             let standing = NodeStatus { known, reachable, superseded, deposed };
             let target = |p: &Pending| match p.slot {
                 _ if p.dest == Dest::Discard => Target::Nobody,
-                NO_SLOT if !p.has(flag::NODE_BOUND) => Target::Any,
-                NO_SLOT if router.is_for_shards(p.command) => Target::Shard,
-                NO_SLOT => Target::Node,
+                Slot::NONE if !p.has(flag::NODE_BOUND) => Target::Any,
+                Slot::NONE if router.is_for_shards(p.command) => Target::Shard,
+                Slot::NONE => Target::Node,
                 slot => {
                     let elsewhere = slot_table.owner(slot).is_some_and(|owner| owner != node);
                     Target::Owner { elsewhere, asking: p.has(flag::ASKING) }
@@ -264,7 +264,7 @@ impl Resends<'_> {
                 if pending.has(flag::NODE_BOUND) {
                     let name = base.nodes.list.get(usize::from(node)).map(|n| n.addr.to_string());
                     base.core.fail(&pending, &name.unwrap_or_default(), &Failure::NodeFailed);
-                } else if slot == NO_SLOT {
+                } else if slot == Slot::NONE {
                     let node = match publish::is_lone_publish(&pending) {
                         true => base.subscribers.publish_node_of(&frame, base.nodes, base.core),
                         false => base.nodes.any_primary(lane.at()),

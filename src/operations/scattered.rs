@@ -2,7 +2,7 @@
 
 use crate::base::Base;
 use crate::client::EXEC;
-use crate::cluster::NO_SLOT;
+use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
@@ -13,7 +13,7 @@ use crate::route::flag;
 /// A part of a transaction: what one node gets.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    pub(crate) slot: u16,
+    pub(crate) slot: Slot,
     pub(crate) frame: Vec<u8>,
     /// Where its replies belong.
     pub(crate) places: Vec<usize>,
@@ -67,7 +67,7 @@ impl Transactions<'_> {
             return base.nodes.send_owned(u, pending, batch.frame, base.core);
         }
         let node = match batch.slot {
-            NO_SLOT => base.nodes.any_primary(index),
+            Slot::NONE => base.nodes.any_primary(index),
             slot => base.nodes.route(slot),
         };
         match node {
@@ -83,7 +83,7 @@ impl Transactions<'_> {
                 );
                 base.nodes.send_owned(u, pending, batch.frame, base.core);
             }
-            None if batch.slot == NO_SLOT && base.nodes.topology.snapshot.generation == 0 => {
+            None if batch.slot == Slot::NONE && base.nodes.topology.snapshot.generation == 0 => {
                 base.core.fail(&pending, "", &base.nodes.topology.no_cluster_failure(base.core));
             }
             None if !base.nodes.placement.slots.holds.fits(

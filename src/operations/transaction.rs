@@ -4,7 +4,7 @@ use crate::base::Base;
 use crate::buf::CHUNK;
 use crate::client::{EXEC, mode};
 use crate::clients::Flow;
-use crate::cluster::NO_SLOT;
+use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
@@ -74,11 +74,11 @@ impl Transactions<'_> {
         &mut self,
         index: usize,
         command: CommandId,
-        slot: u16,
+        slot: Slot,
         base: &mut Base<'_>,
     ) -> Flow {
         let node = match slot {
-            NO_SLOT => base.nodes.any_primary(index),
+            Slot::NONE => base.nodes.any_primary(index),
             slot => base.nodes.route(slot),
         };
         let admitted = match node {
@@ -115,7 +115,7 @@ impl Transactions<'_> {
                     base.nodes.send_owned(u, pending, std::mem::take(&mut multi.frames), base.core);
                 }
             }
-            None if slot == NO_SLOT && base.nodes.topology.snapshot.generation == 0 => {
+            None if slot == Slot::NONE && base.nodes.topology.snapshot.generation == 0 => {
                 base.clients.answer_own_error(
                     index,
                     command,

@@ -7,7 +7,7 @@ use crate::base::Base;
 use crate::base::lanes::ASKING;
 use crate::client::Watch;
 use crate::clients::{Flow, transaction};
-use crate::cluster::NO_SLOT;
+use crate::cluster::Slot;
 use crate::command::{CommandId, key_positions};
 use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
@@ -35,10 +35,10 @@ impl Transactions<'_> {
         let spec = base.core.router.table().get(command);
         // Its arity was looked at: it has keys.
         let _ = key_positions(spec, args, &mut keys);
-        let mut slots: Vec<(u16, &[u8])> = keys
+        let mut slots: Vec<(Slot, &[u8])> = keys
             .iter()
             .filter_map(|&at| args.get(at as usize))
-            .map(|key| (base.core.router.slot_of(key).0, key))
+            .map(|key| (base.core.router.slot_of(key), key))
             .collect();
         slots.sort_by_key(|s| s.0);
         let watched = base.clients.slab.get(index).and_then(|c| c.lent.as_ref());
@@ -76,13 +76,13 @@ impl Transactions<'_> {
         &mut self,
         index: usize,
         command: CommandId,
-        keys: &[(u16, &[u8])],
+        keys: &[(Slot, &[u8])],
         base: &mut Base<'_>,
     ) {
         let Some(g) = self.ops.fleets().start(
             index,
             command,
-            NO_SLOT,
+            Slot::NONE,
             Merge::AllSucceeded,
             None,
             base.clients,
@@ -194,7 +194,7 @@ impl Transactions<'_> {
         let all: Vec<usize> = lent.watches.iter().filter_map(|w| w.upstream).collect();
         let protocol = client.session.protocol;
         let kind = ErrandKind::Check { left: all.len(), changed: false };
-        let errand = Errand::new(kind, command, NO_SLOT, Vec::new(), base.core.now);
+        let errand = Errand::new(kind, command, Slot::NONE, Vec::new(), base.core.now);
         let Some(dest) = base.clients.errands().begin(index, errand, Some(0), base.core) else {
             return Flow::Stop;
         };
@@ -202,7 +202,7 @@ impl Transactions<'_> {
             let pending = self.ops.pending(
                 dest,
                 command,
-                NO_SLOT,
+                Slot::NONE,
                 protocol,
                 base.access,
                 base.clients,

@@ -2,7 +2,7 @@
 //! WATCH, EXEC behind WATCH, KEYS …), and what happens to it at a refusal, a lost connection or its
 //! deadline. It returns what is to be done; the worker sends and waits.
 
-use crate::cluster::NO_SLOT;
+use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::errors::{Failure, Unanswered};
 use crate::placement::{
@@ -43,8 +43,8 @@ pub struct Errand {
     pub seq: u32,
     /// Index in the command table.
     pub command: CommandId,
-    /// Slot of the keys, or [`NO_SLOT`].
-    pub slot: u16,
+    /// Slot of the keys, or [`Slot::NONE`].
+    pub slot: Slot,
     /// The command as the client sent it.
     pub frame: Vec<u8>,
     /// Index of the connection that it was sent on.
@@ -89,7 +89,7 @@ pub enum AfterRefusedErrand {
 
 impl Errand {
     /// An errand that starts at `now` and has no reply number yet.
-    pub fn new(kind: ErrandKind, command: CommandId, slot: u16, frame: Vec<u8>, now: u64) -> Self {
+    pub fn new(kind: ErrandKind, command: CommandId, slot: Slot, frame: Vec<u8>, now: u64) -> Self {
         Errand {
             kind,
             seq: 0,
@@ -135,7 +135,7 @@ impl Errand {
         self.tries = self.tries.saturating_add(1);
         self.refused = Some(kind);
         self.last = Some(said);
-        let keyless = self.slot == NO_SLOT;
+        let keyless = self.slot == Slot::NONE;
         match (retry, scope) {
             (_, Scope::Slot | Scope::Node) if !keyless => {
                 AfterRefusedErrand::WaitAtGate { wide: scope == Scope::Node }
@@ -196,7 +196,7 @@ impl Errand {
 mod tests {
     use super::*;
 
-    const SLOT: u16 = 7;
+    const SLOT: Slot = Slot(7);
 
     fn errand(kind: ErrandKind) -> Errand {
         Errand::new(kind, CommandId(1), SLOT, b"x".to_vec(), 100)
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn a_redirection_without_keys_is_followed_to_the_node_that_was_named() {
         let mut errand = errand(ErrandKind::Block);
-        errand.slot = NO_SLOT;
+        errand.slot = Slot::NONE;
         let now = refuse(&mut errand, Retry::Now, Scope::Keys);
         assert_eq!(now, AfterRefusedErrand::SendToNamed);
     }
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn without_keys_there_is_no_gate() {
         let mut errand = errand(ErrandKind::Block);
-        errand.slot = NO_SLOT;
+        errand.slot = Slot::NONE;
         let later = refuse(&mut errand, Retry::After(1_000), Scope::Node);
         assert_eq!(later, AfterRefusedErrand::SendLater);
     }

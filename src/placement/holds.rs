@@ -16,6 +16,7 @@
 
 use std::collections::VecDeque;
 
+use crate::cluster::Slot;
 use crate::dest::ClientId;
 use crate::hash::IntMap;
 
@@ -167,7 +168,7 @@ impl<T: HoldMeta> SlotHold<T> {
 /// The held slots of one worker.
 #[derive(Debug)]
 pub struct Holds<T> {
-    slots: IntMap<u16, SlotHold<T>>,
+    slots: IntMap<Slot, SlotHold<T>>,
     bytes: usize,
     count: usize,
 }
@@ -180,7 +181,7 @@ impl<T> Default for Holds<T> {
 
 impl<T: HoldMeta> Holds<T> {
     /// Whether `slot` is held.
-    pub fn contains(&self, slot: u16) -> bool {
+    pub fn contains(&self, slot: Slot) -> bool {
         self.slots.contains_key(&slot)
     }
 
@@ -190,7 +191,7 @@ impl<T: HoldMeta> Holds<T> {
     }
 
     /// The held slots.
-    pub fn slots(&self) -> Vec<u16> {
+    pub fn slots(&self) -> Vec<Slot> {
         self.slots.keys().copied().collect()
     }
 
@@ -202,12 +203,12 @@ impl<T: HoldMeta> Holds<T> {
     /// Whether a command of `len` bytes may wait for `slot`. Within `limit` bytes for all slots
     /// together, a slot may take as much as it leaves for the others, so that one busy slot cannot
     /// use up the limit.
-    pub fn fits(&self, slot: u16, len: usize, limit: usize) -> bool {
+    pub fn fits(&self, slot: Slot, len: usize, limit: usize) -> bool {
         let ours = self.slots.get(&slot).map_or(0, |hold| hold.bytes);
         ours + self.bytes + len + OVERHEAD <= limit
     }
 
-    fn add(&mut self, slot: u16, len: usize) {
+    fn add(&mut self, slot: Slot, len: usize) {
         self.bytes += len + OVERHEAD;
         self.count += 1;
         if let Some(hold) = self.slots.get_mut(&slot) {
@@ -215,7 +216,7 @@ impl<T: HoldMeta> Holds<T> {
         }
     }
 
-    fn take(&mut self, slot: u16, len: usize) {
+    fn take(&mut self, slot: Slot, len: usize) {
         self.bytes -= len + OVERHEAD;
         self.count -= 1;
         if let Some(hold) = self.slots.get_mut(&slot) {
@@ -229,7 +230,7 @@ impl<T: HoldMeta> Holds<T> {
     }
 
     /// Holds `slot`, or extends its hold.
-    pub fn hold(&mut self, slot: u16, now: u64) {
+    pub fn hold(&mut self, slot: Slot, now: u64) {
         let hold = self.slots.entry(slot).or_insert_with(|| SlotHold {
             lanes: IntMap::default(),
             last_refusal: now,
@@ -240,14 +241,14 @@ impl<T: HoldMeta> Holds<T> {
     }
 
     /// Counts an unanswered command of the lane that was sent before the hold.
-    pub fn track(&mut self, slot: u16, key: ClientId) {
+    pub fn track(&mut self, slot: Slot, key: ClientId) {
         if let Some(hold) = self.slots.get_mut(&slot) {
             hold.lane(key).in_flight += 1;
         }
     }
 
     /// Records that such a command ([`Holds::track`]) is answered or lost.
-    pub fn untrack(&mut self, slot: u16, key: ClientId) {
+    pub fn untrack(&mut self, slot: Slot, key: ClientId) {
         if let Some(hold) = self.slots.get_mut(&slot) {
             let lane = hold.lane(key);
             lane.in_flight = lane.in_flight.saturating_sub(1);
@@ -255,7 +256,7 @@ impl<T: HoldMeta> Holds<T> {
     }
 
     /// Appends a command that arrived while the slot was held.
-    pub fn push_fresh(&mut self, slot: u16, key: ClientId, held: Held<T>) {
+    pub fn push_fresh(&mut self, slot: Slot, key: ClientId, held: Held<T>) {
         self.add(slot, held.frame.len());
         if let Some(hold) = self.slots.get_mut(&slot) {
             hold.lane(key).fresh.push_back(held);
@@ -264,7 +265,7 @@ impl<T: HoldMeta> Holds<T> {
 
     /// Inserts a command that arrived before the hold and was not sent (it was in a node's queue):
     /// before those that arrived during the hold, behind those that were sent.
-    pub fn push_unsent(&mut self, slot: u16, key: ClientId, held: Held<T>) {
+    pub fn push_unsent(&mut self, slot: Slot, key: ClientId, held: Held<T>) {
         self.add(slot, held.frame.len());
         if let Some(hold) = self.slots.get_mut(&slot) {
             let lane = hold.lane(key);
@@ -274,7 +275,7 @@ impl<T: HoldMeta> Holds<T> {
     }
 
     /// Appends a command that was sent before the hold and refused.
-    pub fn push_refused(&mut self, slot: u16, key: ClientId, held: Held<T>) {
+    pub fn push_refused(&mut self, slot: Slot, key: ClientId, held: Held<T>) {
         self.add(slot, held.frame.len());
         if let Some(hold) = self.slots.get_mut(&slot) {
             hold.lane(key).refused.push_back(held);
@@ -283,7 +284,7 @@ impl<T: HoldMeta> Holds<T> {
 
     /// Returns the lane's command in flight, which was refused, to the front of its lane. It goes
     /// again at `not_before`.
-    pub fn push_back_again(&mut self, slot: u16, key: ClientId, held: Held<T>, not_before: u64) {
+    pub fn push_back_again(&mut self, slot: Slot, key: ClientId, held: Held<T>, not_before: u64) {
         self.add(slot, held.frame.len());
         if let Some(hold) = self.slots.get_mut(&slot) {
             let lane = hold.lane(key);
@@ -296,7 +297,7 @@ impl<T: HoldMeta> Holds<T> {
 
     /// Takes the lane's turn for a command that was just refused and is resent elsewhere at once.
     /// `false`: it is not the lane's next command.
-    pub fn begin(&mut self, slot: u16, key: ClientId) -> bool {
+    pub fn begin(&mut self, slot: Slot, key: ClientId) -> bool {
         let Some(hold) = self.slots.get_mut(&slot) else { return false };
         let lane = hold.lane(key);
         let next = lane.under_way == 0 && lane.refused.is_empty();
@@ -308,14 +309,14 @@ impl<T: HoldMeta> Holds<T> {
 
     /// Replaces the lane's command in flight by `parts`, which go at the same time; the lane goes
     /// on when all of them have ended. Returns the closed gate that the command had passed.
-    pub fn divide(&mut self, slot: u16, key: ClientId, parts: u32) -> Option<GateClass> {
+    pub fn divide(&mut self, slot: Slot, key: ClientId, parts: u32) -> Option<GateClass> {
         let hold = self.slots.get_mut(&slot)?;
         hold.lane(key).under_way = parts;
         hold.leave_gate(key)
     }
 
     /// Delays the lane until `not_before`.
-    pub fn delay(&mut self, slot: u16, key: ClientId, not_before: u64) {
+    pub fn delay(&mut self, slot: Slot, key: ClientId, not_before: u64) {
         if let Some(hold) = self.slots.get_mut(&slot) {
             let lane = hold.lane(key);
             lane.not_before = lane.not_before.max(not_before);
@@ -326,7 +327,7 @@ impl<T: HoldMeta> Holds<T> {
     /// up. Returns the closed gate that the command had passed.
     pub fn done(
         &mut self,
-        slot: u16,
+        slot: Slot,
         key: ClientId,
         answered: bool,
         now: u64,
@@ -346,7 +347,7 @@ impl<T: HoldMeta> Holds<T> {
     /// the pause.
     pub fn close(
         &mut self,
-        slot: u16,
+        slot: Slot,
         class: GateClass,
         now: u64,
         pause: impl FnOnce(u8) -> u64,
@@ -356,23 +357,23 @@ impl<T: HoldMeta> Holds<T> {
 
     /// Makes the next probe due now, because something may have ended the refusals. `paid`: without
     /// taking from the budget. `false`: the gate is open.
-    pub fn probe_now(&mut self, slot: u16, class: GateClass, now: u64, paid: bool) -> bool {
+    pub fn probe_now(&mut self, slot: Slot, class: GateClass, now: u64, paid: bool) -> bool {
         self.slots.get_mut(&slot).is_some_and(|hold| hold.gate(class).probe_now(now, paid))
     }
 
     /// Since when the slot is refused to commands of `class`; `None` if its gate is open.
-    pub fn closed_since(&self, slot: u16, class: GateClass) -> Option<u64> {
+    pub fn closed_since(&self, slot: Slot, class: GateClass) -> Option<u64> {
         let gate = &self.slots.get(&slot)?.gates[class as usize];
         gate.closed.then_some(gate.since)
     }
 
     /// The class of the lane's next command, if the lane lets it go at `now`.
-    pub fn ready(&self, slot: u16, key: ClientId, now: u64) -> Option<GateClass> {
+    pub fn ready(&self, slot: Slot, key: ClientId, now: u64) -> Option<GateClass> {
         Some(self.slots.get(&slot)?.lanes.get(&key)?.ready(now)?.meta.class())
     }
 
     /// Appends the lane to the queue of the gate; `false` if the gate is open.
-    pub fn wait_at_gate(&mut self, slot: u16, class: GateClass, key: ClientId) -> bool {
+    pub fn wait_at_gate(&mut self, slot: Slot, class: GateClass, key: ClientId) -> bool {
         let Some(hold) = self.slots.get_mut(&slot) else { return false };
         if !hold.gate(class).closed {
             return false;
@@ -389,7 +390,7 @@ impl<T: HoldMeta> Holds<T> {
     /// in its lane (a blocking one).
     pub fn gate_next(
         &mut self,
-        slot: u16,
+        slot: Slot,
         class: GateClass,
         now: u64,
         waits: impl Fn(ClientId) -> bool,
@@ -425,7 +426,7 @@ impl<T: HoldMeta> Holds<T> {
     /// Admits the first lane in the gate's queue and returns its command. `None`: the client waits
     /// with a blocking command, which counts as answered if it is not refused within `trial`
     /// microseconds.
-    pub fn admit(&mut self, slot: u16, class: GateClass, now: u64, trial: u64) -> Option<Held<T>> {
+    pub fn admit(&mut self, slot: Slot, class: GateClass, now: u64, trial: u64) -> Option<Held<T>> {
         let hold = self.slots.get_mut(&slot)?;
         let gate = hold.gate(class);
         let key = *gate.queue.front()?;
@@ -451,27 +452,27 @@ impl<T: HoldMeta> Holds<T> {
     }
 
     /// Records that the gate's timer has expired.
-    pub fn disarm(&mut self, slot: u16, class: GateClass) {
+    pub fn disarm(&mut self, slot: Slot, class: GateClass) {
         if let Some(hold) = self.slots.get_mut(&slot) {
             hold.gate(class).armed = false;
         }
     }
 
     /// Records that a timer is set for the gate; `false` if there was one already.
-    pub fn arm(&mut self, slot: u16, class: GateClass) -> bool {
+    pub fn arm(&mut self, slot: Slot, class: GateClass) -> bool {
         let Some(hold) = self.slots.get_mut(&slot) else { return false };
         !std::mem::replace(&mut hold.gate(class).armed, true)
     }
 
     /// Marks the lane's next command as a retry that has to be taken from the worker's budget.
-    pub fn owe(&mut self, slot: u16, key: ClientId) {
+    pub fn owe(&mut self, slot: Slot, key: ClientId) {
         if let Some(hold) = self.slots.get_mut(&slot) {
             hold.lane(key).owes = true;
         }
     }
 
     /// Whether the lane's next command is such a retry; `paid` removes the mark.
-    pub fn owes(&mut self, slot: u16, key: ClientId, paid: bool) -> bool {
+    pub fn owes(&mut self, slot: Slot, key: ClientId, paid: bool) -> bool {
         let lane = self.slots.get_mut(&slot).and_then(|hold| hold.lanes.get_mut(&key));
         lane.is_some_and(|lane| {
             let owed = lane.owes;
@@ -482,7 +483,7 @@ impl<T: HoldMeta> Holds<T> {
 
     /// Takes out the waiting commands of `slot`, each lane's in order. With a `class`, only those
     /// at the front of their lanes up to the first command of another class.
-    pub fn take_waiting(&mut self, slot: u16, class: Option<GateClass>) -> Vec<Held<T>> {
+    pub fn take_waiting(&mut self, slot: Slot, class: Option<GateClass>) -> Vec<Held<T>> {
         let Some(hold) = self.slots.get_mut(&slot) else { return Vec::new() };
         let mut out = Vec::new();
         for lane in hold.lanes.values_mut() {
@@ -503,14 +504,14 @@ impl<T: HoldMeta> Holds<T> {
     }
 
     /// Takes the lane's next command, which is in flight from here on; `None` if none may go.
-    pub fn next(&mut self, slot: u16, key: ClientId, now: u64) -> Option<Held<T>> {
+    pub fn next(&mut self, slot: Slot, key: ClientId, now: u64) -> Option<Held<T>> {
         let held = self.slots.get_mut(&slot)?.lanes.get_mut(&key)?.next(now)?;
         self.take(slot, held.frame.len());
         Some(held)
     }
 
     /// The lanes of `slot` that have waiting commands.
-    pub fn lanes(&self, slot: u16) -> Vec<ClientId> {
+    pub fn lanes(&self, slot: Slot) -> Vec<ClientId> {
         let hold = self.slots.get(&slot);
         let waiting = |(key, lane): (&ClientId, &Lane<T>)| (lane.waiting() > 0).then_some(*key);
         hold.map(|h| h.lanes.iter().filter_map(waiting).collect()).unwrap_or_default()
@@ -518,13 +519,13 @@ impl<T: HoldMeta> Holds<T> {
 
     /// The slots where nothing was refused after `since`, and where no lane waits at a closed gate
     /// or for the budget.
-    pub fn calm(&self, since: u64) -> Vec<u16> {
+    pub fn calm(&self, since: u64) -> Vec<Slot> {
         self.slots.iter().filter(|(_, hold)| hold.is_calm(since)).map(|(slot, _)| *slot).collect()
     }
 
     /// Ends the hold of a calm slot as far as no command is in flight: takes out the commands of
     /// quiet lanes, in order, to be pipelined. `true`: the slot is no longer held.
-    pub fn release(&mut self, slot: u16) -> (Vec<Held<T>>, bool) {
+    pub fn release(&mut self, slot: Slot) -> (Vec<Held<T>>, bool) {
         let Some(hold) = self.slots.get_mut(&slot) else { return (Vec::new(), true) };
         let mut out = Vec::new();
         hold.lanes.retain(|_, lane| {
@@ -544,7 +545,7 @@ impl<T: HoldMeta> Holds<T> {
     }
 
     /// Ends the hold of `slot` and takes out all waiting commands, each lane's in order.
-    pub fn end(&mut self, slot: u16) -> Vec<Held<T>> {
+    pub fn end(&mut self, slot: Slot) -> Vec<Held<T>> {
         let Some(hold) = self.slots.remove(&slot) else { return Vec::new() };
         let lanes = hold.lanes.into_values();
         let out: Vec<_> = lanes.flat_map(|l| l.refused.into_iter().chain(l.fresh)).collect();
@@ -553,7 +554,7 @@ impl<T: HoldMeta> Holds<T> {
     }
 
     /// Takes out the waiting commands that their clients sent at `before` or earlier.
-    pub fn expire(&mut self, before: u64) -> Vec<(u16, Held<T>)> {
+    pub fn expire(&mut self, before: u64) -> Vec<(Slot, Held<T>)> {
         let mut out = Vec::new();
         for (slot, hold) in &mut self.slots {
             for lane in hold.lanes.values_mut() {
@@ -568,7 +569,7 @@ impl<T: HoldMeta> Holds<T> {
             // Remove empty lanes: clients come and go while a slot is held.
             hold.lanes.retain(|_, lane| !lane.is_quiet() || lane.waiting() > 0);
         }
-        out.iter().for_each(|(slot, h): &(u16, Held<T>)| self.take(*slot, h.frame.len()));
+        out.iter().for_each(|(slot, h): &(Slot, Held<T>)| self.take(*slot, h.frame.len()));
         out
     }
 }

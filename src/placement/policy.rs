@@ -21,7 +21,7 @@
 //! A redirection to a known node is progress rather than repetition: a command follows its first
 //! [`FAST_TRIES`] redirections without a pause.
 
-use crate::cluster::SLOTS;
+use crate::cluster::{SLOTS, Slot};
 use crate::errors::Unanswered;
 
 use super::{Redirection, Refusal};
@@ -202,9 +202,9 @@ pub enum AfterLoss {
 /// answers. A redirection of another slot than the command's `slot` is not: a script can return any
 /// error. A command without keys (`slot` is `None`) follows redirections of any slot, [`MAX_HOPS`]
 /// times.
-pub fn concerns(refusal: &Refusal, slot: Option<u16>, tries: u8) -> bool {
+pub fn concerns(refusal: &Refusal, slot: Option<Slot>, tries: u8) -> bool {
     match (refusal, slot) {
-        (Refusal::Moved(at, _) | Refusal::Ask(at, _), Some(slot)) => at.0 == slot,
+        (Refusal::Moved(at, _) | Refusal::Ask(at, _), Some(slot)) => *at == slot,
         (Refusal::Moved(at, _) | Refusal::Ask(at, _), None) => tries < MAX_HOPS && at.0 < SLOTS,
         (Refusal::Later(_), _) => true,
     }

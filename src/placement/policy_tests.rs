@@ -270,16 +270,16 @@ rows! {
 }
 
 rows! {
-    moved_of_its_slot_concerns_a_command: concerns(&moved(), Some(1), 0) => true;
-    moved_of_another_slot_does_not: concerns(&moved(), Some(2), 0) => false;
-    ask_of_its_slot_concerns_a_command: concerns(&ask(), Some(1), 200) => true;
-    ask_of_another_slot_does_not: concerns(&ask(), Some(0), 0) => false;
+    moved_of_its_slot_concerns_a_command: concerns(&moved(), Some(Slot(1)), 0) => true;
+    moved_of_another_slot_does_not: concerns(&moved(), Some(Slot(2)), 0) => false;
+    ask_of_its_slot_concerns_a_command: concerns(&ask(), Some(Slot(1)), 200) => true;
+    ask_of_another_slot_does_not: concerns(&ask(), Some(Slot(0)), 0) => false;
     any_slot_concerns_a_command_without_keys: concerns(&moved(), None, 15) => true;
     the_last_slot_concerns_a_command_without_keys:
         concerns(&Refusal::Ask(Slot(16_383), node()), None, 0) => true;
     what_is_no_slot_does_not: concerns(&Refusal::Ask(Slot(16_384), node()), None, 0) => false;
     a_command_without_keys_is_redirected_sixteen_times: concerns(&ask(), None, 16) => false;
-    other_refusals_concern_any_command: concerns(&Refusal::Later(Loading), Some(7), 255) => true;
+    other_refusals_concern_any_command: concerns(&Refusal::Later(Loading), Some(Slot(7)), 255) => true;
     other_refusals_concern_commands_without_keys: concerns(&Refusal::Later(Loading), None, 255) => true;
 }
 

@@ -1,6 +1,6 @@
 //! The choice of the node that a read goes to: `read_from`. No I/O.
 
-use crate::cluster::{Health, NodeAddr, Unfit};
+use crate::cluster::{Health, NodeAddr, Slot, Unfit};
 use crate::config::{Config, InFailover, ReadFrom};
 
 /// A node without a measurement for this long gets one read as a probe, to notice when it has
@@ -236,8 +236,8 @@ fn in_shard(node: u16, now: &ReadContext<'_>) -> Choice {
 
 /// A number that spreads reads over nodes: always the same for one client and slot, which therefore
 /// keep reading from one node.
-pub fn affinity(client: usize, slot: u16) -> usize {
-    let mixed = ((client as u64) << 16 | u64::from(slot)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+pub fn affinity(client: usize, slot: Slot) -> usize {
+    let mixed = ((client as u64) << 16 | u64::from(slot.0)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     (mixed >> 33) as usize
 }
 
@@ -324,7 +324,7 @@ mod tests {
                 primary,
                 reached: &reached,
                 speed: &speed,
-                affinity: affinity(client, 7),
+                affinity: affinity(client, Slot(7)),
             };
             let choice = choose(from, shard, &moment);
             match count.iter_mut().find(|(c, _)| *c == choice) {

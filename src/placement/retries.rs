@@ -6,6 +6,7 @@ use std::hash::Hash;
 
 use super::Budget;
 use super::policy::GateClass;
+use crate::cluster::Slot;
 use crate::hash::{IntMap, KeyedSet};
 
 /// Number of a node's refused slots that are probed after the node has answered for another one.
@@ -26,7 +27,7 @@ pub struct Retries<W> {
     /// The retry returned by `take` is already allowed.
     granted: bool,
     /// Per node, the slots and classes whose gates its refusals have closed.
-    refused: IntMap<u16, BTreeSet<(u16, u8)>>,
+    refused: IntMap<u16, BTreeSet<(Slot, u8)>>,
 }
 
 /// Whether a retry may be sent.
@@ -103,7 +104,7 @@ impl<W: Copy + Eq + Hash> Retries<W> {
     }
 
     /// Records that `node` refuses `slot` to commands of `class`. It may refuse others too.
-    pub fn note_refused(&mut self, node: u16, slot: u16, class: GateClass) {
+    pub fn note_refused(&mut self, node: u16, slot: Slot, class: GateClass) {
         self.refused.entry(node).or_default().insert((slot, class as u8));
     }
 
@@ -113,9 +114,9 @@ impl<W: Copy + Eq + Hash> Retries<W> {
     pub fn take_refused(
         &mut self,
         node: u16,
-        slot: u16,
-        mut is_closed: impl FnMut(u16, GateClass) -> bool,
-    ) -> Vec<(u16, GateClass)> {
+        slot: Slot,
+        mut is_closed: impl FnMut(Slot, GateClass) -> bool,
+    ) -> Vec<(Slot, GateClass)> {
         let mut found = Vec::new();
         let Some(slots) = self.refused.get_mut(&node) else { return found };
         while found.len() < NEIGHBOURS
@@ -238,11 +239,11 @@ mod tests {
     fn an_answer_leads_to_two_more_slots() {
         let mut retries = with(0);
         for slot in 1..=4 {
-            retries.note_refused(7, slot, GateClass::Write);
+            retries.note_refused(7, Slot(slot), GateClass::Write);
         }
-        let all = |retries: &mut Retries<u8>| retries.take_refused(7, 1, |_, _| true);
-        assert_eq!(all(&mut retries), [(2, GateClass::Write), (3, GateClass::Write)]);
-        assert_eq!(all(&mut retries), [(4, GateClass::Write)]);
+        let all = |retries: &mut Retries<u8>| retries.take_refused(7, Slot(1), |_, _| true);
+        assert_eq!(all(&mut retries), [(Slot(2), GateClass::Write), (Slot(3), GateClass::Write)]);
+        assert_eq!(all(&mut retries), [(Slot(4), GateClass::Write)]);
         assert_eq!(all(&mut retries), []);
         assert!(retries.refused.is_empty());
     }
@@ -251,25 +252,28 @@ mod tests {
     fn slots_that_are_served_again_are_skipped() {
         let mut retries = with(0);
         for slot in 1..=4 {
-            retries.note_refused(7, slot, GateClass::Read);
+            retries.note_refused(7, Slot(slot), GateClass::Read);
         }
-        assert_eq!(retries.take_refused(7, 9, |slot, _| slot == 4), [(4, GateClass::Read)]);
+        assert_eq!(
+            retries.take_refused(7, Slot(9), |slot, _| slot == Slot(4)),
+            [(Slot(4), GateClass::Read)]
+        );
     }
 
     #[test]
     fn another_nodes_slots_are_not_tried() {
         let mut retries = with(0);
-        retries.note_refused(7, 1, GateClass::Write);
-        assert_eq!(retries.take_refused(8, 2, |_, _| true), []);
+        retries.note_refused(7, Slot(1), GateClass::Write);
+        assert_eq!(retries.take_refused(8, Slot(2), |_, _| true), []);
     }
 
     #[test]
     fn classes_are_apart() {
         let mut retries = with(0);
-        retries.note_refused(7, 1, GateClass::Read);
-        retries.note_refused(7, 1, GateClass::Publish);
-        retries.note_refused(7, 1, GateClass::Publish);
-        let both = [(1, GateClass::Read), (1, GateClass::Publish)];
-        assert_eq!(retries.take_refused(7, 2, |_, _| true), both);
+        retries.note_refused(7, Slot(1), GateClass::Read);
+        retries.note_refused(7, Slot(1), GateClass::Publish);
+        retries.note_refused(7, Slot(1), GateClass::Publish);
+        let both = [(Slot(1), GateClass::Read), (Slot(1), GateClass::Publish)];
+        assert_eq!(retries.take_refused(7, Slot(2), |_, _| true), both);
     }
 }

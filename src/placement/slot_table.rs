@@ -1,7 +1,7 @@
 //! The node of each slot. A slot's *owner* is its primary in the latest topology or redirection;
 //! its *route* is where its next command goes: to the owner, or nowhere while the slot is held.
 
-use crate::cluster::SLOTS;
+use crate::cluster::{SLOTS, Slot};
 use crate::hash::IntMap;
 
 use super::migration::Migration;
@@ -44,11 +44,11 @@ pub struct SlotTable<T> {
     /// Primaries of shards that own slots, in the order of the topology.
     primaries: Vec<u16>,
     /// Per slot without a primary: since when, and its last primary.
-    orphans: IntMap<u16, (u64, u16)>,
+    orphans: IntMap<Slot, (u64, u16)>,
     /// Per held slot, the text of the last refusal.
-    refusals: IntMap<u16, String>,
+    refusals: IntMap<Slot, String>,
     /// Per held slot, its migration.
-    migrations: IntMap<u16, Migration>,
+    migrations: IntMap<Slot, Migration>,
     /// The commands of held slots.
     pub holds: Holds<T>,
 }
@@ -72,14 +72,14 @@ impl<T> Default for SlotTable<T> {
 impl<T: HoldMeta> SlotTable<T> {
     /// The node that the slot's next command goes to; `None` if it has to wait in the slot's hold.
     #[inline]
-    pub fn route(&self, slot: u16) -> Option<u16> {
-        self.routes.get(usize::from(slot)).copied().filter(|&node| node != NONE)
+    pub fn route(&self, slot: Slot) -> Option<u16> {
+        self.routes.get(slot.at()).copied().filter(|&node| node != NONE)
     }
 
     /// The slot's primary, if any. `None` for values that are not slots.
     #[inline]
-    pub fn owner(&self, slot: u16) -> Option<u16> {
-        self.owners.get(usize::from(slot)).copied().filter(|&node| node != NONE)
+    pub fn owner(&self, slot: Slot) -> Option<u16> {
+        self.owners.get(slot.at()).copied().filter(|&node| node != NONE)
     }
 
     /// Primaries of shards that own slots, in the order of the topology.
@@ -103,12 +103,12 @@ impl<T: HoldMeta> SlotTable<T> {
         owners: impl Iterator<Item = Option<u16>>,
         primaries: Vec<u16>,
         now: u64,
-        is_news: impl Fn(u16) -> bool,
+        is_news: impl Fn(Slot) -> bool,
         unreached: impl Fn(u16) -> Option<u64>,
     ) {
         self.primaries = primaries;
         let mut changed = Vec::new();
-        let places = self.owners.iter_mut().zip(0u16..);
+        let places = self.owners.iter_mut().zip(Slot::all());
         for ((place, slot), owner) in places.zip(owners.chain(std::iter::repeat(None))) {
             let owner = owner.unwrap_or(NONE);
             let last = std::mem::replace(place, owner);
@@ -135,22 +135,22 @@ impl<T: HoldMeta> SlotTable<T> {
 
     /// Routes the slots that are not held to their owners.
     pub fn set_routes(&mut self) {
-        for ((route, &owner), slot) in self.routes.iter_mut().zip(&self.owners).zip(0u16..) {
+        for ((route, &owner), slot) in self.routes.iter_mut().zip(&self.owners).zip(Slot::all()) {
             *route = if self.holds.contains(slot) { NONE } else { owner };
         }
     }
 
     /// Sets the slot's owner after a redirection.
-    pub fn moved(&mut self, slot: u16, node: u16) {
-        if let Some(owner) = self.owners.get_mut(usize::from(slot)) {
+    pub fn moved(&mut self, slot: Slot, node: u16) {
+        if let Some(owner) = self.owners.get_mut(slot.at()) {
             *owner = node;
         }
     }
 
     /// Holds the slot, or extends its hold.
-    pub fn hold(&mut self, slot: u16, now: u64) {
+    pub fn hold(&mut self, slot: Slot, now: u64) {
         self.holds.hold(slot, now);
-        if let Some(route) = self.routes.get_mut(usize::from(slot)) {
+        if let Some(route) = self.routes.get_mut(slot.at()) {
             *route = NONE;
         }
     }
@@ -158,7 +158,7 @@ impl<T: HoldMeta> SlotTable<T> {
     /// Ends the hold of a calm slot and returns its waiting commands and `true`. If commands of the
     /// slot are in flight `elsewhere` (to a node that is not the owner), only lanes without a
     /// command in flight are released, and the slot stays held for the others (`false`).
-    pub fn release(&mut self, slot: u16, elsewhere: bool) -> (Vec<Held<T>>, bool) {
+    pub fn release(&mut self, slot: Slot, elsewhere: bool) -> (Vec<Held<T>>, bool) {
         let (waiting, ended) = match elsewhere {
             true => self.holds.release(slot),
             false => (self.holds.end(slot), true),
@@ -167,7 +167,7 @@ impl<T: HoldMeta> SlotTable<T> {
             self.refusals.remove(&slot);
             self.migrations.remove(&slot);
             let owner = self.owner(slot).unwrap_or(NONE);
-            if let Some(route) = self.routes.get_mut(usize::from(slot)) {
+            if let Some(route) = self.routes.get_mut(slot.at()) {
                 *route = owner;
             }
         }
@@ -175,27 +175,27 @@ impl<T: HoldMeta> SlotTable<T> {
     }
 
     /// Records the text of a refusal of the held slot.
-    pub fn refused(&mut self, slot: u16, text: String) {
+    pub fn refused(&mut self, slot: Slot, text: String) {
         self.refusals.insert(slot, text);
     }
 
     /// The text of the last refusal of the held slot.
-    pub fn last_refusal(&self, slot: u16) -> Option<&String> {
+    pub fn last_refusal(&self, slot: Slot) -> Option<&String> {
         self.refusals.get(&slot)
     }
 
     /// The held slot's migration, if it is known to be migrating.
-    pub fn migration(&self, slot: u16) -> Option<&Migration> {
+    pub fn migration(&self, slot: Slot) -> Option<&Migration> {
         self.migrations.get(&slot)
     }
 
     /// Mutable access to the held slot's migration, which is created if there is none.
-    pub fn migration_mut(&mut self, slot: u16) -> &mut Migration {
+    pub fn migration_mut(&mut self, slot: Slot) -> &mut Migration {
         self.migrations.entry(slot).or_default()
     }
 
     /// Forgets the slot's migration, which is over.
-    pub fn migrated(&mut self, slot: u16) {
+    pub fn migrated(&mut self, slot: Slot) {
         self.migrations.remove(&slot);
     }
 
@@ -203,7 +203,7 @@ impl<T: HoldMeta> SlotTable<T> {
     /// `unreached` returns since when a node is unreachable.
     pub fn outage(
         &self,
-        slot: u16,
+        slot: Slot,
         class: GateClass,
         unreached: impl Fn(u16) -> Option<u64>,
     ) -> Option<Outage> {
@@ -267,14 +267,14 @@ mod tests {
     #[test]
     fn without_a_topology_no_slot_has_an_owner() {
         let slots: SlotTable<Command> = SlotTable::default();
-        assert_eq!((slots.route(0), slots.owner(0), slots.covered()), (None, None, 0));
+        assert_eq!((slots.route(Slot(0)), slots.owner(Slot(0)), slots.covered()), (None, None, 0));
     }
 
     #[test]
     fn commands_go_to_owners() {
         let slots = slots();
-        assert_eq!((slots.route(9), slots.route(10)), (Some(0), Some(1)));
-        assert_eq!((slots.owner(9), slots.owner(16_383)), (Some(0), Some(1)));
+        assert_eq!((slots.route(Slot(9)), slots.route(Slot(10))), (Some(0), Some(1)));
+        assert_eq!((slots.owner(Slot(9)), slots.owner(Slot(16_383))), (Some(0), Some(1)));
         assert_eq!(slots.covered(), usize::from(SLOTS));
         assert_eq!(slots.primaries(), [0, 1]);
     }
@@ -282,87 +282,87 @@ mod tests {
     #[test]
     fn what_is_no_slot_has_no_owner() {
         let slots = slots();
-        assert_eq!((slots.route(u16::MAX), slots.owner(SLOTS)), (None, None));
+        assert_eq!((slots.route(Slot::NONE), slots.owner(Slot(SLOTS))), (None, None));
     }
 
     #[test]
     fn a_held_slot_has_an_owner_and_no_route() {
         let mut slots = slots();
-        slots.hold(9, 5);
-        assert_eq!((slots.route(9), slots.owner(9)), (None, Some(0)));
-        assert_eq!(slots.route(8), Some(0));
+        slots.hold(Slot(9), 5);
+        assert_eq!((slots.route(Slot(9)), slots.owner(Slot(9))), (None, Some(0)));
+        assert_eq!(slots.route(Slot(8)), Some(0));
     }
 
     #[test]
     fn a_redirection_changes_the_owner_and_no_route() {
         let mut slots = slots();
-        slots.moved(9, 1);
-        assert_eq!((slots.route(9), slots.owner(9)), (Some(0), Some(1)));
+        slots.moved(Slot(9), 1);
+        assert_eq!((slots.route(Slot(9)), slots.owner(Slot(9))), (Some(0), Some(1)));
     }
 
     #[test]
     fn a_redirection_of_no_slot_changes_nothing() {
         let mut slots = slots();
-        slots.moved(u16::MAX, 1);
-        assert_eq!(slots.owner(0), Some(0));
+        slots.moved(Slot::NONE, 1);
+        assert_eq!(slots.owner(Slot(0)), Some(0));
     }
 
     #[test]
     fn a_calm_slot_has_its_new_owner_as_its_route() {
         let mut slots = slots();
-        slots.hold(9, 5);
-        slots.moved(9, 1);
-        let (waiting, ended) = slots.release(9, false);
+        slots.hold(Slot(9), 5);
+        slots.moved(Slot(9), 1);
+        let (waiting, ended) = slots.release(Slot(9), false);
         assert!(waiting.is_empty() && ended);
-        assert_eq!(slots.route(9), Some(1));
+        assert_eq!(slots.route(Slot(9)), Some(1));
     }
 
     #[test]
     fn a_slot_with_commands_elsewhere_stays_held_for_them() {
         let mut slots = slots();
-        slots.hold(9, 5);
-        slots.holds.track(9, LANE);
-        slots.refused(9, "TRYAGAIN".into());
-        let (_, ended) = slots.release(9, true);
+        slots.hold(Slot(9), 5);
+        slots.holds.track(Slot(9), LANE);
+        slots.refused(Slot(9), "TRYAGAIN".into());
+        let (_, ended) = slots.release(Slot(9), true);
         assert!(!ended);
-        assert_eq!(slots.route(9), None);
-        assert!(slots.last_refusal(9).is_some());
+        assert_eq!(slots.route(Slot(9)), None);
+        assert!(slots.last_refusal(Slot(9)).is_some());
     }
 
     #[test]
     fn what_waited_goes_when_the_hold_ends() {
         let mut slots = slots();
-        slots.hold(9, 5);
-        slots.holds.push_fresh(9, LANE, command());
-        let (waiting, ended) = slots.release(9, false);
+        slots.hold(Slot(9), 5);
+        slots.holds.push_fresh(Slot(9), LANE, command());
+        let (waiting, ended) = slots.release(Slot(9), false);
         assert_eq!((waiting.len(), ended), (1, true));
     }
 
     #[test]
     fn the_end_of_a_hold_forgets_its_refusal() {
         let mut slots = slots();
-        slots.hold(9, 5);
-        slots.refused(9, "CLUSTERDOWN".into());
-        slots.release(9, false);
-        assert_eq!(slots.last_refusal(9), None);
+        slots.hold(Slot(9), 5);
+        slots.refused(Slot(9), "CLUSTERDOWN".into());
+        slots.release(Slot(9), false);
+        assert_eq!(slots.last_refusal(Slot(9)), None);
     }
 
     #[test]
     fn the_end_of_a_hold_forgets_its_migration() {
         let mut slots = slots();
-        slots.hold(9, 5);
-        slots.migration_mut(9);
-        slots.release(9, false);
-        assert!(slots.migration(9).is_none());
+        slots.hold(Slot(9), 5);
+        slots.migration_mut(Slot(9));
+        slots.release(Slot(9), false);
+        assert!(slots.migration(Slot(9)).is_none());
     }
 
     #[test]
     fn a_new_topology_leaves_held_slots_held() {
         let mut slots = slots();
-        slots.hold(9, 5);
+        slots.hold(Slot(9), 5);
         give(&mut slots, 5, 6);
-        assert_eq!((slots.route(9), slots.owner(9)), (None, Some(1)));
-        assert_eq!(slots.route(8), Some(1));
+        assert_eq!((slots.route(Slot(9)), slots.owner(Slot(9))), (None, Some(1)));
+        assert_eq!(slots.route(Slot(8)), Some(1));
     }
 
     #[test]
@@ -370,30 +370,30 @@ mod tests {
         let mut slots = slots();
         let all = std::iter::repeat_n(Some(1), usize::from(SLOTS));
         slots.set_owners(all, vec![1], 6, |_| true, |_| None);
-        assert_eq!((slots.route(0), slots.owner(0)), (Some(0), Some(1)));
+        assert_eq!((slots.route(Slot(0)), slots.owner(Slot(0))), (Some(0), Some(1)));
         slots.set_routes();
-        assert_eq!(slots.route(0), Some(1));
+        assert_eq!(slots.route(Slot(0)), Some(1));
     }
 
     #[test]
     fn a_slot_that_changes_hands_is_not_migrating_any_more() {
         let mut slots = slots();
-        slots.migration_mut(9);
-        slots.migration_mut(4);
+        slots.migration_mut(Slot(9));
+        slots.migration_mut(Slot(4));
         give(&mut slots, 5, 6);
-        assert!(slots.migration(9).is_none());
-        assert!(slots.migration(4).is_some(), "its owner is the same");
+        assert!(slots.migration(Slot(9)).is_none());
+        assert!(slots.migration(Slot(4)).is_some(), "its owner is the same");
     }
 
     #[test]
     fn a_new_owner_is_probed_at_once() {
         let mut slots = slots();
-        slots.hold(9, 5);
-        slots.holds.push_fresh(9, LANE, command());
-        assert!(slots.holds.close(9, GateClass::Write, 5, |_| 1_000));
-        assert!(slots.holds.wait_at_gate(9, GateClass::Write, LANE));
+        slots.hold(Slot(9), 5);
+        slots.holds.push_fresh(Slot(9), LANE, command());
+        assert!(slots.holds.close(Slot(9), GateClass::Write, 5, |_| 1_000));
+        assert!(slots.holds.wait_at_gate(Slot(9), GateClass::Write, LANE));
         let next = |slots: &mut SlotTable<Command>| {
-            slots.holds.gate_next(9, GateClass::Write, 6, |_| false)
+            slots.holds.gate_next(Slot(9), GateClass::Write, 6, |_| false)
         };
         assert_eq!(next(&mut slots), super::super::GateNext::At(1_005));
         give(&mut slots, 10, 6);
@@ -406,14 +406,14 @@ mod tests {
     #[test]
     fn a_probe_of_what_was_known_needs_budget() {
         let mut slots = slots();
-        slots.hold(9, 5);
-        slots.holds.push_fresh(9, LANE, command());
-        slots.holds.close(9, GateClass::Write, 5, |_| 1_000);
-        slots.holds.wait_at_gate(9, GateClass::Write, LANE);
+        slots.hold(Slot(9), 5);
+        slots.holds.push_fresh(Slot(9), LANE, command());
+        slots.holds.close(Slot(9), GateClass::Write, 5, |_| 1_000);
+        slots.holds.wait_at_gate(Slot(9), GateClass::Write, LANE);
         let all = std::iter::repeat_n(Some(1), usize::from(SLOTS));
         slots.set_owners(all, vec![1], 6, |_| false, |_| None);
         let go = super::super::GateNext::Try { lane: LANE, paid: false };
-        assert_eq!(slots.holds.gate_next(9, GateClass::Write, 6, |_| false), go);
+        assert_eq!(slots.holds.gate_next(Slot(9), GateClass::Write, 6, |_| false), go);
     }
 
     fn cause(
@@ -421,12 +421,12 @@ mod tests {
         class: GateClass,
         unreached: Option<u64>,
     ) -> Option<OutageCause> {
-        slots.outage(9, class, |_| unreached).map(|outage| outage.cause)
+        slots.outage(Slot(9), class, |_| unreached).map(|outage| outage.cause)
     }
 
     #[test]
     fn a_slot_with_a_primary_that_is_reached_has_no_outage() {
-        assert_eq!(slots().outage(9, GateClass::Write, |_| None), None);
+        assert_eq!(slots().outage(Slot(9), GateClass::Write, |_| None), None);
     }
 
     #[test]
@@ -434,7 +434,7 @@ mod tests {
         let mut slots = slots();
         orphan(&mut slots, 70, None);
         orphan(&mut slots, 90, None);
-        let outage = slots.outage(9, GateClass::Write, |_| None).unwrap();
+        let outage = slots.outage(Slot(9), GateClass::Write, |_| None).unwrap();
         assert_eq!(outage, Outage { since: 70, primary: Some(0), cause: OutageCause::NoPrimary });
     }
 
@@ -442,14 +442,14 @@ mod tests {
     fn an_orphan_whose_primary_was_not_reached_is_one_since_then() {
         let mut slots = slots();
         orphan(&mut slots, 70, Some(30));
-        assert_eq!(slots.outage(9, GateClass::Read, |_| None).unwrap().since, 30);
+        assert_eq!(slots.outage(Slot(9), GateClass::Read, |_| None).unwrap().since, 30);
     }
 
     #[test]
     fn a_slot_that_never_had_a_primary_names_none() {
         let mut slots: SlotTable<Command> = SlotTable::default();
         orphan(&mut slots, 70, None);
-        assert_eq!(slots.outage(9, GateClass::Read, |_| None).unwrap().primary, None);
+        assert_eq!(slots.outage(Slot(9), GateClass::Read, |_| None).unwrap().primary, None);
     }
 
     #[test]
@@ -462,16 +462,16 @@ mod tests {
 
     #[test]
     fn a_primary_that_is_not_reached_is_an_outage() {
-        let outage = slots().outage(9, GateClass::Write, |_| Some(30)).unwrap();
+        let outage = slots().outage(Slot(9), GateClass::Write, |_| Some(30)).unwrap();
         assert_eq!(outage, Outage { since: 30, primary: Some(0), cause: OutageCause::NotReached });
     }
 
     #[test]
     fn a_slot_that_is_refused_is_an_outage_for_what_is_refused() {
         let mut slots = slots();
-        slots.hold(9, 5);
-        slots.holds.close(9, GateClass::Write, 5, |_| 1_000);
-        slots.refused(9, "CLUSTERDOWN".into());
+        slots.hold(Slot(9), 5);
+        slots.holds.close(Slot(9), GateClass::Write, 5, |_| 1_000);
+        slots.refused(Slot(9), "CLUSTERDOWN".into());
         let refused = Some(OutageCause::Refused("CLUSTERDOWN".into()));
         assert_eq!(cause(&slots, GateClass::Write, None), refused);
         assert_eq!(cause(&slots, GateClass::Read, None), None);

@@ -14,7 +14,7 @@
 //! cursor contains a mark of its node and, unless careful, of the slot layout. If the mark does not
 //! match, the scan stays at its slot and starts with the node there from the beginning.
 
-use crate::cluster::SLOTS;
+use crate::cluster::Slot;
 use crate::hash::Unkeyed;
 use crate::resp::{Args, strict_i64, write};
 
@@ -31,7 +31,7 @@ struct Cursor {
     careful: bool,
     /// Never 0, so that no cursor is 0 and arbitrary numbers are mostly rejected.
     mark: u16,
-    slot: u16,
+    slot: Slot,
 }
 
 impl Cursor {
@@ -41,7 +41,7 @@ impl Cursor {
             self.node << STATE_BITS
                 | u64::from(self.careful) << (MARK_BITS + SLOT_BITS)
                 | u64::from(self.mark) << SLOT_BITS
-                | u64::from(self.slot),
+                | u64::from(self.slot.0),
         )
     }
 
@@ -53,7 +53,7 @@ impl Cursor {
             node: number >> STATE_BITS,
             careful: field(SLOT_BITS + MARK_BITS, 1) == 1,
             mark,
-            slot: field(0, SLOT_BITS),
+            slot: Slot(field(0, SLOT_BITS)),
         })
     }
 }
@@ -79,17 +79,17 @@ pub struct Layout {
     /// Generation of the snapshot that it was made from.
     generation: u64,
     /// The first slot of each contiguous piece, and the lowest slot of its shard.
-    pieces: Vec<(u16, u16)>,
+    pieces: Vec<(Slot, Slot)>,
     hash: u64,
 }
 
 impl Layout {
     /// Creates the layout from the shard numbers of all slots.
     pub fn of(slots: &[u16], generation: u64) -> Layout {
-        let mut lowest: Vec<Option<u16>> = Vec::new();
+        let mut lowest: Vec<Option<Slot>> = Vec::new();
         let mut pieces = Vec::new();
         let mut before = None;
-        for (slot, &shard) in (0u16..SLOTS).zip(slots) {
+        for (slot, &shard) in Slot::all().zip(slots) {
             if before == Some(shard) {
                 continue;
             }
@@ -104,7 +104,7 @@ impl Layout {
         }
         let mut hasher = Unkeyed::default();
         pieces.iter().for_each(|(slot, lowest)| {
-            hasher.number(u64::from(*slot) << 16 | u64::from(*lowest));
+            hasher.number(u64::from(slot.0) << 16 | u64::from(lowest.0));
         });
         Layout { generation, hash: hasher.finish(), pieces }
     }
@@ -115,7 +115,7 @@ impl Layout {
     }
 
     /// The slot where a scan continues after the owner of `slot`.
-    fn next(&self, slot: u16, careful: bool) -> Option<u16> {
+    fn next(&self, slot: Slot, careful: bool) -> Option<Slot> {
         let mut above = self.pieces.iter().filter(|(first, _)| *first > slot);
         above.find(|(first, lowest)| careful || first == lowest).map(|(first, _)| *first)
     }
@@ -125,7 +125,7 @@ impl Layout {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scan {
     /// The slot whose owner is asked.
-    pub slot: u16,
+    pub slot: Slot,
     /// The cursor sent to the node.
     pub cursor: u64,
     careful: bool,
@@ -172,9 +172,9 @@ pub trait SlotOwners {
     /// The slot layout.
     fn layout(&self) -> &Layout;
     /// The [`identity`] of the node to ask for a slot, if there is one.
-    fn owner(&self, slot: u16) -> Option<u64>;
+    fn owner(&self, slot: Slot) -> Option<u64>;
     /// The owner according to the layout, which does not include the latest MOVED redirections.
-    fn owner_in_layout(&self, slot: u16) -> Option<u64>;
+    fn owner_in_layout(&self, slot: Slot) -> Option<u64>;
 }
 
 impl Scan {
@@ -188,7 +188,7 @@ impl Scan {
             Some(Scan { slot, cursor, careful, owner: cluster.owner(slot), layout })
         };
         if number == 0 {
-            return at(0, 0, false);
+            return at(0, Slot(0), false);
         }
         let Cursor { node, careful, mark, slot } = Cursor::decode(number)?;
         let fits = mark == Self::mark(node, careful, layout, cluster.owner(slot).unwrap_or(0));
@@ -204,7 +204,7 @@ impl Scan {
     pub fn next(&self, cursor: u64, by: u64, cluster: &impl SlotOwners) -> Option<u64> {
         let layout = cluster.layout();
         let owner = cluster.owner(self.slot);
-        let go = |node: u64, slot: u16, careful: bool| {
+        let go = |node: u64, slot: Slot, careful: bool| {
             let mark = Self::mark(node, careful, self.layout, by);
             Cursor { node, careful, mark, slot }.encode()
         };
@@ -221,7 +221,7 @@ impl Scan {
             true => (layout.next(self.slot, careful), careful),
             // The slot has another owner now or in the next layout: it was not the shard that the
             // layout says, so nothing but this slot is known to be covered.
-            false => (Some(self.slot + 1).filter(|slot| *slot < SLOTS), true),
+            false => (self.slot.next(), true),
         };
         next.map_or(Some(0), |slot| go(0, slot, careful))
     }
@@ -230,6 +230,7 @@ impl Scan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::SLOTS;
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
 
@@ -241,7 +242,7 @@ mod tests {
         primary: Vec<u64>,
         layout: Layout,
         /// Slots for which a MOVED was received, and their shards.
-        heard: BTreeMap<u16, u16>,
+        heard: BTreeMap<Slot, u16>,
     }
 
     impl Model {
@@ -255,34 +256,33 @@ mod tests {
             Model::new((0..SLOTS).map(|slot| slot / 5462).collect())
         }
 
-        fn change(&mut self, slot: u16, shard: u16) {
-            self.shards[usize::from(slot)] = shard;
+        fn change(&mut self, slot: Slot, shard: u16) {
+            self.shards[slot.at()] = shard;
             self.layout = Layout::of(&self.shards, self.layout.generation + 1);
         }
 
         /// Moves the slot in a MOVED redirection only.
-        fn hear(&mut self, slot: u16, shard: u16) {
+        fn hear(&mut self, slot: Slot, shard: u16) {
             self.heard.insert(slot, shard);
         }
 
         /// The shard whose primary is asked.
-        fn shard(&self, slot: u16) -> u16 {
-            self.heard.get(&slot).copied().unwrap_or(self.shards[usize::from(slot)])
+        fn shard(&self, slot: Slot) -> u16 {
+            self.heard.get(&slot).copied().unwrap_or(self.shards[slot.at()])
         }
 
         /// A node, and its slots in its order.
-        fn node(&self, slot: u16) -> (u64, Vec<u16>) {
+        fn node(&self, slot: Slot) -> (u64, Vec<Slot>) {
             let shard = self.shard(slot);
             let node = self.primary[usize::from(shard)];
-            let mut slots: Vec<u16> = (0..SLOTS)
-                .filter(|s| self.shards[usize::from(*s)] == shard && *s % 64 == 0)
-                .collect();
+            let mut slots: Vec<Slot> =
+                Slot::all().filter(|s| self.shards[s.at()] == shard && s.0 % 64 == 0).collect();
             slots.sort_by_key(|s| identity(&format!("{node}.{s}")));
             (node, slots)
         }
 
         /// One SCAN: the slots whose keys were returned, and the next cursor.
-        fn scan(&self, cursor: u64, page: usize) -> (Vec<u16>, u64) {
+        fn scan(&self, cursor: u64, page: usize) -> (Vec<Slot>, u64) {
             let scan = Scan::begin(cursor.to_string().as_bytes(), self).expect("a cursor");
             let (node, slots) = self.node(scan.slot);
             let from = (scan.cursor as usize).min(slots.len());
@@ -296,17 +296,17 @@ mod tests {
         fn layout(&self) -> &Layout {
             &self.layout
         }
-        fn owner(&self, slot: u16) -> Option<u64> {
+        fn owner(&self, slot: Slot) -> Option<u64> {
             Some(self.primary[usize::from(self.shard(slot))])
         }
-        fn owner_in_layout(&self, slot: u16) -> Option<u64> {
-            let shard = self.shards[usize::from(slot)];
+        fn owner_in_layout(&self, slot: Slot) -> Option<u64> {
+            let shard = self.shards[slot.at()];
             Some(self.primary[usize::from(shard)])
         }
     }
 
-    fn sampled() -> BTreeSet<u16> {
-        (0..SLOTS).filter(|s| s % 64 == 0).collect()
+    fn sampled() -> BTreeSet<Slot> {
+        Slot::all().filter(|s| s.0 % 64 == 0).collect()
     }
 
     #[test]
@@ -348,7 +348,7 @@ mod tests {
         let (mut seen, cursor) = model.scan(0, 1000);
         let (more, mut cursor) = model.scan(cursor, 20);
         seen.extend(more);
-        model.change(100, 2);
+        model.change(Slot(100), 2);
         while cursor != 0 {
             let (slots, next) = model.scan(cursor, 1000);
             seen.extend(slots);
@@ -360,9 +360,9 @@ mod tests {
     /// A shard's lowest slot has moved, known only from a MOVED: another shard is scanned there.
     #[test]
     fn a_slot_redirected_by_moved_does_not_hide_a_shard() {
-        for lowest in [0, 5462, 10924] {
+        for lowest in [0, 5462, 10924].map(Slot) {
             let mut model = Model::three();
-            model.hear(lowest, if lowest == 5462 { 0 } else { 1 });
+            model.hear(lowest, if lowest == Slot(5462) { 0 } else { 1 });
             let (mut seen, mut cursor) = model.scan(0, 20);
             while cursor != 0 {
                 let (slots, next) = model.scan(cursor, 20);
@@ -383,16 +383,16 @@ mod tests {
         assert_eq!(scan.cursor, 10);
         let next = scan.next(30, 2, &model).unwrap();
         let again = Scan::begin(next.to_string().as_bytes(), &model).unwrap();
-        assert_eq!((again.slot, again.cursor), (0, 0));
+        assert_eq!((again.slot, again.cursor), (Slot(0), 0));
         // The end of another node's scan is not the end of the shard's.
         let next = scan.next(0, 2, &model).unwrap();
         let again = Scan::begin(next.to_string().as_bytes(), &model).unwrap();
-        assert_eq!((again.slot, again.cursor), (0, 0));
+        assert_eq!((again.slot, again.cursor), (Slot(0), 0));
         // At the start any node's answer is valid, and covers the slot.
         let scan = Scan::begin(b"0", &model).unwrap();
         let next = scan.next(0, 2, &model).unwrap();
         let again = Scan::begin(next.to_string().as_bytes(), &model).unwrap();
-        assert_eq!((again.slot, again.cursor), (1, 0));
+        assert_eq!((again.slot, again.cursor), (Slot(1), 0));
     }
 
     #[test]
@@ -401,7 +401,7 @@ mod tests {
         for text in ["x", "1x", " 1", "-1", "1", "16383", "99999999999999999999999"] {
             assert_eq!(Scan::begin(text.as_bytes(), &model), None, "{text}");
         }
-        let too_large = Cursor { node: 1 << 39, careful: false, mark: 1, slot: 0 };
+        let too_large = Cursor { node: 1 << 39, careful: false, mark: 1, slot: Slot(0) };
         assert_eq!(too_large.encode(), None);
     }
 
@@ -410,7 +410,7 @@ mod tests {
         fn cursors_read_back(
             node in 0u64..1 << 39, careful: bool, mark in 1u16..1024, slot in 0u16..SLOTS,
         ) {
-            let cursor = Cursor { node, careful, mark, slot };
+            let cursor = Cursor { node, careful, mark, slot: Slot(slot) };
             let number = cursor.encode().expect("room");
             prop_assert_ne!(number, 0);
             prop_assert_eq!(Cursor::decode(number), Some(cursor));
@@ -448,7 +448,7 @@ mod tests {
                         model.primary[usize::from(shard)] += 10;
                     } else {
                         // Often one of the sampled slots.
-                        let slot = slot / 64 * 64;
+                        let slot = Slot(slot / 64 * 64);
                         model.change(slot, shard);
                         moved.insert(slot);
                     }
@@ -468,7 +468,7 @@ mod tests {
                     break;
                 }
             }
-            let stayed: BTreeSet<u16> = sampled().difference(&moved).copied().collect();
+            let stayed: BTreeSet<Slot> = sampled().difference(&moved).copied().collect();
             let missed: Vec<_> = stayed.difference(&seen).collect();
             prop_assert!(missed.is_empty(), "missed {missed:?}");
         }

@@ -1,7 +1,7 @@
 //! PUBLISH and PUBSUB: where they go, and what is counted.
 
 use crate::channel::{TopicKind, matches};
-use crate::cluster::NO_SLOT;
+use crate::cluster::Slot;
 use crate::common::Core;
 use crate::nodes::Nodes;
 use crate::pubsub::{Topic, hash, rank};
@@ -13,7 +13,7 @@ use crate::upstream::Pending;
 
 /// PUBLISH, not in a batch: any node takes it.
 pub(crate) fn is_lone_publish(pending: &Pending) -> bool {
-    pending.has(flag::PUBLISHES) && pending.before == 0 && pending.slot == NO_SLOT
+    pending.has(flag::PUBLISHES) && pending.before == 0 && pending.slot == Slot::NONE
 }
 
 impl Subscribers {

@@ -19,6 +19,7 @@ use std::collections::HashSet;
 use std::io::{self, Write};
 
 use crate::buf::{Pool, SendQueue, WRITE_LIMIT};
+use crate::cluster::Slot;
 use crate::dest::{ClientId, Dest};
 use crate::placement::{AfterLoss, Phase, Work, after_loss};
 use crate::resp::{Protocol, ReplyScan};
@@ -324,7 +325,7 @@ impl Upstream {
         let frames = self.queue.take_frames(lens.into_iter(), pool);
         self.queue.clear(pool);
         let mut keep = vec![true; pending.len()];
-        let mut lost_writes: Vec<(u16, ClientId)> = Vec::new();
+        let mut lost_writes: Vec<(Slot, ClientId)> = Vec::new();
         let sent = pending
             .iter()
             .take_while(|p| {

@@ -4,7 +4,7 @@ use std::collections::{VecDeque, vec_deque};
 use std::ops::Deref;
 
 use crate::buf::with_copy;
-use crate::cluster::NO_SLOT;
+use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::dest::{ClientId, Dest};
 use crate::placement::{GateClass, HoldMeta, Redirection, Work};
@@ -18,8 +18,8 @@ pub struct Pending {
     pub dest: Dest,
     /// Length of the command in bytes.
     pub len: u32,
-    /// Slot of its keys, or [`NO_SLOT`].
-    pub slot: u16,
+    /// Slot of its keys, or [`Slot::NONE`].
+    pub slot: Slot,
     /// Index in the command table.
     pub command: CommandId,
     /// Bits of [`flag`].
@@ -55,8 +55,8 @@ impl Pending {
     }
 
     /// The slot of its keys; `None` if it has none.
-    pub fn slot_of_keys(&self) -> Option<u16> {
-        Some(self.slot).filter(|&slot| slot != NO_SLOT)
+    pub fn slot_of_keys(&self) -> Option<Slot> {
+        self.slot.known()
     }
 
     /// Whether it was sent before and lost with its connection, so that it may have been executed.

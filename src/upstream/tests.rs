@@ -7,7 +7,7 @@ fn pending(client: u32, slot: u16, flags: u8, len: u32) -> Pending {
     Pending {
         dest,
         len,
-        slot,
+        slot: Slot(slot),
         command: crate::command::CommandId(0),
         flags,
         realm: 0,
@@ -43,7 +43,7 @@ fn upstream(pool: &mut Pool, commands: &[Pending], sent: usize) -> Upstream {
 }
 
 fn slots<'a>(pending: impl IntoIterator<Item = &'a Pending>) -> Vec<u16> {
-    pending.into_iter().map(|p| p.slot).collect()
+    pending.into_iter().map(|p| p.slot.0).collect()
 }
 
 const READ: u8 = flag::READ_ONLY;
@@ -155,7 +155,7 @@ fn what_is_not_sent_can_be_taken_elsewhere() {
     let mut pool = Pool::default();
     let all = [pending(1, 1, 0, 5), pending(1, 2, 0, 5), pending(1, 2, 0, 5), pending(1, 3, 0, 5)];
     let mut up = upstream(&mut pool, &all, 7);
-    let taken = up.take_unsent(&mut pool, |p| p.slot == 2);
+    let taken = up.take_unsent(&mut pool, |p| p.slot == Slot(2));
     assert_eq!(taken.len(), 1);
     assert_eq!(taken[0].1, [2; 5]);
     assert_eq!(slots(&*up.pending), [1, 2, 3]);

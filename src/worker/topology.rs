@@ -1,7 +1,7 @@
 //! A new snapshot becomes routes, and what was on its way to the wrong node goes to the right one.
 
 use crate::base::{Base, base};
-use crate::cluster::{Slot, Snapshot};
+use crate::cluster::Snapshot;
 use crate::mailbox::ToHub;
 use crate::nodes::retries::unreached_since;
 use crate::upstream::ConnectionEnd;
@@ -38,9 +38,8 @@ impl Worker {
         let owners = snapshot.slots.iter().map(|shard| shard_of(shard).and_then(primary));
         // A probe is free where another topology names another primary; not where only a redirection
         // had, or nodes that redirect in circles would be asked anew each time.
-        let named = |snapshot: &Snapshot, slot| {
-            snapshot.primary_of(Slot(slot)).map(|node| node.addr.clone())
-        };
+        let named =
+            |snapshot: &Snapshot, slot| snapshot.primary_of(slot).map(|node| node.addr.clone());
         let is_news =
             |slot| named(&self.engine.nodes.topology.snapshot, slot) != named(&snapshot, slot);
         let unreached = |node| unreached_since(&self.engine.nodes.list, node);

@@ -1,5 +1,6 @@
 //! Types of the fields that the templates of errors are filled with.
 
+use crate::cluster::Slot;
 use crate::errors::{Code, Failure};
 use crate::resp::reply::error_text;
 use std::fmt;
@@ -9,7 +10,7 @@ const SHOWN: usize = 64;
 
 /// Displays ` for slot 17`, or nothing for a command without keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ForSlot(pub Option<u16>);
+pub struct ForSlot(pub Option<Slot>);
 
 impl fmt::Display for ForSlot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

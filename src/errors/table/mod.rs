@@ -5,6 +5,7 @@
 pub mod fields;
 
 use super::{Code, Row, Section, Unanswered};
+use crate::cluster::Slot;
 use crate::resp::ProtocolError;
 use fields::{Cause, CrossSlotRemedy, ForSlot, Halfway, Key, Last, StopCause};
 use std::fmt;
@@ -261,14 +262,14 @@ failures! {
         row "a failover or a moving slot, and more commands wait for it than `limits.held` allows"
             => "none if it passes; otherwise see `CLUSTER NODES`, or raise `limits.held`" {
             /// `limits.held` is reached.
-            HoldsFull { slot: u16 } => ClusterDown "slot {slot} is in motion or without a primary, and what waits for such slots has reached limits.held";
+            HoldsFull { slot: Slot } => ClusterDown "slot {slot} is in motion or without a primary, and what waits for such slots has reached limits.held";
         }
         row "the slot, or a shard that the command needs, has had no primary for longer than `timeouts.command`"
             => "bring the shard back: see `CLUSTER NODES` on a node, and `missing_slots` in `/readyz`" {
             /// No primary is known.
             NoPrimary => ClusterDown "no primary is known";
             /// A slot without a primary.
-            SlotWithoutPrimary { slot: u16 } => ClusterDown "slot {slot} has no primary";
+            SlotWithoutPrimary { slot: Slot } => ClusterDown "slot {slot} has no primary";
             /// A shard without a primary, in a command for all shards.
             ShardWithoutPrimary { shard: Box<str> } => ClusterDown "{shard} has no primary";
             /// Slots that belong to no shard.
@@ -426,7 +427,7 @@ failures! {
         row "a command with keys in several slots"
             => "see the text; docs/commands.md describes what `commands.cross_slot` gives up" {
             /// Keys of one command in several slots.
-            CrossSlot { first: Key, first_slot: u16, other: Key, slot: u16, remedy: CrossSlotRemedy }
+            CrossSlot { first: Key, first_slot: Slot, other: Key, slot: Slot, remedy: CrossSlotRemedy }
                 => CrossSlot "Keys in request don't hash to the same slot: '{first}' is in slot {first_slot}, '{other}' in slot {slot}{remedy}";
         }
         row "a command for the whole cluster inside `MULTI`"

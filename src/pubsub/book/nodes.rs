@@ -297,7 +297,7 @@ impl Nodes {
 
     /// The primary of the slot, if it is online.
     pub(super) fn owner(&self, slot: Slot) -> Option<usize> {
-        let shard = *self.snapshot.slots.get(usize::from(slot.0))?;
+        let shard = *self.snapshot.slots.get(slot.at())?;
         let primary = self.snapshot.shards.get(usize::from(shard))?.primary?;
         let at = *self.by_index.get(usize::from(primary))?;
         self.all.get(at).filter(|n| n.online).map(|_| at)
