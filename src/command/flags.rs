@@ -1,14 +1,19 @@
 //! A command's flags.
 
-/// A set of command flags. Words that slotway does not know are ignored.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
-pub struct Flags(u32);
-
 macro_rules! flags {
     ($($name:ident = $bit:literal, $word:literal;)*) => {
-        #[allow(missing_docs)] // they are the server's words, explained in its own COMMAND page
+        bitflags::bitflags! {
+            /// A set of command flags. Words that slotway does not know are ignored.
+            #[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
+            pub struct Flags: u32 {
+                $(
+                    #[allow(missing_docs)] // the server's words, explained in its COMMAND page
+                    const $name = 1 << $bit;
+                )*
+            }
+        }
+
         impl Flags {
-            $(pub const $name: Flags = Flags(1 << $bit);)*
             const WORDS: &'static [(&'static str, Flags)] = &[$(($word, Flags::$name)),*];
         }
     };
@@ -41,23 +46,9 @@ flags! {
 }
 
 impl Flags {
-    /// No flag.
-    pub(super) const NONE: Flags = Flags(0);
-
-    /// Whether all of `other` are set.
-    #[inline]
-    pub const fn contains(self, other: Flags) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// The union of both sets.
-    pub const fn with(self, other: Flags) -> Flags {
-        Flags(self.0 | other.0)
-    }
-
     /// The flag for a server's word; no flag for an unknown word.
     pub(super) fn of_word(word: &str) -> Flags {
-        Self::WORDS.iter().find(|(w, _)| *w == word).map_or(Flags::NONE, |(_, f)| *f)
+        Self::WORDS.iter().find(|(w, _)| *w == word).map_or(Flags::empty(), |(_, f)| *f)
     }
 
     /// The server's words for the flags.

@@ -72,7 +72,7 @@ fn entry(item: &Value) -> Result<Entry, TableError> {
         .ok_or(TableError::Malformed("a command without a name"))?
         .to_ascii_lowercase();
     let arity = number(1, "a command's arity")?;
-    let flags = words(fields.get(2)).fold(Flags::NONE, |all, w| all.with(Flags::of_word(w)));
+    let flags: Flags = words(fields.get(2)).map(Flags::of_word).collect();
     let legacy = (number(3, "a first key")?, number(4, "a last key")?, number(5, "a key step")?);
     let mut categories: Vec<Box<str>> =
         words(fields.get(6)).map(|c| c.strip_prefix('@').unwrap_or(c).into()).collect();

@@ -104,7 +104,7 @@ impl CommandTable {
         let unknown = CommandSpec {
             name: "unknown".into(),
             arity: -1,
-            flags: Flags::NONE,
+            flags: Flags::empty(),
             class: Class::Other,
             categories: Box::default(),
             keys: KeySpec::None,

@@ -304,7 +304,7 @@ fn policies_flags_and_arity() {
     assert_eq!([1, 2, 3].map(|n| get.arity_fits(n)), [false, true, false]);
     assert_eq!([1, 2, 3].map(|n| mget.arity_fits(n)), [false, true, true]);
     assert_eq!(format!("{:?}", get.flags), r#"{"readonly", "fast"}"#);
-    assert_eq!(Flags::of_word("nosuch"), Flags::NONE);
+    assert_eq!(Flags::of_word("nosuch"), Flags::empty());
     assert_eq!(&*table.get(CommandId::UNKNOWN).name, "unknown");
 }
 
