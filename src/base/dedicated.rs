@@ -5,9 +5,9 @@
 //! `watch`, `fleet`, `join`.
 
 use crate::resp::Protocol;
-use crate::route::flag;
+use crate::route::PendingFlags;
 use crate::upstream::Pending;
 
 pub(crate) fn protocol_of(pending: &Pending) -> Protocol {
-    if pending.has(flag::RESP3) { Protocol::Resp3 } else { Protocol::Resp2 }
+    if pending.flags.contains(PendingFlags::RESP3) { Protocol::Resp3 } else { Protocol::Resp2 }
 }

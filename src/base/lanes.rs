@@ -5,7 +5,7 @@ use crate::base::dedicated::protocol_of;
 use crate::cluster::Slot;
 use crate::dest::{ClientId, Dest};
 use crate::nodes::retries::Want;
-use crate::route::flag;
+use crate::route::PendingFlags;
 use crate::upstream::{LaneCommand, Pending};
 
 /// A slot that was not redirected for so long is calm again, microseconds.
@@ -42,7 +42,7 @@ impl Base<'_> {
             return;
         };
         let mut pending = held.meta.pending;
-        pending.flags |= flag::LANE;
+        pending.flags.insert(PendingFlags::LANE);
         let owner =
             self.subscribers.node_of_held(&pending, &held.frame, owner, self.nodes, self.core);
         self.send_to(owner, pending, held.frame, lane.index);
@@ -52,7 +52,7 @@ impl Base<'_> {
         if !self.access.has_realm(&pending, self.core) {
             return;
         }
-        if !pending.has(flag::READ_ONLY) {
+        if !pending.flags.contains(PendingFlags::READ_ONLY) {
             self.clients.note_write(client as usize, Some(node));
         }
         let protocol = protocol_of(&pending);
@@ -79,7 +79,7 @@ impl Base<'_> {
         self.scripts.script_before_again(u, &mut pending, &bytes, self.nodes, self.core);
         let asking = Pending {
             dest: Dest::Discard,
-            flags: 0,
+            flags: PendingFlags::empty(),
             slot: Slot::NONE,
             before: 0,
             checks_shard: false,
@@ -87,7 +87,7 @@ impl Base<'_> {
             ..pending
         };
         self.nodes.send(u, asking, ASKING, self.core);
-        pending.flags |= flag::ASKING;
+        pending.flags.insert(PendingFlags::ASKING);
         self.nodes.send_owned(u, pending, bytes, self.core);
     }
 
@@ -103,13 +103,15 @@ impl Base<'_> {
         let mut ordered = self.nodes.upstreams.iter().filter(|(_, up)| up.is_ordered());
         let elsewhere = ordered.any(|(_, up)| {
             let ours = |p: &Pending| p.slot == slot && p.dest != Dest::Discard;
-            up.pending.iter().any(|p| ours(p) && (up.node != owner || p.has(flag::ASKING)))
+            up.pending
+                .iter()
+                .any(|p| ours(p) && (up.node != owner || p.flags.contains(PendingFlags::ASKING)))
         });
         let elsewhere = elsewhere && slot != Slot::NONE;
         if !elsewhere {
             for (_, up) in &mut self.nodes.upstreams {
                 for pending in up.pending.iter_mut().filter(|p| p.slot == slot) {
-                    pending.flags &= !flag::SPECIAL;
+                    pending.flags.remove(PendingFlags::SPECIAL);
                 }
             }
         }
@@ -118,7 +120,7 @@ impl Base<'_> {
             let LaneCommand { mut pending, lane } = held.meta;
             if !ended {
                 // The slot stays held for others: this client's next ones must not overtake.
-                pending.flags |= flag::TRACKED;
+                pending.flags.insert(PendingFlags::TRACKED);
                 self.nodes.placement.slots.holds.track(slot, lane);
             }
             let owner =

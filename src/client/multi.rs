@@ -4,7 +4,7 @@
 
 use crate::cluster::Slot;
 use crate::command::CommandId;
-use crate::route::{Fan, Local, Merge, flag};
+use crate::route::{Fan, Local, Merge, PendingFlags};
 
 /// Where a queued command is sent at EXEC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,10 +114,12 @@ impl Multi {
         self.queue = Vec::new();
     }
 
-    /// The flags of its batch, bits of [`flag`].
-    pub fn flags(&self) -> u8 {
-        let read_only = if self.read_only { flag::READ_ONLY } else { 0 };
-        read_only | if self.publishes { flag::PUBLISHES } else { 0 }
+    /// The flags of its batch.
+    pub fn flags(&self) -> PendingFlags {
+        let mut flags = PendingFlags::empty();
+        flags.set(PendingFlags::READ_ONLY, self.read_only);
+        flags.set(PendingFlags::PUBLISHES, self.publishes);
+        flags
     }
 
     /// Memory in bytes.

@@ -11,7 +11,7 @@ use crate::metrics::RetryReason;
 use crate::nodes::{Node, Nodes};
 use crate::placement::{Choice, ReadContext, ReadTo, affinity, choose, is_unreachable};
 use crate::resp::Protocol;
-use crate::route::flag;
+use crate::route::PendingFlags;
 use crate::upstream::{ConnectionState, Pending, Upstream};
 use crate::users::OWN_REALM;
 
@@ -194,14 +194,19 @@ impl ReplicaReads<'_> {
         for pending in up.pending.iter() {
             let Dest::Client { index, generation, seq } = pending.dest else { continue };
             let key = (index, pending.slot);
-            if !pending.has(flag::READ_ONLY) {
+            if !pending.flags.contains(PendingFlags::READ_ONLY) {
                 written.insert(key);
             }
             let plain = pending.slot != Slot::NONE
                 && !core.router.has_node_cursor(pending.command)
                 && pending.before == 0
                 && pending.tries <= MOST_TRIES
-                && !pending.has(flag::SPECIAL | flag::ASKING | flag::NODE_BOUND | flag::SCRIPT);
+                && !pending.flags.intersects(
+                    PendingFlags::SPECIAL
+                        | PendingFlags::ASKING
+                        | PendingFlags::NODE_BOUND
+                        | PendingFlags::SCRIPT,
+                );
             let client =
                 self.clients.slab.get(index as usize).filter(|c| c.generation == generation);
             if plain

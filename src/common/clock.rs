@@ -8,7 +8,7 @@ use crate::dest::ClientId;
 use crate::errors::{Code, Failure, ForSlot, Last, Unanswered};
 use crate::ops::Errand;
 use crate::placement::{GateClass, pause};
-use crate::route::flag;
+use crate::route::PendingFlags;
 use crate::upstream::Pending;
 
 /// How often all deadlines are looked at while something is under way, microseconds.
@@ -131,9 +131,9 @@ impl Core {
 
     /// What a batch's commands say of it.
     #[inline]
-    pub(crate) fn mark_batch(&self, pending: &mut Pending, flags: u8) {
-        pending.flags |= flags;
-        if flags & flag::PUBLISHES != 0 {
+    pub(crate) fn mark_batch(&self, pending: &mut Pending, flags: PendingFlags) {
+        pending.flags.insert(flags);
+        if flags.contains(PendingFlags::PUBLISHES) {
             pending.started = self.publish_time();
         }
     }

@@ -6,7 +6,7 @@ use crate::dest::Dest;
 use crate::errors::Failure;
 use crate::mailbox::ToControl;
 use crate::metrics::{Histogram, LimitHit};
-use crate::route::flag;
+use crate::route::PendingFlags;
 use crate::upstream::Pending;
 
 /// A command that stays unknown (a renamed one, say) is not asked about more often, microseconds.
@@ -86,7 +86,7 @@ impl Core {
 
     /// Counts a dropped reply of `pending`'s command; the error in its place.
     pub(crate) fn reply_dropped(&mut self, pending: &Pending) -> Failure {
-        self.no_room_for_reply(pending.has(flag::READ_ONLY))
+        self.no_room_for_reply(pending.flags.contains(PendingFlags::READ_ONLY))
     }
 
     /// Counts a dropped reply; the error in its place.

@@ -8,6 +8,7 @@ use crate::emulate;
 use crate::errors::{CrossSlotRemedy, Failure, Key};
 use crate::metrics::EmulatedOutcome;
 use crate::resp::{ArgRange, Args, Request, RequestProgress, scan_request, write};
+use crate::route::PendingFlags;
 use crate::upstream::Pending;
 use crate::users::OWN_REALM;
 
@@ -115,7 +116,7 @@ pub(crate) fn discarded(command: CommandId, now: u64) -> Pending {
         len: 0,
         slot: Slot::NONE,
         command,
-        flags: 0,
+        flags: PendingFlags::empty(),
         realm: OWN_REALM,
         tries: 0,
         refused: None,

@@ -15,7 +15,7 @@ use crate::placement::{
 };
 use crate::resp::Protocol;
 use crate::resp::reply::{error_text, text};
-use crate::route::flag;
+use crate::route::PendingFlags;
 use crate::upstream::{ConnectionEnd, Dedicated, Pending};
 use crate::users::database_of;
 
@@ -272,7 +272,7 @@ impl Delivery<'_> {
                             self.engine.core.fail(pending, &node, &lost);
                         }
                         _ => {
-                            let outcome = match pending.has(flag::READ_ONLY) {
+                            let outcome = match pending.flags.contains(PendingFlags::READ_ONLY) {
                                 true => "it gave no reply",
                                 false => "the command was not sent there",
                             };

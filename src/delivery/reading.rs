@@ -6,7 +6,7 @@ use crate::delivery::Delivery;
 use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
 use crate::resp::ReplyProgress;
-use crate::route::flag;
+use crate::route::PendingFlags;
 use crate::upstream::{ConnectionEnd, ConnectionState, Pending};
 
 /// An unfinished reply of this size is handed to its client piece by piece; a smaller one is
@@ -67,7 +67,7 @@ impl Delivery<'_> {
         let Some(pending) = up.pending.front() else { return false };
         let Dest::Client { index, generation, seq } = pending.dest else { return false };
         // Its counts of subscribers are put right when all of it is here.
-        if up.skipped_replies < pending.before || pending.has(flag::PUBLISHES) {
+        if up.skipped_replies < pending.before || pending.flags.contains(PendingFlags::PUBLISHES) {
             return false;
         }
         // An error may be one to be followed, and a push is nobody's reply.
@@ -140,7 +140,7 @@ impl Delivery<'_> {
             let Some(same) = self.engine.nodes.upstreams.get_mut(u) else { return Ok(()) };
             up = same;
         }
-        if pending.has(flag::PUBLISHES) {
+        if pending.flags.contains(PendingFlags::PUBLISHES) {
             return self.answer_publish(u, &pending, frame);
         }
         up.queue.release(pending.len as usize, &mut self.engine.core.spare.pool);

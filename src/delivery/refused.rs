@@ -6,7 +6,7 @@ use crate::delivery::Delivery;
 use crate::dest::Dest;
 use crate::metrics::RetryReason;
 use crate::placement::{AfterRefusal, Redirection, Refusal, Work, after_refusal, concerns};
-use crate::route::flag;
+use crate::route::PendingFlags;
 
 impl Delivery<'_> {
     /// An error reply that is not the client's business: the command was not executed and goes
@@ -26,7 +26,7 @@ impl Delivery<'_> {
             }
             return false;
         }
-        let bound = front.has(flag::NODE_BOUND);
+        let bound = front.flags.contains(PendingFlags::NODE_BOUND);
         let Some(node) = self.engine.nodes.list.get(usize::from(up.node)) else { return false };
         let Some(refusal) = Refusal::parse(frame, &node.addr) else { return false };
         if bound && !self.engine.nodes.shards().rebind_refused(u, &refusal, &mut self.engine.core) {

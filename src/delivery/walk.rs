@@ -5,7 +5,7 @@ use crate::common::counters::BLOCKED;
 use crate::delivery::Delivery;
 use crate::dest::Dest;
 use crate::metrics::Histogram;
-use crate::route::flag;
+use crate::route::PendingFlags;
 use crate::upstream::{ConnectionEnd, ConnectionState};
 
 impl Delivery<'_> {
@@ -24,7 +24,7 @@ impl Delivery<'_> {
             || up.streaming
             || up.dedicated.is_some()
             || pending.before > 0
-            || pending.has(flag::SPECIAL | flag::PUBLISHES)
+            || pending.flags.intersects(PendingFlags::SPECIAL | PendingFlags::PUBLISHES)
             || matches!(frame.first(), Some(b'-' | b'>'))
             || micros >= self.engine.seeing.look_from.min(BLOCKED)
             || frame.len() >= self.engine.seeing.big_from

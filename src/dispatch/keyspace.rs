@@ -9,7 +9,7 @@ use crate::dest::Dest;
 use crate::dispatch::Dispatcher;
 use crate::errors::Failure;
 use crate::resp::Args;
-use crate::route::{Fan, Merge, ReportMerge, Scan, ScanRequest, flag};
+use crate::route::{Fan, Merge, PendingFlags, ReportMerge, Scan, ScanRequest};
 
 const DBSIZE: &[u8] = b"*1\r\n$6\r\nDBSIZE\r\n";
 
@@ -114,7 +114,7 @@ impl Dispatcher<'_> {
                 &self.engine.clients,
                 &self.engine.core,
             );
-            pending.flags |= flag::NODE_BOUND;
+            pending.flags.insert(PendingFlags::NODE_BOUND);
             for line in [DBSIZE, frame] {
                 match &target {
                     Ok(node) => {

@@ -17,7 +17,7 @@ use crate::operations::Gathering;
 use crate::operations::scattered::Batch;
 use crate::ops::Parts;
 use crate::resp::ArgRange;
-use crate::route::{ExecGather, Local, Script, flag};
+use crate::route::{ExecGather, Local, PendingFlags, Script};
 
 /// A command for one node outside of all batches.
 #[derive(Debug)]
@@ -112,7 +112,7 @@ impl Dispatcher<'_> {
             let frame = multi.frame(single.command);
             match single.at {
                 Ok(node) => {
-                    pending.flags |= flag::NODE_BOUND;
+                    pending.flags.insert(PendingFlags::NODE_BOUND);
                     let u = base!(self.engine).upstream_for(node, protocol, index);
                     self.engine.nodes.checks().send_part(u, pending, frame, &mut self.engine.core);
                 }

@@ -16,7 +16,7 @@ use crate::command::CommandId;
 use crate::dispatch::Dispatcher;
 use crate::node_scripts::scripts::argument;
 use crate::resp::{Args, write};
-use crate::route::{Script, flag};
+use crate::route::{PendingFlags, Script};
 use crate::scripts::Sha;
 
 impl Dispatcher<'_> {
@@ -91,7 +91,7 @@ impl Dispatcher<'_> {
                 &mut self.engine.core,
             )
         {
-            pending.flags |= flag::SCRIPT;
+            pending.flags.insert(PendingFlags::SCRIPT);
         }
         self.engine.nodes.send(u, pending, frame, &mut self.engine.core);
         Flow::Next

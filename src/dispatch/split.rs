@@ -11,7 +11,7 @@ use crate::dispatch::Dispatcher;
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
 use crate::resp::Args;
-use crate::route::{Fan, Merge, flag};
+use crate::route::{Fan, Merge, PendingFlags};
 
 impl Dispatcher<'_> {
     /// Keys in several slots: each slot's keys in a command of their own, all of a node's in one
@@ -105,7 +105,7 @@ impl Dispatcher<'_> {
             );
             match self.engine.nodes.route(slot) {
                 Some(node) => {
-                    if !pending.has(flag::READ_ONLY) {
+                    if !pending.flags.contains(PendingFlags::READ_ONLY) {
                         self.engine.clients.note_write(index, Some(node));
                     }
                     let u = base!(self.engine).upstream_for(node, protocol, index);
@@ -202,9 +202,9 @@ impl Dispatcher<'_> {
                         &self.engine.core,
                     );
                     if to != Fan::One {
-                        pending.flags |= flag::NODE_BOUND;
+                        pending.flags.insert(PendingFlags::NODE_BOUND);
                     }
-                    if !pending.has(flag::READ_ONLY) {
+                    if !pending.flags.contains(PendingFlags::READ_ONLY) {
                         self.engine.clients.note_write(index, Some(node));
                     }
                     let u = base!(self.engine).upstream_for(node, protocol, index);

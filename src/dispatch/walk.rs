@@ -6,8 +6,8 @@ use crate::base::{Base, base};
 use crate::clients::Flow;
 use crate::dest::Dest;
 use crate::dispatch::Dispatcher;
-use crate::resp::{Args, Protocol};
-use crate::route::{Plan, flag};
+use crate::resp::Args;
+use crate::route::{PendingFlags, Plan};
 use crate::upstream::Pending;
 use crate::users::OWN_REALM;
 
@@ -47,10 +47,9 @@ impl Dispatcher<'_> {
         let place = self.engine.nodes.list.get(usize::from(node));
         let place = place.and_then(|n| *n.shared[protocol as usize].get(which)?);
         let flags = self.engine.core.router.flags(command);
+        let publishes = flags.contains(PendingFlags::PUBLISHES);
         // Hardly ever is there any user of the cluster.
-        let (Some(u), true) =
-            (place, self.engine.access.realms.is_empty() && flags & flag::PUBLISHES == 0)
-        else {
+        let (Some(u), true) = (place, self.engine.access.realms.is_empty() && !publishes) else {
             return self.engine.ops.forward_to(
                 index,
                 command,
@@ -72,7 +71,7 @@ impl Dispatcher<'_> {
         let Some(client) = self.engine.clients.slab.get_mut(index) else { return Flow::Stop };
         let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return Flow::Stop };
         client.session.last_command = command;
-        if flags & flag::READ_ONLY == 0 {
+        if !flags.contains(PendingFlags::READ_ONLY) {
             client.wrote |= 1 << (node & 63);
         }
         let seq = client.expect(&mut self.engine.core.spare.replies);
@@ -82,7 +81,7 @@ impl Dispatcher<'_> {
             len: frame.len() as u32,
             slot,
             command,
-            flags: flags | if protocol == Protocol::Resp3 { flag::RESP3 } else { 0 },
+            flags: flags | PendingFlags::of_protocol(protocol),
             realm: OWN_REALM,
             tries: 0,
             refused: None,

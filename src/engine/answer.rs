@@ -9,7 +9,7 @@ use crate::mailbox::ToControl;
 use crate::nodes::{Node, reaccount};
 use crate::ops::{Answerer, Parts};
 use crate::resp::Protocol;
-use crate::route::{ProxyInfo, flag};
+use crate::route::{PendingFlags, ProxyInfo};
 use crate::upstream::Pending;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -47,7 +47,7 @@ impl Engine {
                         self.core.turn.dirty_clients.push(index as usize);
                     }
                 }
-                if pending.has(flag::SPECIAL) {
+                if pending.flags.intersects(PendingFlags::SPECIAL) {
                     self.ops.answered(pending, &mut self.nodes, &mut self.core);
                 }
             }

@@ -6,7 +6,7 @@ use crate::dest::Dest;
 use crate::engine::Engine;
 use crate::errors::Unanswered;
 use crate::placement::{Phase, Redirection, at_deadline};
-use crate::route::flag;
+use crate::route::PendingFlags;
 use crate::upstream::{ConnectionEnd, ConnectionState, Pending};
 
 /// A reply that is arriving may take so many times `timeouts.command`.
@@ -95,7 +95,7 @@ impl Engine {
                 expired.push((*pending, sent));
                 // Whoever waited has gone; the entry stays with its bytes.
                 pending.dest = Dest::Discard;
-                pending.flags &= !flag::SPECIAL;
+                pending.flags.remove(PendingFlags::SPECIAL);
             }
         }
         // What was not sent is forgotten for good, or "not sent" would be a lie a moment later

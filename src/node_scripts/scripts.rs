@@ -13,7 +13,7 @@ use crate::mailbox::ToControl;
 use crate::metrics::LimitHit;
 use crate::nodes::Nodes;
 use crate::resp::{Args, Request, RequestProgress, scan_request};
-use crate::route::{Script, flag};
+use crate::route::{PendingFlags, Script};
 use crate::scripts::{Insertion, ScriptCheck, ScriptStore, Sha};
 use crate::upstream::{ConnectionState, Pending};
 
@@ -114,7 +114,7 @@ impl Scripts {
             let args = Args::new(rest, &ranges);
             let command = core.router.command(&args);
             if core.router.script(command) == Some(Script::EvalSha) {
-                pending.flags |= flag::SCRIPT;
+                pending.flags.insert(PendingFlags::SCRIPT);
                 if let Some(sha) = args.get(1).and_then(Sha::parse) {
                     self.script_before(u, &sha, command, true, nodes, core);
                 }
@@ -165,14 +165,14 @@ impl Scripts {
         nodes: &mut Nodes,
         core: &mut Core,
     ) {
-        if pending.before > 0 && pending.has(flag::SCRIPT) {
+        if pending.before > 0 && pending.flags.contains(PendingFlags::SCRIPT) {
             self.scripts_before_batch(u, pending, frame, nodes, core);
         } else if core.router.script(pending.command) == Some(Script::EvalSha) {
-            pending.flags &= !flag::SCRIPT;
+            pending.flags.remove(PendingFlags::SCRIPT);
             if let Some(sha) = sha_of(frame)
                 && self.script_before(u, &sha, pending.command, false, nodes, core)
             {
-                pending.flags |= flag::SCRIPT;
+                pending.flags.insert(PendingFlags::SCRIPT);
             }
         }
     }
@@ -183,7 +183,7 @@ impl Scripts {
         let by_sha = |p: &Pending| router.script(p.command) == Some(Script::EvalSha);
         let Some(up) = nodes.upstreams.get_mut(u) else { return };
         up.scripts.clear();
-        let batch = |p: &Pending| p.before > 0 && p.has(flag::SCRIPT);
+        let batch = |p: &Pending| p.before > 0 && p.flags.contains(PendingFlags::SCRIPT);
         if !up.pending.iter().any(|p| by_sha(p) || batch(p)) {
             return;
         }
@@ -222,7 +222,7 @@ impl Scripts {
         let Some(front) = up.pending.front() else { return false };
         if !TEXTS.contains(&text)
             || core.router.script(front.command) != Some(Script::EvalSha)
-            || (front.has(flag::SCRIPT) && front.tries > 0)
+            || (front.flags.contains(PendingFlags::SCRIPT) && front.tries > 0)
             || front.tries >= MOST_HEALS
         {
             return false;

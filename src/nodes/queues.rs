@@ -7,7 +7,7 @@ use crate::common::Core;
 use crate::common::requests::discarded;
 use crate::errors::Failure;
 use crate::nodes::{Nodes, reaccount};
-use crate::route::{Script, flag};
+use crate::route::{PendingFlags, Script};
 use crate::upstream::Pending;
 
 impl Nodes {
@@ -67,7 +67,8 @@ impl Nodes {
         let router = Arc::clone(&core.router);
         let Some(up) = self.upstreams.get_mut(u) else { return };
         let loads = up.take_unsent(&mut core.spare.pool, |p| {
-            p.has(flag::NODE_BOUND) && router.script(p.command) == Some(Script::Load)
+            p.flags.contains(PendingFlags::NODE_BOUND)
+                && router.script(p.command) == Some(Script::Load)
         });
         for (pending, _) in loads {
             core.fail(&pending, node, &Failure::NodeNotReached);

@@ -7,7 +7,7 @@ use crate::common::Core;
 use crate::dest::Dest;
 use crate::nodes::Nodes;
 use crate::placement::{ReadCandidates, is_unreachable};
-use crate::route::flag;
+use crate::route::PendingFlags;
 use crate::upstream::{ConnectionEnd, Pending, Upstream};
 
 impl Nodes {
@@ -51,7 +51,7 @@ impl Nodes {
     #[cold]
     pub(crate) fn measure(&mut self, u: usize, pending: &Pending, core: &mut Core) {
         let Some(up) = self.upstreams.get(u) else { return };
-        let plain = pending.has(flag::READ_ONLY)
+        let plain = pending.flags.contains(PendingFlags::READ_ONLY)
             && pending.tries == 0
             && pending.slot != Slot::NONE
             && up.dedicated.is_none()

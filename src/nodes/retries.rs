@@ -7,7 +7,7 @@ use crate::dest::{ClientId, Dest};
 use crate::errors::{Failure, Unanswered};
 use crate::nodes::{Node, Nodes, Placement};
 use crate::placement::{Allowance, GateClass, OutageCause, Phase, at_deadline, pause};
-use crate::route::flag;
+use crate::route::PendingFlags;
 use crate::upstream::{ConnectionState, Pending};
 
 /// A retry that waits for the budget.
@@ -44,12 +44,12 @@ impl Placement {
         answered: bool,
         core: &mut Core,
     ) {
-        if pending.has(flag::LANE) {
+        if pending.flags.contains(PendingFlags::LANE) {
             let gate = self.slots.holds.done(pending.slot, lane, answered, core.now);
             if let Some(class) = gate {
                 self.gate_answered(pending.slot, class, answered, core);
             }
-        } else if pending.has(flag::TRACKED) {
+        } else if pending.flags.contains(PendingFlags::TRACKED) {
             self.slots.holds.untrack(pending.slot, lane);
         } else {
             return;
@@ -187,7 +187,8 @@ impl Nodes {
             }
             let Some(up) = self.upstreams.get_mut(u) else { continue };
             let taken = up.take_unsent(&mut core.spare.pool, |p: &Pending| {
-                p.dest != Dest::Discard && (p.slot != Slot::NONE || p.has(flag::NODE_BOUND))
+                p.dest != Dest::Discard
+                    && (p.slot != Slot::NONE || p.flags.contains(PendingFlags::NODE_BOUND))
             });
             for (pending, _) in taken {
                 let at = if pending.slot == Slot::NONE { slot } else { pending.slot };

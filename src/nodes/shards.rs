@@ -7,7 +7,7 @@ use crate::common::Core;
 use crate::dest::Dest;
 use crate::nodes::Nodes;
 use crate::placement::{AfterRefusal, Refusal, Work, after_refusal};
-use crate::route::flag;
+use crate::route::PendingFlags;
 use crate::upstream::{ConnectionEnd, ConnectionState, Pending, Upstream};
 
 /// A target of a command for several nodes that cannot be asked now.
@@ -65,7 +65,7 @@ impl Shards<'_> {
             return false;
         }
         pending.slot = slot;
-        pending.flags &= !flag::NODE_BOUND;
+        pending.flags.remove(PendingFlags::NODE_BOUND);
         true
     }
 
@@ -74,7 +74,7 @@ impl Shards<'_> {
         let Some(up) = self.nodes.upstreams.get(u) else { return false };
         let node = up.node;
         let Some(mut pending) = up.pending.front().copied() else { return false };
-        let reads = pending.has(flag::READ_ONLY);
+        let reads = pending.flags.contains(PendingFlags::READ_ONLY);
         let work = Work::ShardPart { reads, behind_check: pending.checks_shard };
         let told = after_refusal(work, refusal, false, pending.tries) == AfterRefusal::PassedOn;
         if told || pending.dest == Dest::Discard || !self.bind(node, &mut pending, core) {

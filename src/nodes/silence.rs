@@ -15,7 +15,7 @@ use crate::common::Core;
 use crate::dest::Dest;
 use crate::mailbox::{ProbeResult, ToControl, WrongNode};
 use crate::nodes::Nodes;
-use crate::route::flag;
+use crate::route::PendingFlags;
 use crate::stream::Stream;
 use crate::upstream::{ConnectionEnd, ConnectionState, Upstream};
 
@@ -201,5 +201,5 @@ fn owes_for_good(up: &Upstream) -> bool {
         written = written.saturating_sub(p.len as usize);
         begun
     });
-    sent.any(|p| p.dest != Dest::Discard && !p.has(flag::READ_ONLY))
+    sent.any(|p| p.dest != Dest::Discard && !p.flags.contains(PendingFlags::READ_ONLY))
 }

@@ -12,7 +12,7 @@ use crate::base::Base;
 use crate::client::Paused;
 use crate::mailbox::BusyNode;
 use crate::operations::Operations;
-use crate::route::flag;
+use crate::route::PendingFlags;
 use crate::upstream::{ConnectionState, Upstream};
 
 /// Limit of connections to one node that are set aside. A node runs one script at a time; only one
@@ -59,7 +59,9 @@ impl Operations {
         up.retiring = true;
         let router = &base.core.router;
         let (taken, staying) = up.take_movable(&mut base.core.spare.pool, &clients, |p| {
-            p.has(flag::READ_ONLY) && p.before == 0 && !router.may_run_script(p.command)
+            p.flags.contains(PendingFlags::READ_ONLY)
+                && p.before == 0
+                && !router.may_run_script(p.command)
         });
         let mut waiting = std::mem::take(&mut up.waiters);
         waiting.extend(up.turns.drain());

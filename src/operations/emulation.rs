@@ -8,7 +8,7 @@ use crate::errors::Failure;
 use crate::metrics::{EmulatedOutcome, LimitHit};
 use crate::nodes::reaccount;
 use crate::operations::{Gathering, Operations};
-use crate::route::flag;
+use crate::route::PendingFlags;
 use crate::upstream::ConnectionState;
 
 impl Operations {
@@ -30,7 +30,7 @@ impl Operations {
             pending.before = step.names.len() as u32 + 1;
         }
         if repeatable {
-            pending.flags |= flag::READ_ONLY;
+            pending.flags.insert(PendingFlags::READ_ONLY);
         }
         if step.anywhere
             && reads

@@ -9,7 +9,7 @@ use crate::common::Core;
 use crate::dest::Dest;
 use crate::operations::Operations;
 use crate::resp::{ArgRange, Args, Protocol};
-use crate::route::{Plan, flag};
+use crate::route::{PendingFlags, Plan};
 use crate::upstream::Pending;
 use crate::users::OWN_REALM;
 
@@ -122,7 +122,7 @@ impl Operations {
         pending.dest = Dest::Client { index: index as u32, generation, seq };
         pending.expected = client.transfer_sizes.expected();
         client.transfer_sizes.ask();
-        if !pending.has(flag::READ_ONLY) {
+        if !pending.flags.contains(PendingFlags::READ_ONLY) {
             client.wrote |= 1 << (node & 63);
         }
         Some((pending, u))
@@ -140,19 +140,16 @@ impl Operations {
         clients: &Clients,
         core: &Core,
     ) -> Pending {
-        let mut flags = core.router.flags(command);
-        if protocol == Protocol::Resp3 {
-            flags |= flag::RESP3;
-        }
+        let flags = core.router.flags(command) | PendingFlags::of_protocol(protocol);
         // Hardly ever is there any user of the cluster.
         let realm = if access.realms.is_empty() {
             OWN_REALM
         } else {
             self.gatherings.realm_of_dest(&dest, clients)
         };
-        let started = match flags & flag::PUBLISHES {
-            0 => core.now,
-            _ => core.publish_time(),
+        let started = match flags.contains(PendingFlags::PUBLISHES) {
+            false => core.now,
+            true => core.publish_time(),
         };
         // A client's own is set where the client is at hand.
         let expected = match dest {

@@ -8,7 +8,7 @@ use crate::dest::Dest;
 use crate::operations::{Gathering, Operations};
 use crate::ops::Parts;
 use crate::resp::{Protocol, write};
-use crate::route::{Merge, flag};
+use crate::route::{Merge, PendingFlags};
 use crate::upstream::Pending;
 use crate::users::OWN_REALM;
 
@@ -62,7 +62,7 @@ impl Operations {
             }
             let part = Pending {
                 dest: Dest::Part { gather: g as u32, first },
-                flags: pending.flags | flag::LANE,
+                flags: pending.flags | PendingFlags::LANE,
                 tries: 0,
                 refused: None,
                 expected: pending.expected / count.max(1),
@@ -116,7 +116,7 @@ impl Operations {
             base.clients,
             base.core,
         );
-        pending.flags |= flag::READ_ONLY;
+        pending.flags.insert(PendingFlags::READ_ONLY);
         let u = base.upstream_as(OWN_REALM, refuser, Protocol::Resp2, 0);
         base.nodes.send_owned(u, pending, frame, base.core);
     }

@@ -13,7 +13,7 @@ use crate::nodes::Nodes;
 use crate::nodes::shards::MissingTarget;
 use crate::operations::Operations;
 use crate::placement::Held;
-use crate::route::flag;
+use crate::route::PendingFlags;
 use crate::upstream::{LaneCommand, Pending};
 
 /// So many slots newly held in one turn are many.
@@ -133,11 +133,11 @@ impl Operations {
             for pending in up.pending.iter_mut() {
                 // Commands without keys have no order to keep among those already sent.
                 let concerned = pending.slot != Slot::NONE
-                    && !pending.has(flag::SPECIAL)
+                    && !pending.flags.intersects(PendingFlags::SPECIAL)
                     && pending.dest != Dest::Discard
                     && slots.binary_search(&pending.slot).is_ok();
                 if concerned {
-                    pending.flags |= flag::TRACKED;
+                    pending.flags.insert(PendingFlags::TRACKED);
                     found.push(*pending);
                 }
             }
@@ -158,7 +158,7 @@ impl Operations {
         nodes: &mut Nodes,
         core: &mut Core,
     ) {
-        pending.flags &= !flag::NODE_BOUND;
+        pending.flags.remove(PendingFlags::NODE_BOUND);
         match *to {
             MissingTarget::Owners(_) => {
                 core.fail(&pending, &to.name(), &Failure::SlotsWithoutPrimary);
@@ -191,7 +191,10 @@ impl Operations {
                 written = written.saturating_sub(pending.len as usize);
                 let owner = nodes.placement.slots.owner(pending.slot);
                 let moved = owner.is_some_and(|owner| owner != up.node);
-                if moved && !pending.has(flag::LANE) && pending.dest != Dest::Discard {
+                if moved
+                    && !pending.flags.contains(PendingFlags::LANE)
+                    && pending.dest != Dest::Discard
+                {
                     slots.push(pending.slot);
                 }
             }

@@ -13,7 +13,7 @@ use crate::operations::Operations;
 use crate::placement::{
     GateClass, GateNext, Held, NodeStatus, Redirection, Refusal, Retry, Scope, Target, leaves_queue,
 };
-use crate::route::flag;
+use crate::route::PendingFlags;
 use crate::subscribers::publish;
 use crate::upstream::{ConnectionState, LaneCommand, Pending};
 
@@ -80,8 +80,9 @@ impl Resends<'_> {
         };
         self.ops.hold_slot(slot, base.nodes, base.core);
         base.nodes.placement.slots.refused(slot, text.to_owned());
-        let (from_lane, tracked) = (pending.has(flag::LANE), pending.has(flag::TRACKED));
-        pending.flags &= !(flag::SPECIAL | flag::ASKING);
+        let from_lane = pending.flags.contains(PendingFlags::LANE);
+        let tracked = pending.flags.contains(PendingFlags::TRACKED);
+        pending.flags.remove(PendingFlags::SPECIAL | PendingFlags::ASKING);
         if tracked {
             base.nodes.placement.slots.holds.untrack(slot, lane);
         }
@@ -96,7 +97,7 @@ impl Resends<'_> {
         if let Some(node) = ask
             && (from_lane || base.nodes.placement.slots.holds.begin(slot, lane))
         {
-            pending.flags |= flag::LANE;
+            pending.flags.insert(PendingFlags::LANE);
             return base.send_asking(node, pending, bytes, lane.index);
         }
         let held = Held { meta: LaneCommand { pending, lane }, frame: bytes };
@@ -145,7 +146,7 @@ impl Resends<'_> {
         base: &mut Base<'_>,
     ) {
         let lane = self.ops.gatherings.lane_of(&pending);
-        pending.flags &= !flag::SPECIAL;
+        pending.flags.remove(PendingFlags::SPECIAL);
         match base.nodes.placement.slots.owner(pending.slot) {
             Some(owner) => base.send_to(owner, pending, frame, lane.index),
             None => self.ops.hold_pending(pending, lane, frame, base.nodes, base.core),
@@ -201,7 +202,7 @@ impl Resends<'_> {
             match base.nodes.placement.slots.holds.admit(slot, class, base.core.now, TRIAL) {
                 Some(held) => {
                     let mut pending = held.meta.pending;
-                    pending.flags |= flag::LANE;
+                    pending.flags.insert(PendingFlags::LANE);
                     let owner = base.subscribers.node_of_held(
                         &pending,
                         &held.frame,
@@ -241,12 +242,12 @@ impl Resends<'_> {
             let standing = NodeStatus { known, reachable, superseded, deposed };
             let target = |p: &Pending| match p.slot {
                 _ if p.dest == Dest::Discard => Target::Nobody,
-                Slot::NONE if !p.has(flag::NODE_BOUND) => Target::Any,
+                Slot::NONE if !p.flags.contains(PendingFlags::NODE_BOUND) => Target::Any,
                 Slot::NONE if router.is_for_shards(p.command) => Target::Shard,
                 Slot::NONE => Target::Node,
                 slot => {
                     let elsewhere = slot_table.owner(slot).is_some_and(|owner| owner != node);
-                    Target::Owner { elsewhere, asking: p.has(flag::ASKING) }
+                    Target::Owner { elsewhere, asking: p.flags.contains(PendingFlags::ASKING) }
                 }
             };
             let taken =
@@ -257,11 +258,11 @@ impl Resends<'_> {
             for (mut pending, frame) in taken {
                 let lane = self.ops.gatherings.lane_of(&pending);
                 base.core.stats.count_retry(RetryReason::Topology);
-                if pending.has(flag::NODE_BOUND) {
+                if pending.flags.contains(PendingFlags::NODE_BOUND) {
                     base.nodes.shards().bind(node, &mut pending, base.core);
                 }
                 let slot = pending.slot;
-                if pending.has(flag::NODE_BOUND) {
+                if pending.flags.contains(PendingFlags::NODE_BOUND) {
                     let name = base.nodes.list.get(usize::from(node)).map(|n| n.addr.to_string());
                     base.core.fail(&pending, &name.unwrap_or_default(), &Failure::NodeFailed);
                 } else if slot == Slot::NONE {
@@ -274,9 +275,9 @@ impl Resends<'_> {
                         None => base.core.fail(&pending, "a node", &Failure::NoPrimary),
                     }
                 } else if base.nodes.placement.slots.holds.contains(slot) {
-                    let (from_lane, tracked) =
-                        (pending.has(flag::LANE), pending.has(flag::TRACKED));
-                    pending.flags &= !flag::SPECIAL;
+                    let from_lane = pending.flags.contains(PendingFlags::LANE);
+                    let tracked = pending.flags.contains(PendingFlags::TRACKED);
+                    pending.flags.remove(PendingFlags::SPECIAL);
                     let held = Held { meta: LaneCommand { pending, lane }, frame };
                     if from_lane {
                         base.nodes.placement.slots.holds.push_back_again(slot, lane, held, 0);

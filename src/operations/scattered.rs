@@ -8,7 +8,7 @@ use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
 use crate::metrics::LimitHit;
 use crate::operations::transaction::Transactions;
-use crate::route::flag;
+use crate::route::PendingFlags;
 
 /// A part of a transaction: what one node gets.
 #[derive(Debug)]
@@ -53,13 +53,13 @@ impl Transactions<'_> {
         );
         pending.before = batch.places.len() as u32 + 1;
         if batch.read_only {
-            pending.flags |= flag::READ_ONLY;
+            pending.flags.insert(PendingFlags::READ_ONLY);
         }
         if batch.by_sha {
-            pending.flags |= flag::SCRIPT;
+            pending.flags.insert(PendingFlags::SCRIPT);
         }
         if batch.publishes {
-            base.core.mark_batch(&mut pending, flag::PUBLISHES);
+            base.core.mark_batch(&mut pending, PendingFlags::PUBLISHES);
         }
         if let Some(u) = watching {
             base.scripts.script_before_again(u, &mut pending, &batch.frame, base.nodes, base.core);

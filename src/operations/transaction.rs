@@ -11,7 +11,7 @@ use crate::errors::Failure;
 use crate::metrics::{LimitHit, TransactionKind};
 use crate::operations::Operations;
 use crate::resp::Args;
-use crate::route::{Transaction, flag};
+use crate::route::{PendingFlags, Transaction};
 
 /// Transactions, and the watches that they depend on.
 pub(crate) struct Transactions<'a> {
@@ -152,8 +152,8 @@ impl Transactions<'_> {
                     base.core,
                 );
                 pending.before = before;
-                let by_sha = if multi.by_sha { flag::SCRIPT } else { 0 };
-                base.core.mark_batch(&mut pending, flags | by_sha);
+                pending.flags.set(PendingFlags::SCRIPT, multi.by_sha);
+                base.core.mark_batch(&mut pending, flags);
                 let lane = ClientId::new(index, generation);
                 self.ops.hold_pending(
                     pending,
@@ -180,7 +180,7 @@ impl Transactions<'_> {
         multi.frames.extend_from_slice(EXEC);
         let before = multi.queue.len() as u32 + 1;
         let frame = std::mem::take(&mut multi.frames);
-        let flags = multi.flags() & flag::PUBLISHES;
+        let flags = multi.flags() & PendingFlags::PUBLISHES;
         self.exec_where_watched(index, command, frame, before, flags, base);
         Flow::Next
     }

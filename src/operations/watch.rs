@@ -15,7 +15,7 @@ use crate::hash::fingerprint;
 use crate::operations::transaction::Transactions;
 use crate::ops::{Errand, ErrandKind};
 use crate::resp::{Args, Protocol, write};
-use crate::route::Merge;
+use crate::route::{Merge, PendingFlags};
 
 const CLIENT_INFO: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$4\r\nINFO\r\n";
 
@@ -155,7 +155,7 @@ impl Transactions<'_> {
         command: CommandId,
         frame: Vec<u8>,
         before: u32,
-        flags: u8,
+        flags: PendingFlags,
         base: &mut Base<'_>,
     ) {
         let lent = base.clients.slab.get_mut(index).and_then(|c| c.lent.as_mut());

@@ -5,9 +5,9 @@ mod behaviour;
 mod blocking;
 mod exec;
 mod filter;
-pub mod flag;
 mod gather;
 mod info;
+mod pending_flags;
 mod pubsub;
 mod scan;
 mod server;
@@ -22,6 +22,7 @@ pub use exec::{DISCARDED, ExecGather};
 pub use filter::Filter;
 pub use gather::Gather;
 pub use info::{ProxyInfo, merge_info};
+pub use pending_flags::PendingFlags;
 pub use pubsub::{OwnSubscriptions, PubSub, PubSubQuery, publish_count};
 pub use scan::{Layout, Scan, ScanRequest, SlotOwners, identity};
 pub use server::{ReportMerge, SlotOrder};
@@ -104,8 +105,8 @@ pub struct Router {
 #[derive(Debug, Clone, Copy)]
 struct Routed {
     behaviour: Behaviour,
-    /// Initial [`crate::route::flag`]s of such commands.
-    flags: u8,
+    /// Initial flags of such commands.
+    flags: PendingFlags,
     class: u8,
     /// See [`Router::has_node_cursor`].
     node_cursor: bool,
@@ -207,7 +208,7 @@ impl Router {
     /// Whether the command only reads, so that it may be sent twice.
     #[inline]
     pub fn is_read_only(&self, command: CommandId) -> bool {
-        self.flags(command) & flag::READ_ONLY != 0
+        self.flags(command).contains(PendingFlags::READ_ONLY)
     }
 
     /// Whether it is HSCAN, SSCAN or ZSCAN, whose cursors are valid at one node only.
@@ -218,13 +219,13 @@ impl Router {
     /// Whether it is PUBLISH or SPUBLISH.
     #[inline]
     pub fn publishes(&self, command: CommandId) -> bool {
-        self.flags(command) & flag::PUBLISHES != 0
+        self.flags(command).contains(PendingFlags::PUBLISHES)
     }
 
-    /// Initial [`flag`]s of such a command.
+    /// Initial flags of such a command.
     #[inline]
-    pub fn flags(&self, command: CommandId) -> u8 {
-        self.commands.get(command.index()).map_or(0, |c| c.flags)
+    pub fn flags(&self, command: CommandId) -> PendingFlags {
+        self.commands.get(command.index()).map_or(PendingFlags::empty(), |c| c.flags)
     }
 
     /// Whether it goes to every primary, once per shard.
@@ -487,16 +488,12 @@ fn if_blocking(behaviour: Behaviour, blocks: bool) -> Behaviour {
     }
 }
 
-fn flags_of(spec: &CommandSpec) -> u8 {
+fn flags_of(spec: &CommandSpec) -> PendingFlags {
     let publishes =
         matches!(behaviour_of(spec), Behaviour::PubSub(PubSub::Publish | PubSub::ShardPublish));
-    let mut flags = 0;
-    if spec.is_read_only() {
-        flags |= flag::READ_ONLY;
-    }
-    if publishes {
-        flags |= flag::PUBLISHES;
-    }
+    let mut flags = PendingFlags::empty();
+    flags.set(PendingFlags::READ_ONLY, spec.is_read_only());
+    flags.set(PendingFlags::PUBLISHES, publishes);
     flags
 }
 

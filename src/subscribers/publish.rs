@@ -7,13 +7,15 @@ use crate::nodes::Nodes;
 use crate::pubsub::{Topic, hash, rank};
 use crate::resp::reply::{elements, integer};
 use crate::resp::{Args, Request, RequestProgress, scan_request, write};
-use crate::route::{OwnSubscriptions, flag, publish_count};
+use crate::route::{OwnSubscriptions, PendingFlags, publish_count};
 use crate::subscribers::Subscribers;
 use crate::upstream::Pending;
 
 /// PUBLISH, not in a batch: any node takes it.
 pub(crate) fn is_lone_publish(pending: &Pending) -> bool {
-    pending.has(flag::PUBLISHES) && pending.before == 0 && pending.slot == Slot::NONE
+    pending.flags.contains(PendingFlags::PUBLISHES)
+        && pending.before == 0
+        && pending.slot == Slot::NONE
 }
 
 impl Subscribers {

@@ -23,7 +23,7 @@ use crate::cluster::Slot;
 use crate::dest::{ClientId, Dest};
 use crate::placement::{AfterLoss, Phase, Work, after_loss};
 use crate::resp::{Protocol, ReplyScan};
-use crate::route::flag;
+use crate::route::PendingFlags;
 use crate::scripts::CheckedScripts;
 use crate::stream::Stream;
 
@@ -419,7 +419,7 @@ impl Upstream {
                     let again = Pending { tries: p.tries.saturating_add(1), ..p };
                     taken.push((again, frame.clone()));
                     p.dest = Dest::Discard;
-                    p.flags &= !flag::SPECIAL;
+                    p.flags.remove(PendingFlags::SPECIAL);
                 }
                 self.queue.push_owned(frame, pool);
                 self.pending.push_back(p);

@@ -8,7 +8,7 @@ use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::dest::{ClientId, Dest};
 use crate::placement::{GateClass, HoldMeta, Redirection, Work};
-use crate::route::flag;
+use crate::route::PendingFlags;
 
 /// One command in an upstream connection's queue. Its bytes are in the connection's
 /// [`crate::buf::SendQueue`], in the same order.
@@ -22,8 +22,8 @@ pub struct Pending {
     pub slot: Slot,
     /// Index in the command table.
     pub command: CommandId,
-    /// Bits of [`flag`].
-    pub flags: u8,
+    /// What else is known of it.
+    pub flags: PendingFlags,
     /// The user that it is sent as: 0 for slotway's own, otherwise the worker's number of a cluster
     /// user.
     pub realm: u16,
@@ -48,8 +48,10 @@ impl Pending {
     /// The class of commands that a node refuses or serves together with it.
     pub fn class(&self) -> GateClass {
         match self.flags {
-            flags if flags & flag::READ_ONLY != 0 => GateClass::Read,
-            flags if flags & flag::PUBLISHES != 0 && self.before == 0 => GateClass::Publish,
+            flags if flags.contains(PendingFlags::READ_ONLY) => GateClass::Read,
+            flags if flags.contains(PendingFlags::PUBLISHES) && self.before == 0 => {
+                GateClass::Publish
+            }
             _ => GateClass::Write,
         }
     }
@@ -68,14 +70,8 @@ impl Pending {
     pub fn work(&self) -> Work {
         match self.dest {
             Dest::Discard => Work::ReplyDiscarded,
-            _ => Work::Shared { reads: self.has(flag::READ_ONLY) },
+            _ => Work::Shared { reads: self.flags.contains(PendingFlags::READ_ONLY) },
         }
-    }
-
-    /// Whether `flag` is set.
-    #[inline]
-    pub fn has(&self, flag: u8) -> bool {
-        self.flags & flag != 0
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn pending(client: u32, slot: u16, flags: u8, len: u32) -> Pending {
+fn pending(client: u32, slot: u16, flags: PendingFlags, len: u32) -> Pending {
     let dest = Dest::Client { index: client, generation: 1, seq: 0 };
     Pending {
         dest,
@@ -46,7 +46,8 @@ fn slots<'a>(pending: impl IntoIterator<Item = &'a Pending>) -> Vec<u16> {
     pending.into_iter().map(|p| p.slot.0).collect()
 }
 
-const READ: u8 = flag::READ_ONLY;
+const WRITE: PendingFlags = PendingFlags::empty();
+const READ: PendingFlags = PendingFlags::READ_ONLY;
 
 #[test]
 fn after_a_loss_commands_follow_as_the_node_answers() {
@@ -74,10 +75,10 @@ fn a_lost_connection_keeps_what_may_be_sent_again() {
     // A read, a write, a read of another slot: written; a write cut in its middle; one unsent.
     let all = [
         pending(1, 10, READ, 5),
-        pending(1, 11, 0, 5),
+        pending(1, 11, WRITE, 5),
         pending(1, 12, READ, 5),
-        pending(1, 13, 0, 5),
-        pending(1, 14, 0, 5),
+        pending(1, 13, WRITE, 5),
+        pending(1, 14, WRITE, 5),
     ];
     let mut up = upstream(&mut pool, &all, 17);
     let given_up = up.lost(&mut pool, &clients(&all));
@@ -95,7 +96,7 @@ fn a_read_is_not_sent_again_behind_a_lost_write_that_followed_it() {
     let all = [
         pending(1, 10, READ, 5),
         pending(2, 10, READ, 5),
-        pending(1, 10, 0, 5),
+        pending(1, 10, WRITE, 5),
         pending(1, 10, READ, 5),
     ];
     let mut up = upstream(&mut pool, &all, 20);
@@ -110,7 +111,8 @@ fn parts_of_commands_are_their_clients_own() {
         p.dest = Dest::Part { gather: 1, first: 0 };
         p
     };
-    let all = [part(pending(0, 10, READ, 5)), part(pending(0, 10, READ, 5)), pending(2, 10, 0, 5)];
+    let all =
+        [part(pending(0, 10, READ, 5)), part(pending(0, 10, READ, 5)), pending(2, 10, WRITE, 5)];
     let mut up = upstream(&mut pool, &all, 15);
     assert_eq!(up.lost(&mut pool, &[id(1), id(2), id(2)]).len(), 2);
     assert_eq!(up.pending.len(), 1, "the first client's part is sent again");
@@ -127,20 +129,21 @@ fn what_need_not_wait_for_a_script_can_be_taken_elsewhere() {
     let mut pool = Pool::default();
     // The script, a write, reads before and behind it, a read: written. Then one of each.
     let all = [
-        pending(1, 1, 0, 5),
+        pending(1, 1, WRITE, 5),
         pending(2, 2, READ, 5),
-        pending(2, 3, 0, 5),
+        pending(2, 3, WRITE, 5),
         pending(3, 4, READ, 5),
         pending(1, 5, READ, 5),
         pending(2, 6, READ, 5),
-        pending(3, 7, 0, 5),
-        pending(4, 8, 0, 5),
+        pending(3, 7, WRITE, 5),
+        pending(4, 8, WRITE, 5),
     ];
     let mut up = upstream(&mut pool, &all, 20);
     up.stop_writing();
     assert_eq!(up.window, 4);
     let of = clients(&all);
-    let (taken, staying) = up.take_movable(&mut pool, &of, |p| p.has(flag::READ_ONLY));
+    let (taken, staying) =
+        up.take_movable(&mut pool, &of, |p| p.flags.contains(PendingFlags::READ_ONLY));
     assert_eq!(slots(taken.iter().map(|(p, _)| p)), [4, 7, 8]);
     let frames: Vec<_> = taken.iter().map(|(_, frame)| frame[0]).collect();
     assert_eq!(frames, [3, 6, 7]);
@@ -153,7 +156,12 @@ fn what_need_not_wait_for_a_script_can_be_taken_elsewhere() {
 #[test]
 fn what_is_not_sent_can_be_taken_elsewhere() {
     let mut pool = Pool::default();
-    let all = [pending(1, 1, 0, 5), pending(1, 2, 0, 5), pending(1, 2, 0, 5), pending(1, 3, 0, 5)];
+    let all = [
+        pending(1, 1, WRITE, 5),
+        pending(1, 2, WRITE, 5),
+        pending(1, 2, WRITE, 5),
+        pending(1, 3, WRITE, 5),
+    ];
     let mut up = upstream(&mut pool, &all, 7);
     let taken = up.take_unsent(&mut pool, |p| p.slot == Slot(2));
     assert_eq!(taken.len(), 1);
