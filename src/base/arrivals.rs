@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use crate::base::Base;
 use crate::base::users::NEXT_CLIENT;
-use crate::client::{Client, Traffic, mode};
+use crate::client::{Client, SessionModes, Traffic};
 use crate::common::Source;
 use crate::mailbox::{Arrival, Downstream};
 use crate::sparsely;
@@ -40,7 +40,7 @@ impl Base<'_> {
             client.session.reads_by_configuration();
         }
         if self.clients.stop.pause.is_some() {
-            client.session.modes |= mode::SUSPENDED;
+            client.session.modes.insert(SessionModes::SUSPENDED);
         }
         if !self.access.users.is_open() {
             self.begin_account(index);

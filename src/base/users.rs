@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use crate::base::Base;
-use crate::client::{Grammar, Question, mode};
+use crate::client::{Grammar, Question, SessionModes};
 use crate::clients::Flow;
 use crate::command::{CommandId, CommandTable, Flags};
 use crate::errors::Failure;
@@ -42,7 +42,7 @@ impl Base<'_> {
             Local::ClientReply => match reply_mode(args, client.session.modes) {
                 Some(modes) => {
                     client.session.modes = modes;
-                    if modes & (mode::SILENT | mode::SKIP) != 0 {
+                    if modes.intersects(SessionModes::SILENT | SessionModes::SKIP) {
                         self.core.stats.count_own(command, b"+");
                         return Flow::Next;
                     }
@@ -344,14 +344,15 @@ impl Base<'_> {
 }
 
 /// The modes after CLIENT REPLY; `None` is a syntax error.
-fn reply_mode(args: &Args, modes: u8) -> Option<u8> {
-    let others = modes & !(mode::SILENT | mode::SKIP);
+fn reply_mode(args: &Args, modes: SessionModes) -> Option<SessionModes> {
+    let others = modes.difference(SessionModes::SILENT | SessionModes::SKIP);
     if args.is(2, "on") {
         Some(others)
     } else if args.is(2, "off") {
-        Some(others | mode::SILENT)
+        Some(others | SessionModes::SILENT)
     } else if args.is(2, "skip") {
-        Some(modes | if modes & mode::SILENT == 0 { mode::SKIP } else { 0 })
+        let silent = modes.contains(SessionModes::SILENT);
+        Some(if silent { modes } else { modes | SessionModes::SKIP })
     } else {
         None
     }
@@ -362,7 +363,7 @@ mod tests {
     use super::*;
     use crate::resp::ArgRange;
 
-    pub(crate) fn after(word: &str, modes: u8) -> Option<u8> {
+    pub(crate) fn after(word: &str, modes: SessionModes) -> Option<SessionModes> {
         let text = format!("clientreply{word}");
         let ranges = [(0, 6), (6, 11), (11, text.len() as u32)];
         let ranges = ranges.map(|(start, end)| ArgRange { start, end });
@@ -371,11 +372,11 @@ mod tests {
 
     #[test]
     fn client_reply() {
-        let other = mode::SUSPENDED;
-        assert_eq!(after("OFF", other), Some(other | mode::SILENT));
-        assert_eq!(after("skip", other), Some(other | mode::SKIP));
-        assert_eq!(after("skip", mode::SILENT), Some(mode::SILENT));
-        assert_eq!(after("On", other | mode::SILENT | mode::SKIP), Some(other));
-        assert_eq!(after("x", 0), None);
+        let other = SessionModes::SUSPENDED;
+        assert_eq!(after("OFF", other), Some(other | SessionModes::SILENT));
+        assert_eq!(after("skip", other), Some(other | SessionModes::SKIP));
+        assert_eq!(after("skip", SessionModes::SILENT), Some(SessionModes::SILENT));
+        assert_eq!(after("On", other | SessionModes::SILENT | SessionModes::SKIP), Some(other));
+        assert_eq!(after("x", SessionModes::empty()), None);
     }
 }

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
 
 use super::session::{NO_EVICT, NO_TOUCH};
-use super::{Client, Paused, mode};
+use super::{Client, Paused, SessionModes};
 use crate::cluster::ClientFields;
 use crate::resp::Protocol;
 
@@ -183,12 +183,12 @@ fn flags(client: &Client) -> String {
     // In the order of Redis.
     let all = [
         (lent.is_some_and(|l| l.monitor), 'O'),
-        (session.modes & mode::SUBSCRIBED != 0, 'P'),
-        (session.modes & mode::MULTI != 0, 'x'),
+        (session.modes.contains(SessionModes::SUBSCRIBED), 'P'),
+        (session.modes.contains(SessionModes::MULTI), 'x'),
         (blocked, 'b'),
         (client.paused.is_final(), 'c'),
         (matches!(client.stream, crate::stream::Stream::Unix(_)), 'U'),
-        (session.modes & mode::READONLY != 0, 'r'),
+        (session.modes.contains(SessionModes::READONLY), 'r'),
         (session.has(NO_EVICT), 'e'),
         (session.has(NO_TOUCH), 'T'),
     ];

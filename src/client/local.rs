@@ -1,7 +1,7 @@
 //! The commands about the connection that slotway answers itself.
 
 use super::cluster::{self, AnnouncedNode};
-use super::session::{NO_EVICT, NO_TOUCH, Session, mode};
+use super::session::{NO_EVICT, NO_TOUCH, Session, SessionModes};
 use super::tracking::{caching, tracking, tracking_info};
 use crate::cluster::Identity;
 use crate::config::AnnounceMode;
@@ -108,7 +108,7 @@ pub fn answer(
         Local::Cluster => cluster::answer(args, session.protocol, context.announced, out),
         Local::ClusterMyShardId => write::bulk(out, context.announced.shard_id().as_bytes()),
         Local::ReadOnly => {
-            session.modes |= mode::READONLY;
+            session.modes.insert(SessionModes::READONLY);
             write::simple(out, "OK");
         }
         Local::ReadWrite => {
@@ -130,7 +130,7 @@ pub fn answer(
 
 /// Whether the client is subscribed and uses RESP2, which has no pushes.
 fn is_subscriber(session: &Session) -> bool {
-    session.modes & mode::SUBSCRIBED != 0 && session.protocol == Protocol::Resp2
+    session.modes.contains(SessionModes::SUBSCRIBED) && session.protocol == Protocol::Resp2
 }
 
 fn select(args: &Args, session: &mut Session, databases: u16, out: &mut Vec<u8>) {

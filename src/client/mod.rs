@@ -24,7 +24,7 @@ pub use monitor::monitor_line;
 pub use multi::{EXEC, MULTI, Multi, Place};
 pub use question::{ClientKind, Filter, Grammar, Pause, Question, Selection};
 pub use replies::{Delivery, Replies};
-pub use session::{Library, Session, mode};
+pub use session::{Library, Session, SessionModes};
 pub use subscriptions::Subscriptions;
 pub use transfer_sizes::TransferSizes;
 

@@ -20,11 +20,10 @@ pub struct Session {
     pub id: u64,
     /// The protocol: RESP3 after `HELLO 3`.
     pub protocol: Protocol,
-    /// Bits of [`mode`], each of which takes its commands off the usual path. 0 for nearly all
-    /// clients; the hot path checks only that.
-    pub modes: u8,
+    /// The modes that it is in. None for nearly all clients; the hot path checks only that.
+    pub modes: SessionModes,
     /// The initial modes, restored by RESET.
-    first_modes: u8,
+    first_modes: SessionModes,
     /// The user's account, if there are users.
     pub account: Option<Box<crate::users::Account>>,
     /// [`NO_EVICT`], [`NO_TOUCH`], [`CORKED`]: one byte of each client.
@@ -51,24 +50,27 @@ pub struct Library {
     pub(super) takes_redirects: bool,
 }
 
-/// The modes of a session.
-pub mod mode {
-    /// Between MULTI and EXEC.
-    pub const MULTI: u8 = 1;
-    /// CLIENT REPLY OFF: no command is answered.
-    pub const SILENT: u8 = 2;
-    /// CLIENT REPLY SKIP: the next command is not answered.
-    pub const SKIP: u8 = 4;
-    /// READONLY: reads may go to replicas.
-    pub const READONLY: u8 = 8;
-    /// The client has subscriptions.
-    pub const SUBSCRIBED: u8 = 16;
-    /// `read_from` of the configuration: reads may go elsewhere than to primaries.
-    pub const READ_FROM: u8 = 32;
-    /// There are users: its permissions are checked. Survives RESET.
-    pub const RESTRICTED: u8 = 64;
-    /// CLIENT PAUSE: commands may have to wait. A state of the proxy, so it survives RESET.
-    pub const SUSPENDED: u8 = 128;
+bitflags::bitflags! {
+    /// The modes of a session, each of which takes its commands off the usual path.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct SessionModes: u8 {
+        /// Between MULTI and EXEC.
+        const MULTI = 1;
+        /// CLIENT REPLY OFF: no command is answered.
+        const SILENT = 2;
+        /// CLIENT REPLY SKIP: the next command is not answered.
+        const SKIP = 4;
+        /// READONLY: reads may go to replicas.
+        const READONLY = 8;
+        /// The client has subscriptions.
+        const SUBSCRIBED = 16;
+        /// `read_from` of the configuration: reads may go elsewhere than to primaries.
+        const READ_FROM = 32;
+        /// There are users: its permissions are checked. Survives RESET.
+        const RESTRICTED = 64;
+        /// CLIENT PAUSE: commands may have to wait. A state of the proxy, so it survives RESET.
+        const SUSPENDED = 128;
+    }
 }
 
 impl Session {
@@ -77,8 +79,8 @@ impl Session {
         Session {
             id,
             protocol: Protocol::Resp2,
-            modes: 0,
-            first_modes: 0,
+            modes: SessionModes::empty(),
+            first_modes: SessionModes::empty(),
             account: None,
             switches: 0,
             database: 0,
@@ -114,48 +116,48 @@ impl Session {
 
     /// Lets reads go elsewhere than to primaries, until the client sends READWRITE.
     pub fn reads_by_configuration(&mut self) {
-        self.first_modes |= mode::READ_FROM;
-        self.modes |= mode::READ_FROM;
+        self.first_modes.insert(SessionModes::READ_FROM);
+        self.modes.insert(SessionModes::READ_FROM);
     }
 
     /// Applies a change of `read_from`.
     pub fn set_reads_by_configuration(&mut self, elsewhere: bool) {
-        if elsewhere == (self.first_modes & mode::READ_FROM != 0) {
+        if elsewhere == self.first_modes.contains(SessionModes::READ_FROM) {
             return; // a later READWRITE stays in effect
         }
         if elsewhere {
             return self.reads_by_configuration();
         }
-        self.first_modes &= !mode::READ_FROM;
-        self.modes &= !mode::READ_FROM;
+        self.first_modes.remove(SessionModes::READ_FROM);
+        self.modes.remove(SessionModes::READ_FROM);
     }
 
     /// Turns on permission checks.
     pub fn restrict(&mut self) {
-        self.first_modes |= mode::RESTRICTED;
-        self.modes |= mode::RESTRICTED;
+        self.first_modes.insert(SessionModes::RESTRICTED);
+        self.modes.insert(SessionModes::RESTRICTED);
     }
 
     /// READWRITE: sends reads to primaries.
     pub(super) fn read_write(&mut self) {
-        self.modes &= !(mode::READONLY | mode::READ_FROM);
+        self.modes.remove(SessionModes::READONLY | SessionModes::READ_FROM);
     }
 
     /// RESET: restores the initial modes, except for CLIENT PAUSE.
     pub(super) fn reset_modes(&mut self) {
-        self.modes = (self.modes & mode::SUSPENDED) | self.first_modes;
+        self.modes = (self.modes & SessionModes::SUSPENDED) | self.first_modes;
     }
 
     /// Whether the client has to authenticate before other commands, as far as the session knows.
     #[inline]
     pub fn must_log_in(&self) -> bool {
-        self.modes & mode::RESTRICTED != 0
+        self.modes.contains(SessionModes::RESTRICTED)
             && self.account.as_ref().is_some_and(|a| !a.is_authenticated())
     }
 
     /// Whether commands that do not read take the usual path.
     pub fn is_ordinary(&self) -> bool {
-        self.modes & !mode::READ_FROM == 0
+        SessionModes::READ_FROM.contains(self.modes)
     }
 
     /// Memory of the boxed parts, in bytes.
@@ -176,20 +178,20 @@ mod tests {
     fn another_read_from_is_for_connections_that_said_nothing_of_their_own() {
         let mut plain = Session::new(1);
         plain.set_reads_by_configuration(true);
-        assert_eq!(plain.modes, mode::READ_FROM);
+        assert_eq!(plain.modes, SessionModes::READ_FROM);
         let mut own = Session::new(2);
         own.reads_by_configuration();
         own.read_write();
         own.set_reads_by_configuration(true);
-        assert_eq!(own.modes, 0, "READWRITE stays");
+        assert!(own.modes.is_empty(), "READWRITE stays");
         own.reset_modes();
-        assert_eq!(own.modes, mode::READ_FROM);
+        assert_eq!(own.modes, SessionModes::READ_FROM);
         let mut reader = Session::new(3);
         reader.set_reads_by_configuration(true);
-        reader.modes |= mode::READONLY;
+        reader.modes.insert(SessionModes::READONLY);
         reader.set_reads_by_configuration(false);
-        assert_eq!(reader.modes, mode::READONLY, "READONLY stays");
+        assert_eq!(reader.modes, SessionModes::READONLY, "READONLY stays");
         reader.reset_modes();
-        assert_eq!(reader.modes, 0);
+        assert!(reader.modes.is_empty());
     }
 }

@@ -1,6 +1,6 @@
 //! Clients that have to leave: too slow in their handshakes, idle, too old, drained.
 
-use crate::client::{Client, Paused, mode};
+use crate::client::{Client, Paused, SessionModes};
 use crate::clients::Clients;
 use crate::common::Core;
 use crate::dest::ClientId;
@@ -192,7 +192,7 @@ pub(crate) fn may_leave(client: &Client) -> bool {
         && client.tail.is_empty()
         && client.lent.is_none()
         && client.subscriptions.is_none()
-        && client.session.modes & mode::MULTI == 0
+        && !client.session.modes.contains(SessionModes::MULTI)
 }
 
 /// When clients that are to leave are looked at.
@@ -218,5 +218,6 @@ impl Leaving {
 
 /// The client is in the middle of something that only it can end.
 pub(crate) fn is_engaged(client: &Client) -> bool {
-    client.session.modes & mode::MULTI != 0 || client.lent.as_ref().is_some_and(|l| !l.monitor)
+    client.session.modes.contains(SessionModes::MULTI)
+        || client.lent.as_ref().is_some_and(|l| !l.monitor)
 }

@@ -1,6 +1,6 @@
 //! CLIENT PAUSE.
 
-use crate::client::{Pause, Paused, mode};
+use crate::client::{Pause, Paused, SessionModes};
 use crate::clients::Clients;
 use crate::common::Core;
 use crate::dest::ClientId;
@@ -23,7 +23,7 @@ impl Suspension<'_> {
     pub(crate) fn begin(&mut self, pause: Pause) {
         self.clients.stop.pause = Some(pause.joined(self.clients.stop.pause));
         for (_, client) in &mut self.clients.slab {
-            client.session.modes |= mode::SUSPENDED;
+            client.session.modes.insert(SessionModes::SUSPENDED);
         }
     }
 
@@ -33,7 +33,7 @@ impl Suspension<'_> {
             return;
         }
         for (index, client) in &mut self.clients.slab {
-            client.session.modes &= !mode::SUSPENDED;
+            client.session.modes.remove(SessionModes::SUSPENDED);
             if client.paused == Paused::Suspended {
                 core.turn.resume.push(ClientId::new(index, client.generation));
             }

@@ -1,6 +1,6 @@
 //! Clients that are subscribed, or wait for subscriptions.
 
-use crate::client::{Paused, mode};
+use crate::client::{Paused, SessionModes};
 use crate::clients::{Clients, Flow, transaction};
 use crate::command::CommandId;
 use crate::common::Core;
@@ -94,7 +94,7 @@ impl Subscribed<'_> {
             && client.subscriptions.as_ref().is_some_and(|s| s.is_empty())
         {
             client.subscriptions = None;
-            client.session.modes &= !mode::SUBSCRIBED;
+            client.session.modes.remove(SessionModes::SUBSCRIBED);
         }
     }
 

@@ -1,7 +1,7 @@
 //! MULTI: what is queued, and what is refused.
 
 use crate::buf::CHUNK;
-use crate::client::{Multi, Place, mode};
+use crate::client::{Multi, Place, SessionModes};
 use crate::clients::Clients;
 use crate::clients::answers::buffers_full;
 use crate::cluster::{Product, Slot};
@@ -175,7 +175,7 @@ impl Transactions<'_> {
     /// What the client has queued; it is in MULTI no more.
     pub(crate) fn take(&mut self, index: usize) -> Option<Box<Multi>> {
         let client = self.clients.slab.get_mut(index)?;
-        client.session.modes &= !mode::MULTI;
+        client.session.modes.remove(SessionModes::MULTI);
         client.multi.take()
     }
 

@@ -1,6 +1,6 @@
 //! What a client's wishes and transfers mean for the choice of a connection.
 
-use crate::client::{Client, mode};
+use crate::client::{Client, SessionModes};
 use crate::common::settings::Settings;
 use crate::config::ReadFrom;
 use crate::upstream::Upstream;
@@ -38,8 +38,8 @@ impl Settings {
         let watches = client.lent.as_ref().is_some_and(|lent| !lent.watches.is_empty());
         match client.session.modes {
             _ if watches => None,
-            modes if modes & mode::READONLY != 0 => Some(self.reads.for_readonly()),
-            modes if modes & mode::READ_FROM != 0 => Some(self.reads.from),
+            modes if modes.contains(SessionModes::READONLY) => Some(self.reads.for_readonly()),
+            modes if modes.contains(SessionModes::READ_FROM) => Some(self.reads.from),
             _ => None,
         }
     }

@@ -1,25 +1,25 @@
 //! CLIENT's subcommands about other connections than a client's own session, and what follows from
 //! them: clients that are suspended (CLIENT PAUSE), clients that want no replies (CLIENT REPLY).
 
-use crate::client::{Grammar, Paused, Question, mode};
+use crate::client::{Grammar, Paused, Question, SessionModes};
 use crate::clients::Flow;
 use crate::dispatch::Dispatcher;
 use crate::resp::Args;
 use crate::route::Local;
 
 impl Dispatcher<'_> {
-    /// One command of a client whose session is in any of the modes of [`mode`].
+    /// One command of a client whose session is in any mode.
     pub(crate) fn dispatch_with_modes(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
         let Some(client) = self.engine.clients.slab.get_mut(index) else { return Flow::Stop };
         let modes = client.session.modes;
-        if modes == mode::RESTRICTED {
+        if modes == SessionModes::RESTRICTED {
             // Nothing else is special about it.
             return match self.check_user(index, args) {
                 Some(flow) => flow,
                 None => self.dispatch(index, frame, args),
             };
         }
-        if modes & mode::SUSPENDED != 0
+        if modes.contains(SessionModes::SUSPENDED)
             && self.engine.clients.suspension().must_wait(index, args, &self.engine.core)
         {
             if let Some(client) = self.engine.clients.slab.get_mut(index) {
@@ -27,18 +27,18 @@ impl Dispatcher<'_> {
             }
             return Flow::Pause;
         }
-        if modes & (mode::SILENT | mode::SKIP) == 0 || is_heard(args, modes) {
+        if !modes.intersects(SessionModes::SILENT | SessionModes::SKIP) || is_heard(args, modes) {
             return self.dispatch_in_mode(index, frame, args);
         }
         let Some(client) = self.engine.clients.slab.get_mut(index) else { return Flow::Stop };
-        client.session.modes &= !mode::SKIP;
+        client.session.modes.remove(SessionModes::SKIP);
         client.mute(true, &mut self.engine.core.spare.replies);
         let flow = self.dispatch_in_mode(index, frame, args);
         if let Some(client) = self.engine.clients.slab.get_mut(index) {
             client.mute(false, &mut self.engine.core.spare.replies);
             if flow == Flow::Pause {
                 // It will be read once more.
-                client.session.modes |= modes & mode::SKIP;
+                client.session.modes.insert(modes & SessionModes::SKIP);
             }
         }
         self.engine.clients.mark_client(index, &mut self.engine.core);
@@ -74,8 +74,8 @@ impl Dispatcher<'_> {
 }
 
 /// What is answered all the same: what ends the silence.
-fn is_heard(args: &Args, modes: u8) -> bool {
+fn is_heard(args: &Args, modes: SessionModes) -> bool {
     let on = args.len() == 3 && args.is(0, "client") && args.is(1, "reply") && args.is(2, "on");
-    let reset = args.len() == 1 && args.is(0, "reset") && modes & mode::SKIP == 0;
+    let reset = args.len() == 1 && args.is(0, "reset") && !modes.contains(SessionModes::SKIP);
     on || reset
 }

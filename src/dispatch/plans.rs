@@ -2,7 +2,7 @@
 
 use crate::base::{Base, base};
 use crate::buf::CHUNK;
-use crate::client::{AfterReply, AnnouncedNode, Client, Context, Paused, answer, mode};
+use crate::client::{AfterReply, AnnouncedNode, Client, Context, Paused, SessionModes, answer};
 use crate::clients::Flow;
 use crate::cluster::Slot;
 use crate::command::CommandId;
@@ -31,16 +31,16 @@ impl Dispatcher<'_> {
         }
     }
 
-    /// One command of a client whose session is in a mode of [`mode`], or may be.
+    /// One command of a client whose session is in a mode, or may be.
     pub(super) fn dispatch_in_mode(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
         let Some(client) = self.engine.clients.slab.get(index) else { return Flow::Stop };
         let modes = client.session.modes;
-        if modes & mode::RESTRICTED != 0
+        if modes.contains(SessionModes::RESTRICTED)
             && let Some(flow) = self.check_user(index, args)
         {
             return flow;
         }
-        if modes & mode::SUBSCRIBED != 0
+        if modes.contains(SessionModes::SUBSCRIBED)
             && let Some(flow) = self.engine.clients.subscribed().refuse(
                 index,
                 args,
@@ -50,11 +50,11 @@ impl Dispatcher<'_> {
         {
             return flow;
         }
-        if modes & mode::MULTI != 0 {
+        if modes.contains(SessionModes::MULTI) {
             return self.dispatch_in_multi(index, frame, args);
         }
         // Connections of the cluster's users are to primaries.
-        if modes & (mode::READONLY | mode::READ_FROM) != 0
+        if modes.intersects(SessionModes::READONLY | SessionModes::READ_FROM)
             && self.engine.clients.realm_of(index) == OWN_REALM
         {
             return self.dispatch_read(index, frame, args);

@@ -1,12 +1,13 @@
 //! Users: logging in, and what they may not do.
 //!
 //! A client has an account where there are users, and its session the mode
-//! [`mode::RESTRICTED`]: each of its commands is looked at here before it is carried out. What has to be
-//! asked of a node (a login of the cluster's, what such a user may do that no node sees) pauses the
-//! client with the command in its buffer; the command is read once more when the answer is here.
+//! [`SessionModes::RESTRICTED`]: each of its commands is looked at here before it is carried out.
+//! What has to be asked of a node (a login of the cluster's, what such a user may do that no node
+//! sees) pauses the client with the command in its buffer; the command is read once more when the
+//! answer is here.
 
 use crate::base::{Base, base};
-use crate::client::mode;
+use crate::client::SessionModes;
 use crate::clients::{Flow, transaction};
 use crate::command::{CommandId, Flags};
 use crate::dispatch::Dispatcher;
@@ -19,7 +20,7 @@ use crate::users::{CheckResult, CommandTag, Credentials, OWN_REALM, UserCheck};
 const STRANGERS_INTERVAL: u64 = 1_000_000;
 
 impl Dispatcher<'_> {
-    /// One command of a client in [`mode::RESTRICTED`]. `None`: it may be carried out.
+    /// One command of a client in [`SessionModes::RESTRICTED`]. `None`: it may be carried out.
     #[inline]
     pub(super) fn check_user(&mut self, index: usize, args: &Args) -> Option<Flow> {
         let client = self.engine.clients.slab.get(index)?;
@@ -54,7 +55,7 @@ impl Dispatcher<'_> {
     fn check_rare(&mut self, index: usize, command: CommandId, args: &Args) -> Option<Flow> {
         let client = self.engine.clients.slab.get(index)?;
         let account = client.session.account.as_ref()?;
-        let in_multi = client.session.modes & mode::MULTI != 0;
+        let in_multi = client.session.modes.contains(SessionModes::MULTI);
         let table = self.engine.core.router.table();
         let spec = table.get(command);
         // Subcommands of CLIENT that Redis has since 7.0: as those that they are like.

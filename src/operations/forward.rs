@@ -25,8 +25,9 @@ impl Operations {
     ) -> Result<Flow, Vec<u8>> {
         let args = Args::new(&frame, ranges);
         let command = base.core.router.command(&args);
-        let modes = base.clients.slab.get(index).map_or(0, |client| client.session.modes);
-        if modes != 0 && base.core.router.is_read_only(command) {
+        let has_modes =
+            base.clients.slab.get(index).is_some_and(|client| !client.session.modes.is_empty());
+        if has_modes && base.core.router.is_read_only(command) {
             return Err(frame); // it may go elsewhere
         }
         let slot = match base.core.router.plan(command, &args, &mut base.core.spare.keys) {

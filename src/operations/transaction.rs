@@ -2,7 +2,7 @@
 
 use crate::base::Base;
 use crate::buf::CHUNK;
-use crate::client::{EXEC, mode};
+use crate::client::{EXEC, SessionModes};
 use crate::clients::Flow;
 use crate::cluster::Slot;
 use crate::command::CommandId;
@@ -46,7 +46,7 @@ impl Transactions<'_> {
                 // A cluster's transaction is one slot's, and the watched keys are part of it.
                 multi.first = watched.map(|w| (w.slot, w.key.clone()));
                 client.multi = Some(multi);
-                client.session.modes |= mode::MULTI;
+                client.session.modes.insert(SessionModes::MULTI);
                 base.clients.answer_own(index, command, b"+OK\r\n", base.core);
             }
             Transaction::Exec => {

@@ -6,7 +6,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::client::mode;
+use crate::client::SessionModes;
 use crate::clients::Clients;
 use crate::command::{Class, CommandId};
 use crate::common::Core;
@@ -38,7 +38,7 @@ impl Seeing {
         // What is not answered, or answered when somebody else wants it, would be under way for ever.
         let waits = core.router.may_block(command) || matches!(&*spec.name, "wait" | "monitor");
         let odd = waits || spec.class == Class::PubSub;
-        let silent = client.session.modes & (mode::SILENT | mode::SKIP) != 0;
+        let silent = client.session.modes.intersects(SessionModes::SILENT | SessionModes::SKIP);
         if odd || silent || self.traced.len() >= MOST {
             return;
         }

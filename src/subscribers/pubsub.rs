@@ -7,7 +7,7 @@ use bytes::Bytes;
 use slab::Slab;
 
 use crate::channel::TopicKind;
-use crate::client::{Client, Subscriptions, mode};
+use crate::client::{Client, SessionModes, Subscriptions};
 use crate::clients::Clients;
 use crate::clients::subscribers::Wait;
 use crate::command::CommandId;
@@ -77,7 +77,7 @@ impl Subscribers {
         let Some(client) = clients.slab.get_mut(index) else { return };
         let (protocol, generation) = (client.session.protocol, client.generation);
         let seq = client.expect_heard(&mut core.spare.replies);
-        client.session.modes |= mode::SUBSCRIBED;
+        client.session.modes.insert(SessionModes::SUBSCRIBED);
         let subscriptions = client.subscriptions.get_or_insert_default();
         let id = self.topics.next_wait();
         let (mut left, mut reply, mut new) = (0, Vec::new(), Vec::new());

@@ -280,9 +280,9 @@ impl Worker {
                                 &mut self.engine.core,
                             );
                         }
-                        match modes {
-                            0 => self.dispatcher().dispatch(index, frame, &args),
-                            _ => self.dispatcher().dispatch_with_modes(index, frame, &args),
+                        match modes.is_empty() {
+                            true => self.dispatcher().dispatch(index, frame, &args),
+                            false => self.dispatcher().dispatch_with_modes(index, frame, &args),
                         }
                     };
                     (len, flow)
