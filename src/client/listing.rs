@@ -5,7 +5,7 @@
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
 
-use super::session::{NO_EVICT, NO_TOUCH};
+use super::session::Switches;
 use super::{Client, Paused, SessionModes};
 use crate::cluster::ClientFields;
 use crate::resp::Protocol;
@@ -189,8 +189,8 @@ fn flags(client: &Client) -> String {
         (client.paused.is_final(), 'c'),
         (matches!(client.stream, crate::stream::Stream::Unix(_)), 'U'),
         (session.modes.contains(SessionModes::READONLY), 'r'),
-        (session.has(NO_EVICT), 'e'),
-        (session.has(NO_TOUCH), 'T'),
+        (session.switches.contains(Switches::NO_EVICT), 'e'),
+        (session.switches.contains(Switches::NO_TOUCH), 'T'),
     ];
     let set: String = all.iter().filter(|(is, _)| *is).map(|(_, letter)| *letter).collect();
     if set.is_empty() { "N".into() } else { set }

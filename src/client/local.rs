@@ -1,7 +1,7 @@
 //! The commands about the connection that slotway answers itself.
 
 use super::cluster::{self, AnnouncedNode};
-use super::session::{NO_EVICT, NO_TOUCH, Session, SessionModes};
+use super::session::{Session, SessionModes, Switches};
 use super::tracking::{caching, tracking, tracking_info};
 use crate::cluster::Identity;
 use crate::config::AnnounceMode;
@@ -98,11 +98,11 @@ pub fn answer(
                 Failure::Syntax.write(out);
                 return AfterReply::Continue;
             }
-            if args.is(1, "no-evict") {
-                session.switch(NO_EVICT, on);
-            } else {
-                session.switch(NO_TOUCH, on);
-            }
+            let switch = match args.is(1, "no-evict") {
+                true => Switches::NO_EVICT,
+                false => Switches::NO_TOUCH,
+            };
+            session.switches.set(switch, on);
             write::simple(out, "OK");
         }
         Local::Cluster => cluster::answer(args, session.protocol, context.announced, out),

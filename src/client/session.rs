@@ -6,13 +6,6 @@ use crate::resp::Protocol;
 /// Value of [`Session::last_command`] before the first command.
 pub(super) const NO_COMMAND: CommandId = CommandId(u16::MAX);
 
-/// `CLIENT NO-EVICT`.
-pub(super) const NO_EVICT: u8 = 1;
-/// `CLIENT NO-TOUCH`.
-pub(super) const NO_TOUCH: u8 = 2;
-/// See [`Session::cork`].
-const CORKED: u8 = 4;
-
 /// The session of one client. Rarely used parts are boxed, as thousands of clients may be idle.
 #[derive(Debug)]
 pub struct Session {
@@ -26,8 +19,8 @@ pub struct Session {
     first_modes: SessionModes,
     /// The user's account, if there are users.
     pub account: Option<Box<crate::users::Account>>,
-    /// [`NO_EVICT`], [`NO_TOUCH`], [`CORKED`]: one byte of each client.
-    switches: u8,
+    /// What is on: one byte of each client.
+    pub(super) switches: Switches,
     /// SELECT: the database of its commands.
     pub database: u16,
     /// The last command; [`NO_COMMAND`] before the first.
@@ -51,6 +44,17 @@ pub struct Library {
 }
 
 bitflags::bitflags! {
+    /// What a session has on or off beside its modes, without leaving the usual path.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(super) struct Switches: u8 {
+        /// `CLIENT NO-EVICT`.
+        const NO_EVICT = 1;
+        /// `CLIENT NO-TOUCH`.
+        const NO_TOUCH = 2;
+        /// See [`Session::cork`].
+        const CORKED = 4;
+    }
+
     /// The modes of a session, each of which takes its commands off the usual path.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct SessionModes: u8 {
@@ -82,7 +86,7 @@ impl Session {
             modes: SessionModes::empty(),
             first_modes: SessionModes::empty(),
             account: None,
-            switches: 0,
+            switches: Switches::empty(),
             database: 0,
             last_command: NO_COMMAND,
             name: None,
@@ -90,27 +94,17 @@ impl Session {
         }
     }
 
-    /// Whether `switch`, [`NO_EVICT`] or [`NO_TOUCH`], is on.
-    pub(super) fn has(&self, switch: u8) -> bool {
-        self.switches & switch != 0
-    }
-
-    /// Turns `switch` on or off.
-    pub(super) fn switch(&mut self, switch: u8, on: bool) {
-        self.switches = if on { self.switches | switch } else { self.switches & !switch };
-    }
-
     /// Holds output back until the next reply, once: +QUEUED and the like are written together with
     /// EXEC's reply, as a server would.
     pub fn cork(&mut self) {
-        self.switch(CORKED, true);
+        self.switches.insert(Switches::CORKED);
     }
 
     /// Whether output is held back; it is no more from now on.
     #[inline]
     pub fn uncork(&mut self) -> bool {
-        let was = self.has(CORKED);
-        self.switches &= !CORKED;
+        let was = self.switches.contains(Switches::CORKED);
+        self.switches.remove(Switches::CORKED);
         was
     }
 
