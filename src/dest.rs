@@ -1,4 +1,4 @@
-//! Identities of clients, and destinations of replies.
+//! Identities of clients and nodes, and destinations of replies.
 
 /// A client of a worker. Indexes are reused, the pair of index and generation is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,6 +23,42 @@ impl ClientId {
     #[inline]
     pub fn at(self) -> usize {
         self.index as usize
+    }
+}
+
+/// A node, by its index among those that a worker knows. A worker keeps a node's index for as long
+/// as the cluster has the node's address or something of the worker's refers to it, and gives it to
+/// another node afterwards. The topology numbers its nodes anew in each snapshot, so its indexes are
+/// others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub u16);
+
+impl NodeId {
+    /// Stands for no node.
+    pub const NONE: NodeId = NodeId(u16::MAX);
+
+    /// The node at `index` of the worker's nodes.
+    #[inline]
+    pub fn new(index: usize) -> NodeId {
+        NodeId(index as u16)
+    }
+
+    /// The node's index among the worker's nodes. Outside of them for [`NodeId::NONE`].
+    #[inline]
+    pub fn at(self) -> usize {
+        usize::from(self.0)
+    }
+
+    /// A bit that stands for the node in a set of 64. Nodes whose indexes are 64 apart share it.
+    #[inline]
+    pub fn bit(self) -> u64 {
+        1 << (self.0 & 63)
+    }
+
+    /// The node; `None` for [`NodeId::NONE`].
+    #[inline]
+    pub fn known(self) -> Option<NodeId> {
+        (self != NodeId::NONE).then_some(self)
     }
 }
 

@@ -8,7 +8,7 @@
 //! | room | is | uses |
 //! |---|---|---|
 //! | [`resp`] | the wire protocol: scans requests, finds ends of replies, writes replies. No I/O |  |
-//! | [`dest`] | identities of clients, destinations of replies. No I/O |  |
+//! | [`dest`] | identities of clients and nodes, destinations of replies. No I/O |  |
 //! | [`lines`] | log lines that others can cause, limited. No I/O |  |
 //! | [`backoff`] | pauses between attempts, with jitter. No I/O |  |
 //! | [`meter`] | memory that a thread has taken |  |
@@ -28,10 +28,10 @@
 //! | [`buf`] | byte queues towards sockets |  |
 //! | [`stream`] | sockets of either side | tls |
 //! | [`placement`] | where commands go, and what becomes of those that do not get there: holds, refusals, retries, choice of a replica. No I/O | resp, dest, hash, cluster, errors, config |
-//! | [`route`] | a command and a snapshot give a plan; partial replies are merged. No I/O | resp, hash, command, cluster, errors, channel, config, buf |
+//! | [`route`] | a command and a snapshot give a plan; partial replies are merged. No I/O | resp, dest, hash, command, cluster, errors, channel, config, buf |
 //! | [`emulate`] | commands over several slots, composed of commands for one. No I/O | resp, hash, cluster, errors, scripts, placement, route |
 //! | [`docs`] | the reference of commands | resp, command, route, emulate |
-//! | [`ops`] | commands of more than one step: what they wait for, and what comes next. No I/O | resp, command, cluster, errors, placement, route, emulate |
+//! | [`ops`] | commands of more than one step: what they wait for, and what comes next. No I/O | resp, dest, command, cluster, errors, placement, route, emulate |
 //! | [`pubsub`] | one subscription at the cluster for all subscribers: topics and the hub's logic. No I/O | resp, hash, backoff, cluster, channel, placement |
 //! | [`metrics`] | what is counted, and how Prometheus sees it | command, cluster, errors, channel, tls, placement, emulate, pubsub |
 //! | [`upstream`] | connections to nodes | resp, dest, command, cluster, scripts, buf, stream, placement, route |

@@ -5,7 +5,7 @@ use crate::clients::Clients;
 use crate::command::CommandId;
 use crate::common::clock::{Job, Timer};
 use crate::common::{Core, Source};
-use crate::dest::Dest;
+use crate::dest::{Dest, NodeId};
 use crate::errors::{Code, Failure};
 use crate::hash::IntMap;
 use crate::nodes::{Nodes, reaccount};
@@ -87,7 +87,7 @@ impl Access {
     pub(crate) fn realm_connection(
         &self,
         realm: u16,
-        node: u16,
+        node: NodeId,
         protocol: Protocol,
         client: usize,
         clients: &Clients,
@@ -124,7 +124,7 @@ impl Access {
     pub(crate) fn remove_upstream(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
         self.leave_realm(u, nodes);
         let Some(up) = nodes.upstreams.get_mut(u) else { return };
-        let node = usize::from(up.node);
+        let node = up.node;
         if let Some(stream) = up.stream.as_mut() {
             stream.unwatch(core.link.poll.registry());
         }
@@ -158,9 +158,9 @@ impl Access {
             Some(Code::NoAuth) => Failure::LogInFirst,
             _ => Failure::Verbatim(text.as_bytes().into()),
         };
-        let node = usize::from(up.node);
+        let node = up.node;
         let all = up.take_unsent(&mut core.spare.pool, |_| true);
-        let name = nodes.list.get(node).map(|n| n.addr.to_string()).unwrap_or_default();
+        let name = nodes.list.get(node.at()).map(|n| n.addr.to_string()).unwrap_or_default();
         for (pending, _) in all.iter().filter(|(pending, _)| pending.dest != Dest::Discard) {
             core.fail(pending, &name, &failure);
         }
@@ -205,7 +205,7 @@ pub(crate) struct Realm {
     /// Its user is not any more. One that logs in by the same name and password is another.
     pub dead: bool,
     /// By [`place`].
-    pub(crate) shared: IntMap<(u16, u8), usize>,
+    pub(crate) shared: IntMap<(NodeId, u8), usize>,
     /// By command: what a node has said about it, and until when that holds.
     pub(crate) verdicts: IntMap<u16, (u64, CheckResult)>,
 }
@@ -230,6 +230,6 @@ impl Realm {
 
 /// Where a connection stands in [`Realm::shared`]: its node, and its protocol and whether it is for
 /// large transfers as one number.
-pub(crate) fn place(node: u16, protocol: Protocol, bulk: bool) -> (u16, u8) {
+pub(crate) fn place(node: NodeId, protocol: Protocol, bulk: bool) -> (NodeId, u8) {
     (node, protocol as u8 | u8::from(bulk) << 1)
 }

@@ -7,6 +7,7 @@ use crate::buf::CHUNK;
 use crate::command::CommandId;
 use crate::common::Source;
 use crate::common::requests::discarded;
+use crate::dest::NodeId;
 use crate::nodes::reaccount;
 use crate::resp::{Args, Protocol};
 use crate::route::Fan;
@@ -79,8 +80,8 @@ impl Base<'_> {
     /// waits for it. `true`: it is gone.
     pub(crate) fn retire(&mut self, u: usize) -> bool {
         let Some(up) = self.nodes.upstreams.get_mut(u) else { return true };
-        let node = usize::from(up.node);
-        let known = self.nodes.list.get(node).is_none_or(|n| n.known);
+        let node = up.node;
+        let known = self.nodes.list.get(node.at()).is_none_or(|n| n.known);
         if let Some(dedicated) = up.dedicated {
             if !known && dedicated.client.is_none() {
                 self.clients.lending().close(u, self.nodes, self.core);
@@ -97,7 +98,12 @@ impl Base<'_> {
 
     /// The shared connection to `node` for a client that speaks `protocol`; made if there is none.
     #[inline]
-    pub(crate) fn upstream_for(&mut self, node: u16, protocol: Protocol, client: usize) -> usize {
+    pub(crate) fn upstream_for(
+        &mut self,
+        node: NodeId,
+        protocol: Protocol,
+        client: usize,
+    ) -> usize {
         // Hardly ever is there any user of the cluster.
         let realm =
             if self.access.realms.is_empty() { OWN_REALM } else { self.clients.realm_of(client) };
@@ -109,7 +115,7 @@ impl Base<'_> {
     pub(crate) fn upstream_as(
         &mut self,
         realm: u16,
-        node: u16,
+        node: NodeId,
         protocol: Protocol,
         client: usize,
     ) -> usize {
@@ -117,7 +123,7 @@ impl Base<'_> {
             return self.realm_upstream(realm, node, protocol, client);
         }
         let which = self.clients.connection_of(client, self.core);
-        let shared = self.nodes.list.get(usize::from(node)).map(|n| &n.shared);
+        let shared = self.nodes.list.get(node.at()).map(|n| &n.shared);
         if let Some(Some(u)) = shared.and_then(|s| s[protocol as usize].get(which)) {
             return *u;
         }
@@ -173,7 +179,7 @@ impl Base<'_> {
         }
         // Addresses are given to other servers, whose data a client must not see or change.
         if !self.access.unverified.contains(&up.realm)
-            && let Some(node) = self.nodes.list.get(usize::from(up.node))
+            && let Some(node) = self.nodes.list.get(up.node.at())
         {
             up.handshake.expect_node(&node.id);
         }

@@ -3,7 +3,7 @@
 use crate::base::Base;
 use crate::base::dedicated::protocol_of;
 use crate::cluster::Slot;
-use crate::dest::{ClientId, Dest};
+use crate::dest::{ClientId, Dest, NodeId};
 use crate::nodes::retries::Want;
 use crate::route::PendingFlags;
 use crate::upstream::{LaneCommand, Pending};
@@ -48,7 +48,13 @@ impl Base<'_> {
         self.send_to(owner, pending, held.frame, lane.index);
     }
 
-    pub(crate) fn send_to(&mut self, node: u16, mut pending: Pending, bytes: Vec<u8>, client: u32) {
+    pub(crate) fn send_to(
+        &mut self,
+        node: NodeId,
+        mut pending: Pending,
+        bytes: Vec<u8>,
+        client: u32,
+    ) {
         if !self.access.has_realm(&pending, self.core) {
             return;
         }
@@ -65,7 +71,7 @@ impl Base<'_> {
 
     pub(crate) fn send_asking(
         &mut self,
-        node: u16,
+        node: NodeId,
         mut pending: Pending,
         bytes: Vec<u8>,
         client: u32,

@@ -2,6 +2,7 @@
 
 use crate::access::realms::{IDLE, place};
 use crate::base::Base;
+use crate::dest::NodeId;
 use crate::resp::Protocol;
 use crate::upstream::Upstream;
 
@@ -44,7 +45,7 @@ impl Base<'_> {
     pub(crate) fn realm_upstream(
         &mut self,
         realm: u16,
-        node: u16,
+        node: NodeId,
         protocol: Protocol,
         client: usize,
     ) -> usize {

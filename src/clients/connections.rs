@@ -6,6 +6,7 @@ use crate::client::Paused;
 use crate::clients::{Clients, Flow};
 use crate::common::effect::Effect;
 use crate::common::{Core, Source};
+use crate::dest::NodeId;
 use crate::metrics::LimitHit;
 use crate::nodes::reaccount;
 use crate::sparsely;
@@ -88,9 +89,9 @@ impl Clients {
     }
 
     /// The client has sent this node something that may change data.
-    pub(crate) fn note_write(&mut self, index: usize, node: Option<u16>) {
+    pub(crate) fn note_write(&mut self, index: usize, node: Option<NodeId>) {
         if let (Some(client), Some(node)) = (self.slab.get_mut(index), node) {
-            client.wrote |= 1 << (node & 63);
+            client.wrote |= node.bit();
         }
     }
 

@@ -90,7 +90,7 @@ impl Deliveries<'_> {
     /// gets an error, and the connection, which is in the middle of it, is made anew.
     pub(crate) fn refuse_reply(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
         let Some(up) = nodes.upstreams.get_mut(u) else { return };
-        let node = nodes.list.get(usize::from(up.node)).map(|n| n.addr.to_string());
+        let node = nodes.list.get(up.node.at()).map(|n| n.addr.to_string());
         let client = up.dedicated.and_then(|dedicated| dedicated.client);
         if let Some(pending) = up.pending.pop_front() {
             up.queue.release(pending.len as usize, &mut core.spare.pool);

@@ -2,7 +2,7 @@
 
 use crate::clients::Clients;
 use crate::common::Core;
-use crate::dest::{ClientId, Dest};
+use crate::dest::{ClientId, Dest, NodeId};
 use crate::errors::Failure;
 use crate::mailbox::{ProbeResult, Probed};
 use crate::metrics::LimitHit;
@@ -47,7 +47,7 @@ impl Lending<'_> {
     /// The limit of such connections is reached, or none can be made at the moment.
     pub(crate) fn lend(
         &mut self,
-        node: u16,
+        node: NodeId,
         protocol: Protocol,
         client: ClientId,
         nodes: &mut Nodes,
@@ -95,7 +95,7 @@ impl Lending<'_> {
         }
         let clean = up.state == ConnectionState::Ready
             && up.pending.iter().all(|p| p.dest == Dest::Discard)
-            && nodes.list.get(usize::from(up.node)).is_some_and(|n| n.known);
+            && nodes.list.get(up.node.at()).is_some_and(|n| n.known);
         if clean
             && nodes.dedicated.idle.len() < core.shared.max_idle_dedicated()
             && !nodes.dedicated.idle.contains(&u)
@@ -138,7 +138,7 @@ impl Lending<'_> {
     pub(crate) fn probed(&mut self, probed: &Probed, nodes: &mut Nodes, core: &mut Core) {
         let begun = probed.begun.saturating_duration_since(core.clock.epoch).as_micros() as u64;
         let here = |up: &Upstream| {
-            let node = nodes.list.get(usize::from(up.node));
+            let node = nodes.list.get(up.node.at());
             node.is_some_and(|n| n.socket == Some(probed.node))
         };
         let silent = |up: &Upstream| {

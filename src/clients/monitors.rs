@@ -9,7 +9,7 @@ use crate::clients::errands::NO_PRIMARY_PAUSE;
 use crate::command::{CommandId, Flags};
 use crate::common::Core;
 use crate::common::clock::{Job, Timer};
-use crate::dest::{ClientId, Dest};
+use crate::dest::{ClientId, Dest, NodeId};
 use crate::nodes::Nodes;
 use crate::resp::Args;
 use crate::upstream::ConnectionEnd;
@@ -119,7 +119,7 @@ impl Monitors<'_> {
         let Some(client) = self.clients.slab.get(index) else { return };
         let (protocol, me) = (client.session.protocol, ClientId::new(index, client.generation));
         let Some(lent) = client.lent.as_ref().filter(|l| l.monitor) else { return };
-        let heard: Vec<u16> =
+        let heard: Vec<NodeId> =
             lent.heard.iter().filter_map(|&u| nodes.upstreams.get(u)).map(|up| up.node).collect();
         for node in nodes.placement.slots.primaries().to_vec() {
             if heard.contains(&node) {

@@ -4,7 +4,7 @@ use crate::clients::Clients;
 use crate::cluster::Slot;
 use crate::common::Core;
 use crate::config::ReadFrom;
-use crate::dest::{ClientId, Dest};
+use crate::dest::{ClientId, Dest, NodeId};
 use crate::hash::{IntMap, IntSet};
 use crate::mailbox::ToControl;
 use crate::metrics::RetryReason;
@@ -92,21 +92,21 @@ impl ReplicaReads<'_> {
             return fallback;
         }
         let which = self.clients.connection_of(client, core);
-        let connection = |node: u16, replica: bool| {
-            let node = nodes.list.get(usize::from(node))?;
+        let connection = |node: NodeId, replica: bool| {
+            let node = nodes.list.get(node.at())?;
             let all = if replica { &node.replica } else { &node.shared };
             nodes.upstreams.get((*all[protocol as usize].get(which)?)?)
         };
         // One that was lost is not waited for while it is tried again: a frozen or cut off
         // replica would keep each read for the whole of timeouts.connect.
-        let reached = |node: u16| {
+        let reached = |node: NodeId| {
             connection(node, true)
                 .is_none_or(|up| up.state == ConnectionState::Ready || up.failures == 0)
         };
-        let speed = |node: u16| {
+        let speed = |node: NodeId| {
             let oldest = connection(node, Some(node) != primary).and_then(|up| up.pending.front());
             let waiting = oldest.map_or(0, |pending| core.now.saturating_sub(pending.started));
-            let latency = nodes.list.get(usize::from(node)).map(|node| node.latency);
+            let latency = nodes.list.get(node.at()).map(|node| node.latency);
             latency.unwrap_or_default().speed(waiting, core.now)
         };
         let affinity = affinity(client, slot);
@@ -117,7 +117,7 @@ impl ReplicaReads<'_> {
                 Choice::Replica(node, _) => Some(node),
                 Choice::Primary(_) => primary,
             };
-            if let Some(node) = node.and_then(|node| nodes.list.get_mut(usize::from(node))) {
+            if let Some(node) = node.and_then(|node| nodes.list.get_mut(node.at())) {
                 node.latency.ask(core.now);
             }
         }
@@ -133,9 +133,9 @@ impl ReplicaReads<'_> {
         protocol: Protocol,
         nodes: &Nodes,
         core: &Core,
-    ) -> Option<u16> {
+    ) -> Option<NodeId> {
         let owner = nodes.placement.slots.owner(slot)?;
-        let node = nodes.list.get(usize::from(owner))?;
+        let node = nodes.list.get(owner.at())?;
         let shared =
             node.shared[protocol as usize].get(self.clients.connection_of(client, core))?;
         // Who wants to read from primaries is only led elsewhere when more than a connection was
@@ -154,7 +154,7 @@ impl ReplicaReads<'_> {
     /// The connection to a replica that the client uses, made if there is none.
     pub(crate) fn replica_upstream(
         &mut self,
-        node: u16,
+        node: NodeId,
         protocol: Protocol,
         client: usize,
         nodes: &mut Nodes,
@@ -162,7 +162,7 @@ impl ReplicaReads<'_> {
     ) -> usize {
         let which = self.clients.connection_of(client, core);
         let place = |nodes: &mut Vec<Node>| {
-            let node = nodes.get_mut(usize::from(node))?;
+            let node = nodes.get_mut(node.at())?;
             Some(*node.replica[protocol as usize].get_mut(which)?)
         };
         if let Some(Some(u)) = place(&mut nodes.list) {
@@ -172,7 +172,7 @@ impl ReplicaReads<'_> {
         up.read_only = true;
         up.bulk = which >= core.settings.connections;
         let u = nodes.upstreams.insert(up);
-        if let Some(node) = nodes.list.get_mut(usize::from(node))
+        if let Some(node) = nodes.list.get_mut(node.at())
             && let Some(place) = node.replica[protocol as usize].get_mut(which)
         {
             *place = Some(u);
@@ -216,7 +216,7 @@ impl ReplicaReads<'_> {
                 wanted.push((index, seq, pending.slot, from));
             }
         }
-        let mut chosen: IntMap<(u32, u32), u16> = IntMap::default();
+        let mut chosen: IntMap<(u32, u32), NodeId> = IntMap::default();
         for (index, seq, slot, from) in wanted {
             let choice = self.choose_node(from, index as usize, slot, protocol, nodes, core);
             if let Choice::Replica(node, to) = choice {

@@ -2,7 +2,7 @@
 
 use crate::command::{CommandId, Flags};
 use crate::common::Core;
-use crate::dest::Dest;
+use crate::dest::{Dest, NodeId};
 use crate::errors::Failure;
 use crate::mailbox::ToControl;
 use crate::metrics::{Histogram, LimitHit};
@@ -24,14 +24,14 @@ impl Core {
     }
 
     #[inline]
-    pub(crate) fn count_reply(&mut self, node: u16, pending: &Pending, ok: bool) {
+    pub(crate) fn count_reply(&mut self, node: NodeId, pending: &Pending, ok: bool) {
         if pending.dest == Dest::Discard {
             return;
         }
         let micros = self.now.saturating_sub(pending.started);
         let bucket = Histogram::bucket(micros);
         let waited = micros >= BLOCKED && self.may_block(pending.command);
-        if let Some(stats) = self.stats.nodes.get_mut(usize::from(node)).filter(|_| !waited) {
+        if let Some(stats) = self.stats.nodes.get_mut(node.at()).filter(|_| !waited) {
             stats.latency.record(bucket, micros);
         }
         if !matches!(pending.dest, Dest::Client { .. }) {

@@ -7,7 +7,7 @@
 use crate::base::dedicated::protocol_of;
 use crate::base::{Base, base};
 use crate::delivery::Delivery;
-use crate::dest::{ClientId, Dest};
+use crate::dest::{ClientId, Dest, NodeId};
 use crate::errors::Failure;
 use crate::ops::ErrandKind;
 use crate::placement::{
@@ -49,7 +49,7 @@ impl Delivery<'_> {
             return self.part_of_dedicated(u, &pending, said, frame);
         };
         let me = ClientId { index, generation };
-        let refusal = self.engine.nodes.list.get(usize::from(node)).and_then(|n| {
+        let refusal = self.engine.nodes.list.get(node.at()).and_then(|n| {
             let refusal = Refusal::parse(said, &n.addr)?;
             concerns(&refusal, pending.slot_of_keys(), pending.tries).then_some(refusal)
         });
@@ -176,7 +176,7 @@ impl Delivery<'_> {
             .nodes
             .upstreams
             .get(u)
-            .and_then(|up| self.engine.nodes.list.get(usize::from(up.node)));
+            .and_then(|up| self.engine.nodes.list.get(up.node.at()));
         let refusal = node.and_then(|n| Refusal::parse(said, &n.addr));
         let watches = client.is_some_and(|client| self.engine.clients.watches().has(client, u));
         let work = self.engine.ops.gatherings.work_of_part(gather, watches);
@@ -231,10 +231,10 @@ impl Delivery<'_> {
         let kept: Vec<Pending> = up.pending.drain().collect();
         let client = up.dedicated.and_then(|d| d.client);
         let (realm, refused) = (up.realm, up.refused.take());
-        let node = self.engine.nodes.list.get(usize::from(up.node)).map(|n| n.addr.to_string());
+        let node = self.engine.nodes.list.get(up.node.at()).map(|n| n.addr.to_string());
         let node = node.unwrap_or_default();
         tracing::debug!(node, %why, "a dedicated connection is lost");
-        if let Some(stats) = self.engine.core.stats.nodes.get_mut(usize::from(up.node)) {
+        if let Some(stats) = self.engine.core.stats.nodes.get_mut(up.node.at()) {
             stats.failures += 1;
         }
         let monitored = client.is_some_and(|client| self.engine.clients.monitors().has(client, u));
@@ -266,7 +266,9 @@ impl Delivery<'_> {
                     let phase = if sent { Phase::Sent } else { Phase::Unsent };
                     match after_loss(self.engine.ops.gatherings.work_of_part(gather, false), phase)
                     {
-                        AfterLoss::Aborted => self.engine.part(gather, first, 0, b"*-1\r\n"),
+                        AfterLoss::Aborted => {
+                            self.engine.part(gather, first, NodeId::NONE, b"*-1\r\n");
+                        }
                         AfterLoss::OutcomeUnknown => {
                             self.engine.core.stats.outcome_unknown += 1;
                             self.engine.core.fail(pending, &node, &lost);

@@ -96,7 +96,7 @@ impl Delivery<'_> {
         self.engine.core.stats.deadline_exceeded += 1;
         let sent = errand.upstream.and_then(|u| self.engine.nodes.upstreams.get(u));
         let node = sent.map(|up| up.node).or(self.engine.nodes.placement.slots.owner(errand.slot));
-        let node = node.and_then(|n| self.engine.nodes.list.get(usize::from(n)));
+        let node = node.and_then(|n| self.engine.nodes.list.get(n.at()));
         let node = node.map_or_else(|| "none".to_owned(), |n| n.addr.to_string());
         let waited = self.engine.core.now.saturating_sub(errand.started) as f64 / 1e6;
         let outcome = errand.overdue(self.engine.core.only_reads(errand), sent.is_some());

@@ -62,12 +62,12 @@ impl Delivery<'_> {
         let (node, failures) = (up.node, up.failures);
         let repeated = up.pending.iter().any(|p| p.tries > 1);
         if let Some(node) =
-            self.engine.nodes.list.get_mut(usize::from(node)).filter(|n| n.unreached_since == 0)
+            self.engine.nodes.list.get_mut(node.at()).filter(|n| n.unreached_since == 0)
         {
             node.unreached_since = self.engine.core.now;
         }
-        let addr = self.engine.nodes.list.get(usize::from(node)).map(|n| n.addr.clone());
-        if let Some(stats) = self.engine.core.stats.nodes.get_mut(usize::from(node)) {
+        let addr = self.engine.nodes.list.get(node.at()).map(|n| n.addr.clone());
+        if let Some(stats) = self.engine.core.stats.nodes.get_mut(node.at()) {
             stats.failures += 1;
         }
         if was_ready || failures == 1 {

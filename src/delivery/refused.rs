@@ -27,7 +27,7 @@ impl Delivery<'_> {
             return false;
         }
         let bound = front.flags.contains(PendingFlags::NODE_BOUND);
-        let Some(node) = self.engine.nodes.list.get(usize::from(up.node)) else { return false };
+        let Some(node) = self.engine.nodes.list.get(up.node.at()) else { return false };
         let Some(refusal) = Refusal::parse(frame, &node.addr) else { return false };
         if bound && !self.engine.nodes.shards().rebind_refused(u, &refusal, &mut self.engine.core) {
             // The client is told; what comes next need not be.

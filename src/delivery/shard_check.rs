@@ -15,6 +15,7 @@
 //! front of it without a transaction.
 
 use crate::delivery::Delivery;
+use crate::dest::NodeId;
 use crate::nodes::shard_check::{command_behind_read, reply_behind_read};
 use crate::placement::Refusal;
 use crate::resp::reply::error_text;
@@ -41,12 +42,8 @@ impl Delivery<'_> {
         }
         let said = first.unwrap_or(frame);
         let node = up.node;
-        let refusal = self
-            .engine
-            .nodes
-            .list
-            .get(usize::from(node))
-            .and_then(|n| Refusal::parse(said, &n.addr));
+        let refusal =
+            self.engine.nodes.list.get(node.at()).and_then(|n| Refusal::parse(said, &n.addr));
         let mut serves = false;
         let again = match &refusal {
             // Only the owner of a slot tells where its key may be. And a slot that is now another
@@ -56,8 +53,7 @@ impl Delivery<'_> {
                 true
             }
             Some(Refusal::Moved(_, addr)) => {
-                let shard =
-                    |n: u16| self.engine.nodes.list.get(usize::from(n)).map(|n| n.shard_slot);
+                let shard = |n: NodeId| self.engine.nodes.list.get(n.at()).map(|n| n.shard_slot);
                 self.engine.nodes.known_node(addr).is_some_and(|named| shard(named) != shard(node))
             }
             Some(Refusal::Later(_)) => false,

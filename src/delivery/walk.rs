@@ -37,7 +37,7 @@ impl Delivery<'_> {
         up.pending.pop_front();
         up.queue.release(len, &mut self.engine.core.spare.pool);
         let bucket = Histogram::bucket(micros);
-        if let Some(stats) = self.engine.core.stats.nodes.get_mut(usize::from(node)) {
+        if let Some(stats) = self.engine.core.stats.nodes.get_mut(node.at()) {
             stats.latency.record(bucket, micros);
         }
         if let Some(histogram) =

@@ -1,5 +1,6 @@
 //! The connections that are full for a client; [`crate::clients::fairness`] says who has to wait.
 
+use crate::dest::NodeId;
 use crate::dispatch::Dispatcher;
 use crate::resp::Protocol;
 use crate::users::OWN_REALM;
@@ -8,14 +9,13 @@ impl Dispatcher<'_> {
     /// The connection to `node` for this client, if it has to wait for it.
     pub(super) fn full_upstream(
         &self,
-        node: u16,
+        node: NodeId,
         protocol: Protocol,
         client: usize,
     ) -> Option<usize> {
         let u = match self.engine.clients.realm_of(client) {
             OWN_REALM => {
-                let shared =
-                    &self.engine.nodes.list.get(usize::from(node))?.shared[protocol as usize];
+                let shared = &self.engine.nodes.list.get(node.at())?.shared[protocol as usize];
                 (*shared.get(self.engine.clients.connection_of(client, &self.engine.core))?)?
             }
             realm => self.engine.access.realm_connection(

@@ -8,7 +8,7 @@ use crate::clients::Flow;
 use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::common::requests;
-use crate::dest::{ClientId, Dest};
+use crate::dest::{ClientId, Dest, NodeId};
 use crate::dispatch::Dispatcher;
 use crate::hash::IntMap;
 use crate::metrics::TransactionKind;
@@ -23,7 +23,7 @@ use crate::route::{ExecGather, Local, PendingFlags, Script};
 #[derive(Debug)]
 struct Single {
     /// The node, or why there is none.
-    at: Result<u16, MissingTarget>,
+    at: Result<NodeId, MissingTarget>,
     /// The queued command.
     command: usize,
     group: u32,
@@ -220,9 +220,7 @@ impl Dispatcher<'_> {
                         self.engine.nodes.fan_targets_for(index, to, &mut self.engine.core)
                     {
                         let name = match &target {
-                            Ok(node) => {
-                                self.engine.nodes.list.get(usize::from(*node)).map(|n| &n.addr)
-                            }
+                            Ok(node) => self.engine.nodes.list.get(node.at()).map(|n| &n.addr),
                             Err(_) => None,
                         };
                         let name = name.map(ToString::to_string);

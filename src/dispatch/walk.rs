@@ -44,7 +44,7 @@ impl Dispatcher<'_> {
         let Some(client) = self.engine.clients.slab.get(index) else { return Flow::Stop };
         let (protocol, which) =
             (client.session.protocol, self.engine.clients.connection_of(index, &self.engine.core));
-        let place = self.engine.nodes.list.get(usize::from(node));
+        let place = self.engine.nodes.list.get(node.at());
         let place = place.and_then(|n| *n.shared[protocol as usize].get(which)?);
         let flags = self.engine.core.router.flags(command);
         let publishes = flags.contains(PendingFlags::PUBLISHES);
@@ -72,7 +72,7 @@ impl Dispatcher<'_> {
         let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return Flow::Stop };
         client.session.last_command = command;
         if !flags.contains(PendingFlags::READ_ONLY) {
-            client.wrote |= 1 << (node & 63);
+            client.wrote |= node.bit();
         }
         let seq = client.expect(&mut self.engine.core.spare.replies);
         up.queue.push(frame, &mut self.engine.core.spare.pool);

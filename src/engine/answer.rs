@@ -2,7 +2,7 @@
 
 use crate::base::{Base, base};
 use crate::buf::CHUNK;
-use crate::dest::{ClientId, Dest};
+use crate::dest::{ClientId, Dest, NodeId};
 use crate::engine::Engine;
 use crate::errors::{Cause, Failure};
 use crate::mailbox::ToControl;
@@ -16,23 +16,23 @@ use std::sync::atomic::Ordering::Relaxed;
 /// The node that has answered a part.
 struct Answered<'a> {
     nodes: &'a [Node],
-    node: u16,
+    node: NodeId,
 }
 
 impl Answerer for Answered<'_> {
-    fn node(&self) -> u16 {
+    fn node(&self) -> NodeId {
         self.node
     }
 
     fn name(&self) -> String {
-        let node = self.nodes.get(usize::from(self.node));
+        let node = self.nodes.get(self.node.at());
         node.map_or_else(String::new, |node| node.addr.to_string())
     }
 }
 
 impl Engine {
     /// A node's reply goes where it is waited for.
-    pub(crate) fn deliver(&mut self, node: u16, pending: &Pending, frame: &[u8]) {
+    pub(crate) fn deliver(&mut self, node: NodeId, pending: &Pending, frame: &[u8]) {
         let ok = frame.first() != Some(&b'-');
         self.core.count_reply(node, pending, ok);
         match pending.dest {
@@ -91,7 +91,7 @@ impl Engine {
         }
     }
 
-    pub(crate) fn part(&mut self, gather: u32, first: u32, node: u16, frame: &[u8]) {
+    pub(crate) fn part(&mut self, gather: u32, first: u32, node: NodeId, frame: &[u8]) {
         let over = frame.len() > CHUNK
             && !self.clients.memory().has_room_for(frame.len(), &mut self.nodes, &mut self.core);
         let Some(gathering) = self.ops.gatherings.get(gather as usize) else { return };

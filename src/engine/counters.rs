@@ -36,7 +36,7 @@ impl Engine {
             stats.addr = node.known.then(|| node.addr.clone());
         }
         for (_, up) in &self.nodes.upstreams {
-            let Some(node) = stats.nodes.get_mut(usize::from(up.node)) else { continue };
+            let Some(node) = stats.nodes.get_mut(up.node.at()) else { continue };
             match up.state {
                 crate::upstream::ConnectionState::Ready => node.connections_ready += 1,
                 crate::upstream::ConnectionState::Backoff => node.connections_backoff += 1,

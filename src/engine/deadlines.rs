@@ -101,7 +101,7 @@ impl Engine {
         // What was not sent is forgotten for good, or "not sent" would be a lie a moment later
         // (ASKING goes with it; a command that needs it is redirected once more).
         up.take_unsent(&mut self.core.spare.pool, |p| p.dest == Dest::Discard);
-        let name = self.nodes.list.get(usize::from(node)).map(|n| n.addr.to_string());
+        let name = self.nodes.list.get(node.at()).map(|n| n.addr.to_string());
         let name = name.unwrap_or_default();
         for (pending, sent) in expired {
             self.core.stats.deadline_exceeded += 1;
@@ -127,7 +127,7 @@ impl Engine {
         for (slot, held) in self.nodes.placement.slots.holds.expire(self.core.now - timeout) {
             self.core.stats.deadline_exceeded += 1;
             let owner = self.nodes.placement.slots.owner(slot);
-            let node = owner.and_then(|n| self.nodes.list.get(usize::from(n)));
+            let node = owner.and_then(|n| self.nodes.list.get(n.at()));
             let name = node.map_or_else(|| "none".to_owned(), |n| n.addr.to_string());
             let mut why = self.nodes.placement.slots.last_refusal(slot).cloned();
             if self.nodes.topology.snapshot.generation == 0 {

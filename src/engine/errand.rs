@@ -1,7 +1,7 @@
 //! The ends of errands that come from outside: CLIENT UNBLOCK, and a client that is gone.
 
 use crate::base::{Base, base};
-use crate::dest::{ClientId, Dest};
+use crate::dest::{ClientId, Dest, NodeId};
 use crate::engine::Engine;
 use crate::errors::Failure;
 use crate::ops::ErrandKind;
@@ -35,7 +35,7 @@ impl Engine {
             let id = up.dedicated.filter(|d| d.id != 0 && there)?.id;
             Some((up.node, id))
         };
-        let told: Vec<(u16, i64)> = at.iter().filter_map(reachable).collect();
+        let told: Vec<(NodeId, i64)> = at.iter().filter_map(reachable).collect();
         if told.is_empty() {
             // It waits for its node to come back.
             at.into_iter()

@@ -3,7 +3,7 @@
 //! See [`Inquiry`].
 
 use crate::client::{Client, Paused, Question};
-use crate::dest::Dest;
+use crate::dest::{Dest, NodeId};
 use crate::engine::Engine;
 use crate::errors::Failure;
 use crate::mailbox::{Answered, Inquiry};
@@ -106,7 +106,7 @@ impl Engine {
         }
         if let Dest::Part { gather, first } = asker.to {
             // The transaction is waited for whether its client is there or not.
-            self.part(gather, first, u16::MAX, &reply);
+            self.part(gather, first, NodeId::NONE, &reply);
         } else {
             self.core.stats.count_own(asker.command, &reply);
             self.clients.deliveries().own(asker.to, &reply, &mut self.core);

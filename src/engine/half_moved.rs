@@ -9,10 +9,10 @@
 //!
 //! [`Router::key_by_key`]: crate::route::Router::key_by_key
 
-use crate::dest::Dest;
+use crate::dest::{Dest, NodeId};
 use crate::engine::Engine;
 use crate::errors::Cause;
-use crate::operations::{Gathering, NOBODY};
+use crate::operations::Gathering;
 
 impl Engine {
     /// All parts of a divided command have answered, and it is a part of another command.
@@ -24,7 +24,7 @@ impl Engine {
             whole.slow = Some(slow);
         }
         match reply {
-            Ok(reply) => self.part(gather, first, NOBODY, reply),
+            Ok(reply) => self.part(gather, first, NodeId::NONE, reply),
             Err(cause) => {
                 self.fail_part(gather, first, "slotway".to_owned(), &cause.into_failure());
             }

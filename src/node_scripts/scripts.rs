@@ -271,14 +271,14 @@ impl Scripts {
             // at the very end: nothing to ask then.
             let _ = core.link.control.send(ToControl::RefreshCommands);
         }
-        let node = usize::from(up.node);
-        if let Some(stats) = core.stats.nodes.get_mut(node) {
+        let node = up.node;
+        if let Some(stats) = core.stats.nodes.get_mut(node.at()) {
             stats.connects += 1;
         }
-        if let Some(node) = nodes.list.get_mut(node) {
+        if let Some(node) = nodes.list.get_mut(node.at()) {
             node.unreached_since = 0;
         }
-        let addr = nodes.list.get(node).map(|n| n.addr.to_string());
+        let addr = nodes.list.get(node.at()).map(|n| n.addr.to_string());
         tracing::debug!(node = addr, "connected");
         self.scripts_before_all(u, nodes, core);
         nodes.checks().check_queued(u, core);

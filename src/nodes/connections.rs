@@ -1,6 +1,7 @@
 //! Connections to nodes: made, and given up.
 
 use crate::common::{Core, Source};
+use crate::dest::NodeId;
 use crate::nodes::Nodes;
 use crate::resp::Protocol;
 use crate::sparsely;
@@ -49,14 +50,14 @@ impl Connections<'_> {
         if up.unexpected_pushes > MOST_STRANGE {
             return Err(ConnectionEnd::UnexpectedPushes);
         }
-        let node = self.nodes.list.get(usize::from(up.node)).map(|n| n.addr.to_string());
+        let node = self.nodes.list.get(up.node.at()).map(|n| n.addr.to_string());
         sparsely!(core.lines.pushes, warn, node, "a node sends messages that nobody asked for");
         Ok(())
     }
 
     /// The connection is not among its node's any more.
-    pub(crate) fn leave_node(&mut self, node: usize, u: usize) {
-        if let Some(node) = self.nodes.list.get_mut(node) {
+    pub(crate) fn leave_node(&mut self, node: NodeId, u: usize) {
+        if let Some(node) = self.nodes.list.get_mut(node.at()) {
             let all = node.shared.iter_mut().chain(&mut node.replica).flatten();
             for slot in all.filter(|s| **s == Some(u)) {
                 *slot = None;
@@ -68,7 +69,7 @@ impl Connections<'_> {
     #[cold]
     pub(crate) fn tls_why(&self, u: usize, error: &std::io::Error, core: &Core) -> ConnectionEnd {
         let up = self.nodes.upstreams.get(u);
-        let node = up.and_then(|up| self.nodes.list.get(usize::from(up.node)));
+        let node = up.and_then(|up| self.nodes.list.get(up.node.at()));
         ConnectionEnd::Tls(core.shared.tls.why(error, node.map_or("", |node| &node.name)))
     }
 
@@ -84,7 +85,7 @@ impl Connections<'_> {
     #[cold]
     pub(crate) fn add(
         &mut self,
-        node: u16,
+        node: NodeId,
         protocol: Protocol,
         which: usize,
         core: &mut Core,
@@ -92,7 +93,7 @@ impl Connections<'_> {
         let mut up = Upstream::new(node, protocol);
         up.bulk = which >= core.settings.connections;
         let u = self.nodes.upstreams.insert(up);
-        let shared = self.nodes.list.get_mut(usize::from(node)).map(|n| &mut n.shared);
+        let shared = self.nodes.list.get_mut(node.at()).map(|n| &mut n.shared);
         if let Some(slot) = shared.and_then(|s| s[protocol as usize].get_mut(which)) {
             *slot = Some(u);
         }
@@ -105,7 +106,7 @@ impl Connections<'_> {
         let until = core.now + core.settings.connect_timeout;
         core.arm_tick();
         let Some(up) = self.nodes.upstreams.get_mut(u) else { return false };
-        let Some(node) = self.nodes.list.get(usize::from(up.node)) else { return false };
+        let Some(node) = self.nodes.list.get(up.node.at()) else { return false };
         let Some(addr) = node.socket else {
             let host = node.addr.host.to_string();
             core.lose(u, ConnectionEnd::Unresolved { host });

@@ -24,7 +24,7 @@ impl Nodes {
     pub(crate) fn note_probe(&mut self, u: usize, frame: &[u8]) {
         let Some(up) = self.upstreams.get(u) else { return };
         let Some(slot) = up.pending.front().map(|pending| pending.slot) else { return };
-        let Some(node) = self.list.get(usize::from(up.node)) else { return };
+        let Some(node) = self.list.get(up.node.at()) else { return };
         if let Some(refusal @ Refusal::Ask(at, _)) = Refusal::parse(frame, &node.addr)
             && at == slot
         {
@@ -34,7 +34,7 @@ impl Nodes {
 
     /// Why a command that was refused with TRYAGAIN could not be executed.
     pub(crate) fn half_moved_text(&self, slot: Slot, command: CommandId, core: &Core) -> String {
-        let owner = self.placement.slots.owner(slot).and_then(|n| self.list.get(usize::from(n)));
+        let owner = self.placement.slots.owner(slot).and_then(|n| self.list.get(n.at()));
         let from = owner.map(|node| &node.addr);
         let to = self.placement.slots.migration(slot).and_then(|migration| migration.to());
         let way = match (from, to) {

@@ -2,6 +2,7 @@
 
 use crate::cluster::{NodeAddr, Slot};
 use crate::common::Core;
+use crate::dest::NodeId;
 use crate::metrics::NodeStats;
 use crate::nodes::{Node, Nodes};
 use crate::placement::Refusal;
@@ -9,13 +10,13 @@ use crate::upstream::ConnectionState;
 
 impl Nodes {
     #[inline]
-    pub(crate) fn route(&self, slot: Slot) -> Option<u16> {
+    pub(crate) fn route(&self, slot: Slot) -> Option<NodeId> {
         self.placement.slots.route(slot)
     }
 
     /// The same primary for the same client, so that what it sends one after the other is
     /// answered in that order; another one only while that one is not reached.
-    pub(crate) fn any_primary(&self, index: usize) -> Option<u16> {
+    pub(crate) fn any_primary(&self, index: usize) -> Option<NodeId> {
         let first = index.checked_rem(self.placement.slots.primaries().len())?;
         let in_turn = || {
             self.placement
@@ -31,8 +32,8 @@ impl Nodes {
     }
 
     /// No connection to it is waiting for its next attempt, or for a sign of life.
-    pub(crate) fn is_reached(&self, node: u16) -> bool {
-        let shared = self.list.get(usize::from(node)).map(|n| &n.shared);
+    pub(crate) fn is_reached(&self, node: NodeId) -> bool {
+        let shared = self.list.get(node.at()).map(|n| &n.shared);
         let mut ours = shared.into_iter().flatten().flatten().flatten();
         ours.all(|&u| {
             self.upstreams
@@ -42,8 +43,8 @@ impl Nodes {
     }
 
     /// A shared connection to the node stands, and is not suspected of being dead.
-    pub(crate) fn is_connected(&self, node: u16) -> bool {
-        let shared = self.list.get(usize::from(node)).map(|n| &n.shared);
+    pub(crate) fn is_connected(&self, node: NodeId) -> bool {
+        let shared = self.list.get(node.at()).map(|n| &n.shared);
         let mut ours = shared.into_iter().flatten().flatten().flatten();
         ours.any(|&u| {
             self.upstreams
@@ -53,7 +54,7 @@ impl Nodes {
     }
 
     /// The node of the cluster that a redirection names.
-    pub(crate) fn named_by(&self, refusal: &Refusal) -> Option<u16> {
+    pub(crate) fn named_by(&self, refusal: &Refusal) -> Option<NodeId> {
         match refusal {
             Refusal::Moved(_, addr) | Refusal::Ask(_, addr) => self.known_node(addr),
             Refusal::Later(_) => None,
@@ -62,15 +63,15 @@ impl Nodes {
 
     /// The node at `addr`, if the cluster has it. Only such nodes are connected to: a redirection
     /// comes in a reply, and a script can make a node reply with anything.
-    pub(crate) fn known_node(&self, addr: &NodeAddr) -> Option<u16> {
+    pub(crate) fn known_node(&self, addr: &NodeAddr) -> Option<NodeId> {
         let at = self.list.iter().position(|n| n.known && n.addr == *addr)?;
-        u16::try_from(at).ok()
+        Some(NodeId::new(at))
     }
 
     /// The worker's index of the node at `addr`; a new one if it is not known yet.
-    pub(crate) fn node_at(&mut self, addr: &NodeAddr, core: &mut Core) -> u16 {
+    pub(crate) fn node_at(&mut self, addr: &NodeAddr, core: &mut Core) -> NodeId {
         if let Some(i) = self.list.iter().position(|n| n.addr == *addr) {
-            return i as u16;
+            return NodeId::new(i);
         }
         // An IP address needs no name server; a name is resolved by control, with the topology.
         let ip: Option<std::net::IpAddr> = addr.host.parse().ok();
@@ -89,7 +90,7 @@ impl Nodes {
             replica: [vec![None; connections], vec![None; connections]],
             latency: Default::default(),
         };
-        let lent_from = |i: usize| self.upstreams.iter().any(|(_, up)| usize::from(up.node) == i);
+        let lent_from = |i: usize| self.upstreams.iter().any(|(_, up)| up.node.at() == i);
         let mut unused = self.list.iter().enumerate().filter(|(_, n)| !n.known && n.is_unused());
         let free = unused.find(|(i, _)| !lent_from(*i)).map(|(i, _)| i);
         match free.and_then(|i| self.list.get_mut(i).map(|n| (i, n))) {
@@ -98,12 +99,12 @@ impl Nodes {
                 if let Some(stats) = core.stats.nodes.get_mut(i) {
                     *stats = NodeStats::default();
                 }
-                i as u16
+                NodeId::new(i)
             }
             None => {
                 self.list.push(node);
                 core.stats.nodes.resize(self.list.len(), NodeStats::default());
-                (self.list.len() - 1) as u16
+                NodeId::new(self.list.len() - 1)
             }
         }
     }

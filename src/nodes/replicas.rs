@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::cluster::{Health, Slot};
 use crate::common::Core;
-use crate::dest::Dest;
+use crate::dest::{Dest, NodeId};
 use crate::nodes::Nodes;
 use crate::placement::{ReadCandidates, is_unreachable};
 use crate::route::PendingFlags;
@@ -16,8 +16,8 @@ impl Nodes {
         self.reads.health = health;
         self.set_readable(core);
         // What was sent to replicas that do not answer any more is not waited for.
-        let unreachable = |node: u16| {
-            let node = self.list.get(usize::from(node));
+        let unreachable = |node: NodeId| {
+            let node = self.list.get(node.at());
             node.is_some_and(|node| is_unreachable(&self.reads.health, &node.addr))
         };
         let waits = |up: &Upstream| up.read_only && !up.pending.is_empty();
@@ -56,7 +56,7 @@ impl Nodes {
             && pending.slot != Slot::NONE
             && up.dedicated.is_none()
             && matches!(pending.dest, Dest::Client { .. });
-        if plain && let Some(node) = self.list.get_mut(usize::from(up.node)) {
+        if plain && let Some(node) = self.list.get_mut(up.node.at()) {
             node.latency.measured(core.now.saturating_sub(pending.started), core.now);
         }
     }

@@ -3,7 +3,7 @@
 use crate::cluster::Slot;
 use crate::common::Core;
 use crate::common::clock::{Job, Timer, jitter};
-use crate::dest::{ClientId, Dest};
+use crate::dest::{ClientId, Dest, NodeId};
 use crate::errors::{Failure, Unanswered};
 use crate::nodes::{Node, Nodes, Placement};
 use crate::placement::{Allowance, GateClass, OutageCause, Phase, at_deadline, pause};
@@ -21,8 +21,8 @@ pub(crate) enum Want {
 
 /// Since when no connection to the node can be made, microseconds of the worker's clock; `None`: it
 /// is reached, or is no node.
-pub(crate) fn unreached_since(nodes: &[Node], node: u16) -> Option<u64> {
-    let since = nodes.get(usize::from(node))?.unreached_since;
+pub(crate) fn unreached_since(nodes: &[Node], node: NodeId) -> Option<u64> {
+    let since = nodes.get(node.at())?.unreached_since;
     (since > 0).then_some(since)
 }
 
@@ -86,7 +86,7 @@ impl Placement {
         &mut self,
         slot: Slot,
         class: GateClass,
-        node: u16,
+        node: NodeId,
         wide: bool,
         core: &mut Core,
     ) {
@@ -115,7 +115,7 @@ impl Placement {
 }
 
 impl Nodes {
-    pub(crate) fn owner_for(&self, slot: Slot, lane: ClientId) -> Option<u16> {
+    pub(crate) fn owner_for(&self, slot: Slot, lane: ClientId) -> Option<NodeId> {
         match slot {
             Slot::NONE => self.any_primary(lane.at()),
             slot => self.placement.slots.owner(slot),
@@ -137,7 +137,7 @@ impl Nodes {
         if micros < limit {
             return None;
         }
-        let primary = outage.primary.and_then(|node| self.list.get(usize::from(node)));
+        let primary = outage.primary.and_then(|node| self.list.get(node.at()));
         let primary = primary.map_or_else(|| "unknown".to_owned(), |node| node.addr.to_string());
         let place = match slot {
             Slot::NONE => "a command without keys".into(),
@@ -180,7 +180,7 @@ impl Nodes {
             self.upstreams.iter().filter(|(_, up)| waits(up)).map(|(u, _)| u).collect();
         for u in all {
             let Some(node) = self.upstreams.get(u).map(|up| up.node) else { continue };
-            let slot = self.list.get(usize::from(node)).map_or(Slot::NONE, |n| n.shard_slot);
+            let slot = self.list.get(node.at()).map_or(Slot::NONE, |n| n.shard_slot);
             let owns = self.placement.slots.owner(slot) == Some(node);
             if !owns || self.without_primary(slot, GateClass::Write, core).is_none() {
                 continue;

@@ -3,7 +3,7 @@
 use crate::client::{EXEC, MULTI};
 use crate::cluster::{Slot, key_in_slot};
 use crate::common::Core;
-use crate::dest::Dest;
+use crate::dest::{Dest, NodeId};
 use crate::nodes::Nodes;
 use crate::resp::write;
 use crate::upstream::{ConnectionState, Pending};
@@ -31,13 +31,13 @@ impl Nodes {
 
 impl ShardChecks<'_> {
     /// The slot whose key has to be read before `pending` is carried out at `node`, if any.
-    fn slot_to_check(&self, node: u16, pending: &Pending, core: &Core) -> Option<Slot> {
+    fn slot_to_check(&self, node: NodeId, pending: &Pending, core: &Core) -> Option<Slot> {
         let is_part = matches!(pending.dest, Dest::Part { .. }) && pending.before == 0;
         if !is_part || !core.router.is_keyless_data(pending.command) {
             return None;
         }
         let slot = match pending.slot {
-            Slot::NONE => self.nodes.list.get(usize::from(node))?.shard_slot,
+            Slot::NONE => self.nodes.list.get(node.at())?.shard_slot,
             slot => slot,
         };
         slot.known()
@@ -78,7 +78,7 @@ impl ShardChecks<'_> {
     #[cold]
     fn with_check(
         &self,
-        node: u16,
+        node: NodeId,
         pending: &mut Pending,
         frame: &[u8],
         core: &Core,
@@ -122,7 +122,7 @@ impl ShardChecks<'_> {
         frame: &[u8],
     ) -> Option<Vec<u8>> {
         let up = self.nodes.upstreams.get(u).filter(|up| !up.serves_shard)?;
-        let slot = self.nodes.list.get(usize::from(up.node))?.shard_slot;
+        let slot = self.nodes.list.get(up.node.at())?.shard_slot;
         if slot == Slot::NONE {
             return None;
         }

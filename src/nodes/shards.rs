@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::cluster::{NodeAddr, Slot};
 use crate::common::Core;
-use crate::dest::Dest;
+use crate::dest::{Dest, NodeId};
 use crate::nodes::Nodes;
 use crate::placement::{AfterRefusal, Refusal, Work, after_refusal};
 use crate::route::PendingFlags;
@@ -56,11 +56,11 @@ impl Nodes {
 impl Shards<'_> {
     /// A part that was for this node's shard, and was not executed: it is for whoever is or will be
     /// the shard's primary. `false`: it is this node's and no other's.
-    pub(crate) fn bind(&self, node: u16, pending: &mut Pending, core: &Core) -> bool {
+    pub(crate) fn bind(&self, node: NodeId, pending: &mut Pending, core: &Core) -> bool {
         if !core.router.is_for_shards(pending.command) {
             return false;
         }
-        let slot = self.nodes.list.get(usize::from(node)).map_or(Slot::NONE, |n| n.shard_slot);
+        let slot = self.nodes.list.get(node.at()).map_or(Slot::NONE, |n| n.shard_slot);
         if slot == Slot::NONE {
             return false;
         }
@@ -88,19 +88,19 @@ impl Shards<'_> {
 
     /// The node has failed, and another is primary in its place. One that has failed and has no
     /// successor may come back and answer what it owes.
-    pub(crate) fn is_superseded(&self, node: u16) -> bool {
+    pub(crate) fn is_superseded(&self, node: NodeId) -> bool {
         self.nodes.is_failed(node)
             && self.owner_of(node).is_none_or(|owner| owner.is_some_and(|owner| owner != node))
     }
 
     /// Another is primary of its shard.
-    pub(crate) fn is_deposed(&self, node: u16) -> bool {
+    pub(crate) fn is_deposed(&self, node: NodeId) -> bool {
         self.owner_of(node).flatten().is_some_and(|owner| owner != node)
     }
 
     /// The primary of the node's shard, if there is one; `None`: its shard is not known.
-    fn owner_of(&self, node: u16) -> Option<Option<u16>> {
-        let slot = self.nodes.list.get(usize::from(node)).map_or(Slot::NONE, |n| n.shard_slot);
+    fn owner_of(&self, node: NodeId) -> Option<Option<NodeId>> {
+        let slot = self.nodes.list.get(node.at()).map_or(Slot::NONE, |n| n.shard_slot);
         (slot != Slot::NONE).then(|| self.nodes.placement.slots.owner(slot))
     }
 
@@ -131,8 +131,8 @@ impl Shards<'_> {
         {
             for n in shard.primary.iter().chain(&shard.replicas) {
                 let Some(node) = snapshot.nodes.get(usize::from(*n)) else { continue };
-                let at = usize::from(self.nodes.node_at(&node.addr, core));
-                if let Some(node) = self.nodes.list.get_mut(at) {
+                let id = self.nodes.node_at(&node.addr, core);
+                if let Some(node) = self.nodes.list.get_mut(id.at()) {
                     node.shard_slot = slot;
                 }
             }

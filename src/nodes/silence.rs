@@ -82,7 +82,7 @@ impl Silence<'_> {
             return;
         }
         up.next_ask = core.now + after;
-        let node = self.nodes.list.get(usize::from(up.node)).and_then(|n| n.socket);
+        let node = self.nodes.list.get(up.node.at()).and_then(|n| n.socket);
         if let Some(node) = node {
             // Control may be gone at the very end: nothing to look at then.
             let _ = core.link.control.send(ToControl::Silent { node });
@@ -106,7 +106,7 @@ impl Silence<'_> {
             return;
         }
         let own = up.stream.as_ref().and_then(Stream::tcp).and_then(|s| s.local_addr().ok());
-        let node = self.nodes.list.get(usize::from(up.node)).and_then(|n| n.socket);
+        let node = self.nodes.list.get(up.node.at()).and_then(|n| n.socket);
         if let (Some(node), Some(own)) = (node, own) {
             // Control may be gone at the very end: nothing to look at then.
             let _ = core.link.control.send(ToControl::Blocked { node, own, module });
@@ -125,7 +125,7 @@ impl Silence<'_> {
     /// New ones verify who answers.
     pub(crate) fn wrong_node_answers(&mut self, stranger: &WrongNode, core: &mut Core) {
         let stands = |up: &Upstream| {
-            let node = self.nodes.list.get(usize::from(up.node));
+            let node = self.nodes.list.get(up.node.at());
             up.state == ConnectionState::Ready
                 && node.is_some_and(|node| {
                     node.socket == Some(stranger.socket) && *node.id == *stranger.expected

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::cluster::{NO_SHARD, NodeState, Slot};
 use crate::common::Core;
+use crate::dest::NodeId;
 use crate::errors::Failure;
 use crate::nodes::shards::MissingTarget;
 use crate::nodes::{Nodes, Topology};
@@ -63,8 +64,8 @@ impl Topology {
 impl Nodes {
     /// What SCAN's cursors call a node: its ID, which all slotways know alike; where the cluster
     /// does not tell it, its address.
-    pub(crate) fn identity(&self, node: u16) -> Option<u64> {
-        let addr = &self.list.get(usize::from(node))?.addr;
+    pub(crate) fn identity(&self, node: NodeId) -> Option<u64> {
+        let addr = &self.list.get(node.at())?.addr;
         let known = self.topology.snapshot.nodes.iter().find(|n| n.addr == *addr);
         Some(match known.filter(|n| !n.id.is_empty()) {
             Some(known) => identity(&known.id),
@@ -87,8 +88,8 @@ impl Nodes {
     }
 
     /// The cluster says that the node has failed, and that it is no primary any more.
-    pub(crate) fn is_failed(&self, node: u16) -> bool {
-        let place = self.list.get(usize::from(node));
+    pub(crate) fn is_failed(&self, node: NodeId) -> bool {
+        let place = self.list.get(node.at());
         let mut in_place =
             self.topology.snapshot.nodes.iter().filter(|n| n.state != NodeState::Failed);
         !self.placement.slots.primaries().contains(&node)
@@ -101,7 +102,7 @@ impl Nodes {
         index: usize,
         to: Fan,
         core: &mut Core,
-    ) -> Vec<Result<u16, MissingTarget>> {
+    ) -> Vec<Result<NodeId, MissingTarget>> {
         match (to, self.any_primary(index)) {
             (Fan::One, Some(node)) => vec![Ok(node)],
             _ => self.fan_targets(to, core),
@@ -113,7 +114,7 @@ impl Nodes {
         &mut self,
         to: Fan,
         core: &mut Core,
-    ) -> Vec<Result<u16, MissingTarget>> {
+    ) -> Vec<Result<NodeId, MissingTarget>> {
         let snapshot = Arc::clone(&self.topology.snapshot);
         if matches!(to, Fan::Nodes | Fan::Answering | Fan::Reached) {
             let mut targets = Vec::with_capacity(snapshot.nodes.len());

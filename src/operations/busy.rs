@@ -24,7 +24,7 @@ impl Operations {
     pub(crate) fn node_is_busy(&mut self, busy: &BusyNode, base: &mut Base<'_>) {
         let asked = busy.asked.saturating_duration_since(base.core.clock.epoch).as_micros() as u64;
         let here = |up: &Upstream| {
-            let node = base.nodes.list.get(usize::from(up.node));
+            let node = base.nodes.list.get(up.node.at());
             node.is_some_and(|n| n.socket == Some(busy.node))
         };
         let aside = base.nodes.upstreams.iter().filter(|(_, up)| up.retiring && here(up)).count();
@@ -54,7 +54,7 @@ impl Operations {
         let node = up.node;
         let clients: Vec<_> = up.pending.iter().map(|p| self.gatherings.lane_of(p)).collect();
         base.access.leave_realm(u, base.nodes);
-        base.nodes.connections().leave_node(usize::from(node), u);
+        base.nodes.connections().leave_node(node, u);
         let Some(up) = base.nodes.upstreams.get_mut(u) else { return };
         up.retiring = true;
         let router = &base.core.router;

@@ -7,11 +7,11 @@ use crate::clients::lending::LendError;
 use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::common::requests;
-use crate::dest::{ClientId, Dest};
+use crate::dest::{ClientId, Dest, NodeId};
 use crate::errors::Failure;
 use crate::metrics::RetryReason;
 use crate::nodes::retries::Want;
-use crate::operations::{NOBODY, Operations};
+use crate::operations::Operations;
 use crate::ops::{AfterRefusedErrand, Errand, ErrandKind};
 use crate::placement::{GateClass, Redirection, Refusal, Retry, Scope};
 use crate::resp::ArgRange;
@@ -88,7 +88,7 @@ impl Errands<'_> {
     }
 
     /// Sends the errand's command to its slot's primary, or to `ask` with ASKING.
-    pub(crate) fn send(&mut self, index: usize, ask: Option<u16>, base: &mut Base<'_>) {
+    pub(crate) fn send(&mut self, index: usize, ask: Option<NodeId>, base: &mut Base<'_>) {
         let any = base.nodes.any_primary(index);
         let slot_table = &base.nodes.placement.slots;
         let Some(client) = base.clients.slab.get_mut(index) else { return };
@@ -214,7 +214,7 @@ impl Errands<'_> {
         if !base.clients.watches().has(client, u) {
             base.clients.lending().give_back(u, base.nodes, base.core);
         }
-        let refuser = base.nodes.upstreams.get(u).map_or(NOBODY, |up| up.node);
+        let refuser = base.nodes.upstreams.get(u).map_or(NodeId::NONE, |up| up.node);
         let named = base.nodes.named_by(&refusal);
         let kind = refusal.kind();
         base.nodes.placement.note_migration(pending.slot, &refusal);

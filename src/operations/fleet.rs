@@ -9,7 +9,7 @@ use crate::clients::{Clients, Flow};
 use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::common::Core;
-use crate::dest::{ClientId, Dest};
+use crate::dest::{ClientId, Dest, NodeId};
 use crate::nodes::silence::PING;
 use crate::operations::Operations;
 use crate::ops::{Errand, ErrandKind};
@@ -72,10 +72,10 @@ impl Fleets<'_> {
             return base.clients.pause_until_replied(index, base.core);
         }
         let wrote = client.wrote;
-        let of = |n: &&u16| wrote >> (**n & 63) & 1 == 1;
-        let mut nodes: Vec<u16> =
+        let of = |n: &&NodeId| wrote & n.bit() != 0;
+        let mut nodes: Vec<NodeId> =
             base.nodes.placement.slots.primaries().iter().filter(of).copied().collect();
-        let known: u64 = nodes.iter().fold(0, |bits, n| bits | 1 << (n & 63));
+        let known: u64 = nodes.iter().fold(0, |bits, n| bits | n.bit());
         if wrote == 0 || known != wrote {
             // It has written nothing yet, or to a node that is no primary any more.
             nodes = base.nodes.placement.slots.primaries().to_vec();
@@ -115,7 +115,7 @@ impl Fleets<'_> {
         &mut self,
         index: usize,
         command: CommandId,
-        nodes: Vec<u16>,
+        nodes: Vec<NodeId>,
         merge: Merge,
         args: Option<&Args>,
         (frame, before): (&[u8], u32),
@@ -151,7 +151,7 @@ impl Fleets<'_> {
                     base.nodes.send(u, pending, frame, base.core);
                 }
                 Err(refused) => {
-                    let name = base.nodes.list.get(usize::from(node)).map(|n| n.addr.to_string());
+                    let name = base.nodes.list.get(node.at()).map(|n| n.addr.to_string());
                     base.core.fail(&pending, &name.unwrap_or_default(), &refused.into());
                 }
             }

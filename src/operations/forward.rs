@@ -6,7 +6,7 @@ use crate::clients::{Clients, Flow};
 use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::common::Core;
-use crate::dest::Dest;
+use crate::dest::{Dest, NodeId};
 use crate::operations::Operations;
 use crate::resp::{ArgRange, Args, Protocol};
 use crate::route::{PendingFlags, Plan};
@@ -68,7 +68,7 @@ impl Operations {
         index: usize,
         command: CommandId,
         slot: Slot,
-        node: u16,
+        node: NodeId,
         frame: &[u8],
         base: &mut Base<'_>,
     ) -> Flow {
@@ -89,7 +89,7 @@ impl Operations {
         index: usize,
         command: CommandId,
         slot: Slot,
-        node: u16,
+        node: NodeId,
         base: &mut Base<'_>,
     ) -> Option<(Pending, usize)> {
         let client = base.clients.slab.get(index)?;
@@ -124,7 +124,7 @@ impl Operations {
         pending.expected = client.transfer_sizes.expected();
         client.transfer_sizes.ask();
         if !pending.flags.contains(PendingFlags::READ_ONLY) {
-            client.wrote |= 1 << (node & 63);
+            client.wrote |= node.bit();
         }
         Some((pending, u))
     }

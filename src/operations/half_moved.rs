@@ -4,7 +4,7 @@ use crate::base::Base;
 use crate::base::dedicated::protocol_of;
 use crate::clients::half_moved::Division;
 use crate::cluster::Slot;
-use crate::dest::Dest;
+use crate::dest::{Dest, NodeId};
 use crate::operations::{Gathering, Operations};
 use crate::ops::Parts;
 use crate::resp::{Protocol, write};
@@ -17,7 +17,7 @@ impl Operations {
     /// where it has to wait instead.
     pub(crate) fn send_key_by_key(
         &mut self,
-        refuser: u16,
+        refuser: NodeId,
         pending: Pending,
         from_lane: bool,
         bytes: Vec<u8>,
@@ -81,13 +81,12 @@ impl Operations {
     pub(crate) fn probe_migration(
         &mut self,
         slot: Slot,
-        refuser: u16,
+        refuser: NodeId,
         bytes: &[u8],
         base: &mut Base<'_>,
     ) {
         let owner = base.nodes.placement.slots.owner(slot);
-        let Some(node) = base.nodes.list.get(usize::from(refuser)).filter(|_| slot != Slot::NONE)
-        else {
+        let Some(node) = base.nodes.list.get(refuser.at()).filter(|_| slot != Slot::NONE) else {
             return;
         };
         let addr = node.addr.clone();

@@ -241,7 +241,7 @@ impl Joining<'_> {
             up.serves_shard = true;
             return;
         };
-        let node = base.nodes.list.get(usize::from(up.node));
+        let node = base.nodes.list.get(up.node.at());
         if let Some(refusal) = node.and_then(|node| Refusal::parse(frame, &node.addr)) {
             let text = String::from_utf8_lossy(text).into_owned();
             self.refused(join, &refusal, &text, base);

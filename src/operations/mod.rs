@@ -22,9 +22,6 @@ use crate::command::CommandId;
 use crate::dest::{ClientId, Dest};
 use crate::ops::Parts;
 
-/// In place of a node's index: no node.
-pub(crate) const NOBODY: u16 = u16::MAX;
-
 /// A command that went to several slots or nodes, until all have answered.
 #[derive(Debug)]
 pub(crate) struct Gathering {

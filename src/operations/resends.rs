@@ -5,7 +5,7 @@ use crate::base::Base;
 use crate::clients::errands::NO_PRIMARY_PAUSE;
 use crate::cluster::Slot;
 use crate::common::clock::{Job, Timer, jitter};
-use crate::dest::{ClientId, Dest};
+use crate::dest::{ClientId, Dest, NodeId};
 use crate::errors::Failure;
 use crate::metrics::RetryReason;
 use crate::nodes::retries::Want;
@@ -38,7 +38,7 @@ impl Resends<'_> {
     /// policy says.
     pub(crate) fn refused(
         &mut self,
-        refuser: u16,
+        refuser: NodeId,
         (mut pending, mut bytes): (Pending, Vec<u8>),
         refusal: Refusal,
         (when, scope): (Retry, Scope),
@@ -231,7 +231,7 @@ impl Resends<'_> {
                 continue;
             }
             let node = up.node;
-            let known = base.nodes.list.get(usize::from(node)).is_some_and(|n| n.known);
+            let known = base.nodes.list.get(node.at()).is_some_and(|n| n.known);
             if up.read_only {
                 if !known {
                     self.leave_replica(u, base);
@@ -263,7 +263,7 @@ impl Resends<'_> {
                 }
                 let slot = pending.slot;
                 if pending.flags.contains(PendingFlags::NODE_BOUND) {
-                    let name = base.nodes.list.get(usize::from(node)).map(|n| n.addr.to_string());
+                    let name = base.nodes.list.get(node.at()).map(|n| n.addr.to_string());
                     base.core.fail(&pending, &name.unwrap_or_default(), &Failure::NodeFailed);
                 } else if slot == Slot::NONE {
                     let node = match publish::is_lone_publish(&pending) {

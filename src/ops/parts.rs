@@ -1,5 +1,6 @@
 //! The parts of a command that was sent to several slots or nodes.
 
+use crate::dest::NodeId;
 use crate::emulate::Emulation;
 use crate::errors::{Cause, Failure};
 use crate::resp::Protocol;
@@ -20,7 +21,7 @@ pub enum Parts {
 /// The node that has answered a part.
 pub trait Answerer {
     /// The worker's index of the node.
-    fn node(&self) -> u16;
+    fn node(&self) -> NodeId;
     /// The node's address, for errors; empty if unknown.
     fn name(&self) -> String;
 }
@@ -137,8 +138,8 @@ mod tests {
     struct Node;
 
     impl Answerer for Node {
-        fn node(&self) -> u16 {
-            3
+        fn node(&self) -> NodeId {
+            NodeId(3)
         }
 
         fn name(&self) -> String {

@@ -2,6 +2,7 @@
 
 use crate::cluster::{Health, NodeAddr, Slot, Unfit};
 use crate::config::{Config, InFailover, ReadFrom};
+use crate::dest::NodeId;
 
 /// A node without a measurement for this long gets one read as a probe, to notice when it has
 /// become faster. Microseconds.
@@ -76,12 +77,12 @@ pub struct ReadCandidates {
     /// The primary is in slotway's zone.
     primary_near: bool,
     /// Replicas that can be read from.
-    fit: Vec<u16>,
+    fit: Vec<NodeId>,
     /// The replicas in `fit` that are in slotway's zone.
-    near: Vec<u16>,
+    near: Vec<NodeId>,
     /// Replicas whose only fault is the loss of their primary. They are read from while it is
     /// unreachable.
-    orphans: Vec<u16>,
+    orphans: Vec<NodeId>,
 }
 
 impl ReadCandidates {
@@ -91,7 +92,7 @@ impl ReadCandidates {
         preferences: &ReadPreferences,
         health: &Health,
         primary: Option<&NodeAddr>,
-        replicas: impl Iterator<Item = (u16, &'a NodeAddr)>,
+        replicas: impl Iterator<Item = (NodeId, &'a NodeAddr)>,
     ) -> Self {
         let near = |addr: &NodeAddr| {
             let zone = health.get(addr).and_then(|node| node.zone.as_deref());
@@ -121,17 +122,17 @@ pub enum Choice {
     /// To the primary.
     Primary(ReadTo),
     /// To the replica with this index.
-    Replica(u16, ReadTo),
+    Replica(NodeId, ReadTo),
 }
 
 /// The state of the shard at the time of the choice.
 pub struct ReadContext<'a> {
     /// The shard's primary, if it is reachable.
-    pub primary: Option<u16>,
+    pub primary: Option<NodeId>,
     /// Whether a replica is reachable: it is not waiting for its next connection attempt.
-    pub reached: &'a dyn Fn(u16) -> bool,
+    pub reached: &'a dyn Fn(NodeId) -> bool,
     /// The latency of a node.
-    pub speed: &'a dyn Fn(u16) -> Speed,
+    pub speed: &'a dyn Fn(NodeId) -> Speed,
     /// Spreads reads over nodes: see [`affinity`].
     pub affinity: usize,
 }
@@ -149,7 +150,7 @@ pub enum Speed {
 
 /// Chooses the node for a read of `shard`.
 pub fn choose(from: ReadFrom, shard: &ReadCandidates, now: &ReadContext<'_>) -> Choice {
-    let replica = |nodes: &[u16], to: ReadTo| {
+    let replica = |nodes: &[NodeId], to: ReadTo| {
         let node = pick(nodes, now.affinity, now.reached)?;
         Some(Choice::Replica(node, to))
     };
@@ -182,7 +183,7 @@ pub fn choose(from: ReadFrom, shard: &ReadCandidates, now: &ReadContext<'_>) -> 
 }
 
 /// The node at position `affinity`, or the next one that is reachable.
-fn pick(nodes: &[u16], affinity: usize, reached: &dyn Fn(u16) -> bool) -> Option<u16> {
+fn pick(nodes: &[NodeId], affinity: usize, reached: &dyn Fn(NodeId) -> bool) -> Option<NodeId> {
     let first = affinity.checked_rem(nodes.len())?;
     let in_turn = nodes.iter().cycle().skip(first).take(nodes.len());
     in_turn.copied().find(|&node| reached(node))
@@ -218,7 +219,7 @@ fn fastest(shard: &ReadCandidates, now: &ReadContext<'_>) -> Option<Choice> {
         }
     }
     let limit = best.map(|best| best + best / LATENCY_MARGIN_DIVISOR + LATENCY_MARGIN);
-    let good = |node: &u16| match (limit, (now.speed)(*node)) {
+    let good = |node: &NodeId| match (limit, (now.speed)(*node)) {
         (Some(limit), Speed::Micros(micros)) => micros <= limit,
         (limit, _) => limit.is_none(),
     };
@@ -227,7 +228,7 @@ fn fastest(shard: &ReadCandidates, now: &ReadContext<'_>) -> Option<Choice> {
     all().filter(good).nth(nth).map(|node| in_shard(node, now))
 }
 
-fn in_shard(node: u16, now: &ReadContext<'_>) -> Choice {
+fn in_shard(node: NodeId, now: &ReadContext<'_>) -> Choice {
     match Some(node) == now.primary {
         true => Choice::Primary(ReadTo::Primary),
         false => Choice::Replica(node, ReadTo::Replica),
@@ -307,7 +308,7 @@ mod tests {
             .map(|(i, (unfit, zone))| (addr(i), NodeHealth { unfit, zone: Some(zone.into()) }))
             .collect();
         let replicas = [addr(1), addr(2), addr(3)];
-        ReadCandidates::new(&preferences, &health, Some(&addr(0)), (1..).zip(&replicas))
+        ReadCandidates::new(&preferences, &health, Some(&addr(0)), (1..).map(NodeId).zip(&replicas))
     }
 
     /// The distinct choices for 3000 clients, sorted; asserts that they are evenly distributed.
@@ -321,9 +322,9 @@ mod tests {
         let mut count: Vec<(Choice, usize)> = Vec::new();
         for client in 0..3000 {
             let moment = ReadContext {
-                primary,
-                reached: &reached,
-                speed: &speed,
+                primary: primary.map(NodeId),
+                reached: &|node| reached(node.0),
+                speed: &|node| speed(node.0),
                 affinity: affinity(client, Slot(7)),
             };
             let choice = choose(from, shard, &moment);
@@ -338,7 +339,7 @@ mod tests {
         }
         count.sort_by_key(|(c, _)| match c {
             Choice::Primary(_) => 0,
-            Choice::Replica(node, _) => *node,
+            Choice::Replica(node, _) => node.0,
         });
         count.into_iter().map(|(c, _)| c).collect()
     }
@@ -347,10 +348,10 @@ mod tests {
     const P: Choice = Choice::Primary(ReadTo::Primary);
     const LAST: Choice = Choice::Primary(ReadTo::PrimaryFallback);
     fn r(node: u16) -> Choice {
-        Choice::Replica(node, ReadTo::Replica)
+        Choice::Replica(NodeId(node), ReadTo::Replica)
     }
     fn orphan(node: u16) -> Choice {
-        Choice::Replica(node, ReadTo::FailoverReplica)
+        Choice::Replica(NodeId(node), ReadTo::FailoverReplica)
     }
     fn all(_: u16) -> bool {
         true
@@ -393,7 +394,7 @@ mod tests {
     fn the_own_zone_first() {
         let near = (None, "z");
         let from = ReadFrom::Zone;
-        let zone = |node| Choice::Replica(node, ReadTo::ZoneReplica);
+        let zone = |node| Choice::Replica(NodeId(node), ReadTo::ZoneReplica);
         let s = shard([near, FIT, near, near]);
         assert_eq!(chosen(from, &s, Some(0), all, same), [zone(2), zone(3)]);
         assert_eq!(chosen(from, &s, Some(0), |n| n == 1, same), [P]);

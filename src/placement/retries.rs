@@ -7,6 +7,7 @@ use std::hash::Hash;
 use super::Budget;
 use super::policy::GateClass;
 use crate::cluster::Slot;
+use crate::dest::NodeId;
 use crate::hash::{IntMap, KeyedSet};
 
 /// Number of a node's refused slots that are probed after the node has answered for another one.
@@ -27,7 +28,7 @@ pub struct Retries<W> {
     /// The retry returned by `take` is already allowed.
     granted: bool,
     /// Per node, the slots and classes whose gates its refusals have closed.
-    refused: IntMap<u16, BTreeSet<(Slot, u8)>>,
+    refused: IntMap<NodeId, BTreeSet<(Slot, u8)>>,
 }
 
 /// Whether a retry may be sent.
@@ -104,7 +105,7 @@ impl<W: Copy + Eq + Hash> Retries<W> {
     }
 
     /// Records that `node` refuses `slot` to commands of `class`. It may refuse others too.
-    pub fn note_refused(&mut self, node: u16, slot: Slot, class: GateClass) {
+    pub fn note_refused(&mut self, node: NodeId, slot: Slot, class: GateClass) {
         self.refused.entry(node).or_default().insert((slot, class as u8));
     }
 
@@ -113,7 +114,7 @@ impl<W: Copy + Eq + Hash> Retries<W> {
     /// skipped.
     pub fn take_refused(
         &mut self,
-        node: u16,
+        node: NodeId,
         slot: Slot,
         mut is_closed: impl FnMut(Slot, GateClass) -> bool,
     ) -> Vec<(Slot, GateClass)> {
@@ -239,9 +240,9 @@ mod tests {
     fn an_answer_leads_to_two_more_slots() {
         let mut retries = with(0);
         for slot in 1..=4 {
-            retries.note_refused(7, Slot(slot), GateClass::Write);
+            retries.note_refused(NodeId(7), Slot(slot), GateClass::Write);
         }
-        let all = |retries: &mut Retries<u8>| retries.take_refused(7, Slot(1), |_, _| true);
+        let all = |retries: &mut Retries<u8>| retries.take_refused(NodeId(7), Slot(1), |_, _| true);
         assert_eq!(all(&mut retries), [(Slot(2), GateClass::Write), (Slot(3), GateClass::Write)]);
         assert_eq!(all(&mut retries), [(Slot(4), GateClass::Write)]);
         assert_eq!(all(&mut retries), []);
@@ -252,10 +253,10 @@ mod tests {
     fn slots_that_are_served_again_are_skipped() {
         let mut retries = with(0);
         for slot in 1..=4 {
-            retries.note_refused(7, Slot(slot), GateClass::Read);
+            retries.note_refused(NodeId(7), Slot(slot), GateClass::Read);
         }
         assert_eq!(
-            retries.take_refused(7, Slot(9), |slot, _| slot == Slot(4)),
+            retries.take_refused(NodeId(7), Slot(9), |slot, _| slot == Slot(4)),
             [(Slot(4), GateClass::Read)]
         );
     }
@@ -263,17 +264,17 @@ mod tests {
     #[test]
     fn another_nodes_slots_are_not_tried() {
         let mut retries = with(0);
-        retries.note_refused(7, Slot(1), GateClass::Write);
-        assert_eq!(retries.take_refused(8, Slot(2), |_, _| true), []);
+        retries.note_refused(NodeId(7), Slot(1), GateClass::Write);
+        assert_eq!(retries.take_refused(NodeId(8), Slot(2), |_, _| true), []);
     }
 
     #[test]
     fn classes_are_apart() {
         let mut retries = with(0);
-        retries.note_refused(7, Slot(1), GateClass::Read);
-        retries.note_refused(7, Slot(1), GateClass::Publish);
-        retries.note_refused(7, Slot(1), GateClass::Publish);
+        retries.note_refused(NodeId(7), Slot(1), GateClass::Read);
+        retries.note_refused(NodeId(7), Slot(1), GateClass::Publish);
+        retries.note_refused(NodeId(7), Slot(1), GateClass::Publish);
         let both = [(Slot(1), GateClass::Read), (Slot(1), GateClass::Publish)];
-        assert_eq!(retries.take_refused(7, Slot(2), |_, _| true), both);
+        assert_eq!(retries.take_refused(NodeId(7), Slot(2), |_, _| true), both);
     }
 }

@@ -2,14 +2,12 @@
 //! its *route* is where its next command goes: to the owner, or nowhere while the slot is held.
 
 use crate::cluster::{SLOTS, Slot};
+use crate::dest::NodeId;
 use crate::hash::IntMap;
 
 use super::migration::Migration;
 use super::policy::GateClass;
 use super::{Held, HoldMeta, Holds};
-
-/// Node index of a slot without a node.
-const NONE: u16 = u16::MAX;
 
 /// Why and since when a slot's commands cannot be executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +15,7 @@ pub struct Outage {
     /// When the outage began, in microseconds of the worker's clock.
     pub since: u64,
     /// Index of the slot's last primary; `None` if it never had one.
-    pub primary: Option<u16>,
+    pub primary: Option<NodeId>,
     /// The reason.
     pub cause: OutageCause,
 }
@@ -37,14 +35,14 @@ pub enum OutageCause {
 /// indexes.
 #[derive(Debug)]
 pub struct SlotTable<T> {
-    /// Per slot, the node that its commands go to; [`NONE`] while the slot is held.
-    routes: Box<[u16]>,
-    /// Per slot, its primary, or [`NONE`].
-    owners: Box<[u16]>,
+    /// Per slot, the node that its commands go to; [`NodeId::NONE`] while the slot is held.
+    routes: Box<[NodeId]>,
+    /// Per slot, its primary, or [`NodeId::NONE`].
+    owners: Box<[NodeId]>,
     /// Primaries of shards that own slots, in the order of the topology.
-    primaries: Vec<u16>,
+    primaries: Vec<NodeId>,
     /// Per slot without a primary: since when, and its last primary.
-    orphans: IntMap<Slot, (u64, u16)>,
+    orphans: IntMap<Slot, (u64, NodeId)>,
     /// Per held slot, the text of the last refusal.
     refusals: IntMap<Slot, String>,
     /// Per held slot, its migration.
@@ -56,7 +54,7 @@ pub struct SlotTable<T> {
 impl<T> Default for SlotTable<T> {
     /// A table in which no slot has an owner.
     fn default() -> Self {
-        let none = || vec![NONE; usize::from(SLOTS)].into();
+        let none = || vec![NodeId::NONE; usize::from(SLOTS)].into();
         SlotTable {
             routes: none(),
             owners: none(),
@@ -72,24 +70,24 @@ impl<T> Default for SlotTable<T> {
 impl<T: HoldMeta> SlotTable<T> {
     /// The node that the slot's next command goes to; `None` if it has to wait in the slot's hold.
     #[inline]
-    pub fn route(&self, slot: Slot) -> Option<u16> {
-        self.routes.get(slot.at()).copied().filter(|&node| node != NONE)
+    pub fn route(&self, slot: Slot) -> Option<NodeId> {
+        self.routes.get(slot.at()).and_then(|node| node.known())
     }
 
     /// The slot's primary, if any. `None` for values that are not slots.
     #[inline]
-    pub fn owner(&self, slot: Slot) -> Option<u16> {
-        self.owners.get(slot.at()).copied().filter(|&node| node != NONE)
+    pub fn owner(&self, slot: Slot) -> Option<NodeId> {
+        self.owners.get(slot.at()).and_then(|node| node.known())
     }
 
     /// Primaries of shards that own slots, in the order of the topology.
-    pub fn primaries(&self) -> &[u16] {
+    pub fn primaries(&self) -> &[NodeId] {
         &self.primaries
     }
 
     /// Number of slots that have a primary.
     pub fn covered(&self) -> usize {
-        self.owners.iter().filter(|&&node| node != NONE).count()
+        self.owners.iter().filter(|&&node| node != NodeId::NONE).count()
     }
 
     /// Sets the owners from a new topology, by slot. The routes follow with
@@ -100,23 +98,23 @@ impl<T: HoldMeta> SlotTable<T> {
     /// previous topology had another primary. `unreached` returns since when a node is unreachable.
     pub fn set_owners(
         &mut self,
-        owners: impl Iterator<Item = Option<u16>>,
-        primaries: Vec<u16>,
+        owners: impl Iterator<Item = Option<NodeId>>,
+        primaries: Vec<NodeId>,
         now: u64,
         is_news: impl Fn(Slot) -> bool,
-        unreached: impl Fn(u16) -> Option<u64>,
+        unreached: impl Fn(NodeId) -> Option<u64>,
     ) {
         self.primaries = primaries;
         let mut changed = Vec::new();
         let places = self.owners.iter_mut().zip(Slot::all());
         for ((place, slot), owner) in places.zip(owners.chain(std::iter::repeat(None))) {
-            let owner = owner.unwrap_or(NONE);
+            let owner = owner.unwrap_or(NodeId::NONE);
             let last = std::mem::replace(place, owner);
             if owner != last {
                 self.migrations.remove(&slot);
                 changed.push(slot);
             }
-            if owner != NONE {
+            if owner != NodeId::NONE {
                 self.orphans.remove(&slot);
             } else {
                 let since = || unreached(last).unwrap_or(now);
@@ -136,12 +134,12 @@ impl<T: HoldMeta> SlotTable<T> {
     /// Routes the slots that are not held to their owners.
     pub fn set_routes(&mut self) {
         for ((route, &owner), slot) in self.routes.iter_mut().zip(&self.owners).zip(Slot::all()) {
-            *route = if self.holds.contains(slot) { NONE } else { owner };
+            *route = if self.holds.contains(slot) { NodeId::NONE } else { owner };
         }
     }
 
     /// Sets the slot's owner after a redirection.
-    pub fn moved(&mut self, slot: Slot, node: u16) {
+    pub fn moved(&mut self, slot: Slot, node: NodeId) {
         if let Some(owner) = self.owners.get_mut(slot.at()) {
             *owner = node;
         }
@@ -151,7 +149,7 @@ impl<T: HoldMeta> SlotTable<T> {
     pub fn hold(&mut self, slot: Slot, now: u64) {
         self.holds.hold(slot, now);
         if let Some(route) = self.routes.get_mut(slot.at()) {
-            *route = NONE;
+            *route = NodeId::NONE;
         }
     }
 
@@ -166,7 +164,7 @@ impl<T: HoldMeta> SlotTable<T> {
         if ended {
             self.refusals.remove(&slot);
             self.migrations.remove(&slot);
-            let owner = self.owner(slot).unwrap_or(NONE);
+            let owner = self.owner(slot).unwrap_or(NodeId::NONE);
             if let Some(route) = self.routes.get_mut(slot.at()) {
                 *route = owner;
             }
@@ -205,10 +203,10 @@ impl<T: HoldMeta> SlotTable<T> {
         &self,
         slot: Slot,
         class: GateClass,
-        unreached: impl Fn(u16) -> Option<u64>,
+        unreached: impl Fn(NodeId) -> Option<u64>,
     ) -> Option<Outage> {
         if let Some(&(since, last)) = self.orphans.get(&slot) {
-            let primary = Some(last).filter(|&node| node != NONE);
+            let primary = last.known();
             return Some(Outage { since, primary, cause: OutageCause::NoPrimary });
         }
         let primary = self.owner(slot);
@@ -239,9 +237,11 @@ mod tests {
         }
     }
 
+    const A: NodeId = NodeId(0);
+    const B: NodeId = NodeId(1);
     const LANE: ClientId = ClientId { index: 1, generation: 1 };
 
-    /// A table in which slots 0 to 9 belong to node 0 and the others to node 1.
+    /// A table in which slots 0 to 9 belong to node A and the others to node B.
     fn slots() -> SlotTable<Command> {
         let mut slots = SlotTable::default();
         give(&mut slots, 10, 0);
@@ -249,8 +249,8 @@ mod tests {
     }
 
     fn give(slots: &mut SlotTable<Command>, first: usize, now: u64) {
-        let owners = (0..usize::from(SLOTS)).map(|slot| Some(u16::from(slot >= first)));
-        slots.set_owners(owners, vec![0, 1], now, |_| true, |_| None);
+        let owners = (0..usize::from(SLOTS)).map(|slot| Some(if slot < first { A } else { B }));
+        slots.set_owners(owners, vec![A, B], now, |_| true, |_| None);
         slots.set_routes();
     }
 
@@ -273,10 +273,10 @@ mod tests {
     #[test]
     fn commands_go_to_owners() {
         let slots = slots();
-        assert_eq!((slots.route(Slot(9)), slots.route(Slot(10))), (Some(0), Some(1)));
-        assert_eq!((slots.owner(Slot(9)), slots.owner(Slot(16_383))), (Some(0), Some(1)));
+        assert_eq!((slots.route(Slot(9)), slots.route(Slot(10))), (Some(A), Some(B)));
+        assert_eq!((slots.owner(Slot(9)), slots.owner(Slot(16_383))), (Some(A), Some(B)));
         assert_eq!(slots.covered(), usize::from(SLOTS));
-        assert_eq!(slots.primaries(), [0, 1]);
+        assert_eq!(slots.primaries(), [A, B]);
     }
 
     #[test]
@@ -289,32 +289,32 @@ mod tests {
     fn a_held_slot_has_an_owner_and_no_route() {
         let mut slots = slots();
         slots.hold(Slot(9), 5);
-        assert_eq!((slots.route(Slot(9)), slots.owner(Slot(9))), (None, Some(0)));
-        assert_eq!(slots.route(Slot(8)), Some(0));
+        assert_eq!((slots.route(Slot(9)), slots.owner(Slot(9))), (None, Some(A)));
+        assert_eq!(slots.route(Slot(8)), Some(A));
     }
 
     #[test]
     fn a_redirection_changes_the_owner_and_no_route() {
         let mut slots = slots();
-        slots.moved(Slot(9), 1);
-        assert_eq!((slots.route(Slot(9)), slots.owner(Slot(9))), (Some(0), Some(1)));
+        slots.moved(Slot(9), B);
+        assert_eq!((slots.route(Slot(9)), slots.owner(Slot(9))), (Some(A), Some(B)));
     }
 
     #[test]
     fn a_redirection_of_no_slot_changes_nothing() {
         let mut slots = slots();
-        slots.moved(Slot::NONE, 1);
-        assert_eq!(slots.owner(Slot(0)), Some(0));
+        slots.moved(Slot::NONE, B);
+        assert_eq!(slots.owner(Slot(0)), Some(A));
     }
 
     #[test]
     fn a_calm_slot_has_its_new_owner_as_its_route() {
         let mut slots = slots();
         slots.hold(Slot(9), 5);
-        slots.moved(Slot(9), 1);
+        slots.moved(Slot(9), B);
         let (waiting, ended) = slots.release(Slot(9), false);
         assert!(waiting.is_empty() && ended);
-        assert_eq!(slots.route(Slot(9)), Some(1));
+        assert_eq!(slots.route(Slot(9)), Some(B));
     }
 
     #[test]
@@ -361,18 +361,18 @@ mod tests {
         let mut slots = slots();
         slots.hold(Slot(9), 5);
         give(&mut slots, 5, 6);
-        assert_eq!((slots.route(Slot(9)), slots.owner(Slot(9))), (None, Some(1)));
-        assert_eq!(slots.route(Slot(8)), Some(1));
+        assert_eq!((slots.route(Slot(9)), slots.owner(Slot(9))), (None, Some(B)));
+        assert_eq!(slots.route(Slot(8)), Some(B));
     }
 
     #[test]
     fn routes_follow_when_they_are_told_to() {
         let mut slots = slots();
-        let all = std::iter::repeat_n(Some(1), usize::from(SLOTS));
-        slots.set_owners(all, vec![1], 6, |_| true, |_| None);
-        assert_eq!((slots.route(Slot(0)), slots.owner(Slot(0))), (Some(0), Some(1)));
+        let all = std::iter::repeat_n(Some(B), usize::from(SLOTS));
+        slots.set_owners(all, vec![B], 6, |_| true, |_| None);
+        assert_eq!((slots.route(Slot(0)), slots.owner(Slot(0))), (Some(A), Some(B)));
         slots.set_routes();
-        assert_eq!(slots.route(Slot(0)), Some(1));
+        assert_eq!(slots.route(Slot(0)), Some(B));
     }
 
     #[test]
@@ -410,8 +410,8 @@ mod tests {
         slots.holds.push_fresh(Slot(9), LANE, command());
         slots.holds.close(Slot(9), GateClass::Write, 5, |_| 1_000);
         slots.holds.wait_at_gate(Slot(9), GateClass::Write, LANE);
-        let all = std::iter::repeat_n(Some(1), usize::from(SLOTS));
-        slots.set_owners(all, vec![1], 6, |_| false, |_| None);
+        let all = std::iter::repeat_n(Some(B), usize::from(SLOTS));
+        slots.set_owners(all, vec![B], 6, |_| false, |_| None);
         let go = super::super::GateNext::Try { lane: LANE, paid: false };
         assert_eq!(slots.holds.gate_next(Slot(9), GateClass::Write, 6, |_| false), go);
     }
@@ -435,7 +435,7 @@ mod tests {
         orphan(&mut slots, 70, None);
         orphan(&mut slots, 90, None);
         let outage = slots.outage(Slot(9), GateClass::Write, |_| None).unwrap();
-        assert_eq!(outage, Outage { since: 70, primary: Some(0), cause: OutageCause::NoPrimary });
+        assert_eq!(outage, Outage { since: 70, primary: Some(A), cause: OutageCause::NoPrimary });
     }
 
     #[test]
@@ -463,7 +463,7 @@ mod tests {
     #[test]
     fn a_primary_that_is_not_reached_is_an_outage() {
         let outage = slots().outage(Slot(9), GateClass::Write, |_| Some(30)).unwrap();
-        assert_eq!(outage, Outage { since: 30, primary: Some(0), cause: OutageCause::NotReached });
+        assert_eq!(outage, Outage { since: 30, primary: Some(A), cause: OutageCause::NotReached });
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::common::Core;
 use crate::common::requests::scan;
 use crate::common::slow::{Unfinished, is_wait};
 use crate::config::Config;
-use crate::dest::{ClientId, Dest};
+use crate::dest::{ClientId, Dest, NodeId};
 use crate::nodes::Nodes;
 use crate::observe::{
     BigKeys, HotKeys, KeyReport, ObservedKeys, SLOW_LOG_OFF, SlowEntry, TimeBreakdown,
@@ -330,13 +330,13 @@ impl Seeing {
         base: &mut Base<'_>,
     ) {
         let args = base.core.settings.slow_args(pending, frame);
-        self.slow_part(u16::MAX, pending, args, base.core.now, ops, base);
+        self.slow_part(NodeId::NONE, pending, args, base.core.now, ops, base);
     }
 
     /// A slow command of one node, or a part of one.
     fn slow_part(
         &mut self,
-        node: u16,
+        node: NodeId,
         pending: &Pending,
         args: Vec<Vec<u8>>,
         sent: u64,
@@ -348,7 +348,7 @@ impl Seeing {
             return;
         }
         let queue = sent.saturating_sub(pending.started).min(waited);
-        let node = base.nodes.list.get(usize::from(node)).map(|node| node.addr.to_string());
+        let node = base.nodes.list.get(node.at()).map(|node| node.addr.to_string());
         let entry = SlowEntry {
             took: TimeBreakdown { queue, node: waited - queue, ..TimeBreakdown::default() },
             node: node.unwrap_or_default(),

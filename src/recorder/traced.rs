@@ -81,7 +81,7 @@ impl Seeing {
             return;
         };
         let Some(up) = nodes.upstreams.get(u) else { return };
-        let Some(node) = nodes.list.get(usize::from(up.node)) else { return };
+        let Some(node) = nodes.list.get(up.node.at()) else { return };
         let sent = up.stamps.sent_at(up.queue.sent(), pending.len as usize);
         let error = error_text(reply).map(|text| {
             let word = text.split(|b| *b == b' ').next().unwrap_or_default();

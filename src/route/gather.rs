@@ -5,6 +5,7 @@ use super::info::ProxyInfo;
 use super::pubsub::PubSubQuery;
 use super::scan::{Scan, ScanRequest};
 use crate::buf::{CHUNK, with_copy};
+use crate::dest::NodeId;
 use crate::errors::{Cause, Code, Failure};
 use crate::resp::reply::{element_count, elements, integer, text};
 use crate::resp::{Protocol, write};
@@ -23,7 +24,7 @@ pub struct Gather {
     /// Otherwise: the ranges of the replies, in order of arrival.
     spans: Vec<(usize, usize)>,
     /// The node of each span, for merges that depend on it.
-    from: Vec<(u16, String)>,
+    from: Vec<(NodeId, String)>,
     /// For [`Merge::Scan`].
     scan: Option<(Scan, ScanRequest)>,
     /// For [`Merge::Info`].
@@ -167,7 +168,7 @@ impl Gather {
     }
 
     /// The last scan, the node that answered, and the cursor that it returned.
-    pub fn scanned(&self) -> Option<(Scan, u16, u64)> {
+    pub fn scanned(&self) -> Option<(Scan, NodeId, u64)> {
         let cursor = elements(self.spans().next_back()?).next().and_then(text)?;
         let cursor = std::str::from_utf8(cursor).ok()?.parse().ok()?;
         Some((self.scan.as_ref()?.0, self.from.last()?.0, cursor))
@@ -185,7 +186,7 @@ impl Gather {
     }
 
     /// Sets the node that sent the next reply, and its name.
-    pub fn answered_by(&mut self, node: u16, name: String) {
+    pub fn answered_by(&mut self, node: NodeId, name: String) {
         self.from.push((node, name));
     }
 

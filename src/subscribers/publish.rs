@@ -3,6 +3,7 @@
 use crate::channel::{TopicKind, matches};
 use crate::cluster::Slot;
 use crate::common::Core;
+use crate::dest::NodeId;
 use crate::nodes::Nodes;
 use crate::pubsub::{Topic, hash, rank};
 use crate::resp::reply::{elements, integer};
@@ -20,16 +21,16 @@ pub(crate) fn is_lone_publish(pending: &Pending) -> bool {
 
 impl Subscribers {
     /// Where messages for `channel` are published.
-    pub(crate) fn publish_node(&self, channel: &[u8], nodes: &Nodes) -> Option<u16> {
+    pub(crate) fn publish_node(&self, channel: &[u8], nodes: &Nodes) -> Option<NodeId> {
         let home = self.home_of(channel);
-        let ident = |node: u16| nodes.list.get(usize::from(node)).map_or(0, |n| n.ident);
+        let ident = |node: NodeId| nodes.list.get(node.at()).map_or(0, |n| n.ident);
         if home != 0 {
             // It need not be a primary any more. Nor need it be reached at the moment: as long as
             // the hub has the topic there, it is waited for, because nodes answer PUBLISH before
             // they have told the others, and a message sent elsewhere could overtake.
             let found = nodes.list.iter().position(|n| n.known && n.ident == home);
-            if let Some(node) = found.and_then(|n| u16::try_from(n).ok()) {
-                return Some(node);
+            if let Some(node) = found {
+                return Some(NodeId::new(node));
             }
         }
         let name = hash(channel);
@@ -64,7 +65,12 @@ impl Subscribers {
     }
 
     /// The same for a command's bytes that come back from a node that is not reached.
-    pub(crate) fn publish_node_of(&self, frame: &[u8], nodes: &Nodes, core: &Core) -> Option<u16> {
+    pub(crate) fn publish_node_of(
+        &self,
+        frame: &[u8],
+        nodes: &Nodes,
+        core: &Core,
+    ) -> Option<NodeId> {
         let mut ranges = Vec::new();
         let limits = &core.settings.accepted;
         match scan_request(frame, limits, &mut RequestProgress::default(), &mut ranges) {
@@ -122,7 +128,7 @@ impl Subscribers {
     /// its counts of subscribers put right; `None`: it is right as it is.
     pub(crate) fn count_subscribers(
         &self,
-        (node, time): (u16, u64),
+        (node, time): (NodeId, u64),
         sent: &[u8],
         reply: &[u8],
         out: &mut Vec<u8>,
@@ -132,7 +138,7 @@ impl Subscribers {
         if self.topics.none_known() {
             return None;
         }
-        let node = nodes.list.get(usize::from(node))?.ident;
+        let node = nodes.list.get(node.at())?.ident;
         let limits = &core.settings.accepted;
         let mut ranges = Vec::new();
         let mut next = |from: usize| {
@@ -183,10 +189,10 @@ impl Subscribers {
         &self,
         pending: &Pending,
         frame: &[u8],
-        owner: u16,
+        owner: NodeId,
         nodes: &Nodes,
         core: &Core,
-    ) -> u16 {
+    ) -> NodeId {
         match is_lone_publish(pending) {
             true => self.publish_node_of(frame, nodes, core).unwrap_or(owner),
             false => owner,

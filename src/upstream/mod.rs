@@ -20,7 +20,7 @@ use std::io::{self, Write};
 
 use crate::buf::{Pool, SendQueue, WRITE_LIMIT};
 use crate::cluster::Slot;
-use crate::dest::{ClientId, Dest};
+use crate::dest::{ClientId, Dest, NodeId};
 use crate::placement::{AfterLoss, Phase, Work, after_loss};
 use crate::resp::{Protocol, ReplyScan};
 use crate::route::PendingFlags;
@@ -80,7 +80,7 @@ pub struct Dedicated {
 #[derive(Debug)]
 pub struct Upstream {
     /// The worker's index of the node.
-    pub node: u16,
+    pub node: NodeId,
     /// The protocol version spoken.
     pub protocol: Protocol,
     /// The user that it is authenticated as: 0 for slotway's own, otherwise the worker's number of
@@ -182,7 +182,7 @@ pub struct Upstream {
 
 impl Upstream {
     /// A connection that is not established yet.
-    pub fn new(node: u16, protocol: Protocol) -> Self {
+    pub fn new(node: NodeId, protocol: Protocol) -> Self {
         Upstream {
             node,
             protocol,

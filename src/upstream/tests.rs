@@ -33,7 +33,7 @@ fn clients(all: &[Pending]) -> Vec<ClientId> {
 }
 
 fn upstream(pool: &mut Pool, commands: &[Pending], sent: usize) -> Upstream {
-    let mut up = Upstream::new(0, Protocol::Resp2);
+    let mut up = Upstream::new(NodeId(0), Protocol::Resp2);
     for (i, p) in commands.iter().enumerate() {
         up.queue.push(&vec![i as u8; p.len as usize], pool);
         up.pending.push_back(*p);

@@ -41,7 +41,7 @@ impl Worker {
                     up.again = true;
                     self.engine.core.turn.again.push(Source::Upstream(u));
                 }
-                if let Some(stats) = self.engine.core.stats.nodes.get_mut(usize::from(up.node)) {
+                if let Some(stats) = self.engine.core.stats.nodes.get_mut(up.node.at()) {
                     stats.bytes_received += n as u64;
                 }
                 let got = scratch.get(..front + n).unwrap_or_default();

@@ -15,8 +15,8 @@ impl Worker {
         }
         let mut by_snapshot = Vec::with_capacity(snapshot.nodes.len());
         for node in &snapshot.nodes {
-            let i = self.engine.nodes.node_at(&node.addr, &mut self.engine.core);
-            if let Some(mine) = self.engine.nodes.list.get_mut(usize::from(i)) {
+            let id = self.engine.nodes.node_at(&node.addr, &mut self.engine.core);
+            if let Some(mine) = self.engine.nodes.list.get_mut(id.at()) {
                 mine.known = true;
                 mine.socket = node.socket.or(mine.socket);
                 if mine.id != node.id {
@@ -26,7 +26,7 @@ impl Worker {
                     mine.name = node.server_name().into();
                 }
             }
-            by_snapshot.push(i);
+            by_snapshot.push(id);
         }
         let primary = |shard: &crate::cluster::Shard| {
             shard.primary.and_then(|n| by_snapshot.get(usize::from(n)).copied())

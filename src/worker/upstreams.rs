@@ -48,7 +48,7 @@ impl Worker {
         let written = if up.blocked { Ok((0, true)) } else { up.flush() };
         match written {
             Ok((n, full)) => {
-                if let Some(stats) = self.engine.core.stats.nodes.get_mut(usize::from(up.node)) {
+                if let Some(stats) = self.engine.core.stats.nodes.get_mut(up.node.at()) {
                     stats.bytes_sent += n as u64;
                 }
                 if n > 0 && up.state == ConnectionState::Ready {
