@@ -67,8 +67,7 @@
 //! | there | `dispatch/walk.rs` | `dispatch` |
 //! | there | `command/table.rs` | `resolve` |
 //! | there | `route/mod.rs` | `command`, `plan`, `flags` |
-//! | there | `cluster/slot.rs` | `slot_of` |
-//! | there | `cluster/crc16.rs` | `crc16` |
+//! | there | `cluster/slot.rs` | `slot_of`, `crc16` |
 //! | there | `placement/slot_table.rs` | `route` |
 //! | there | `clients/fairness.rs` | `connection_of`, `has_to_wait` |
 //! | there | `client/replies.rs` | `expect` |

@@ -3,7 +3,6 @@
 //! <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/>
 
 mod coverage;
-mod crc16;
 mod health;
 mod identity;
 mod parse;
