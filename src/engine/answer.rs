@@ -1,4 +1,4 @@
-//! A reply finds its client: as it is, merged with others, or as an error of slotway's own.
+//! Delivering replies: unchanged, merged with other parts, or as an error of slotway's own.
 
 use crate::base::{Base, base};
 use crate::buf::CHUNK;
@@ -13,7 +13,7 @@ use crate::route::{PendingFlags, ProxyInfo};
 use crate::upstream::Pending;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// The node that has answered a part.
+/// The node that answered a part of a command.
 struct Answered<'a> {
     nodes: &'a [Node],
     node: NodeId,
@@ -31,7 +31,7 @@ impl Answerer for Answered<'_> {
 }
 
 impl Engine {
-    /// A node's reply goes where it is waited for.
+    /// Delivers a node's reply to the destination of its command.
     pub(crate) fn deliver(&mut self, node: NodeId, pending: &Pending, frame: &[u8]) {
         let ok = frame.first() != Some(&b'-');
         self.core.count_reply(node, pending, ok);
@@ -52,7 +52,7 @@ impl Engine {
                 }
             }
             Dest::Part { gather, first } => {
-                // The lane is known by its gathering, which may end with this part.
+                // Looked up first: the gathering, which knows the lane, may end with this part.
                 let lane = self.ops.gatherings.lane_of(pending);
                 self.part(gather, first, node, frame);
                 self.nodes.placement.answered_in(pending, lane, true, &mut self.core);
@@ -61,7 +61,7 @@ impl Engine {
         }
     }
 
-    /// An error of slotway's own in place of a node's reply.
+    /// Answers a command with an error of slotway's own in place of a node's reply.
     pub(crate) fn command_failed(&mut self, pending: &Pending, node: &str, failure: &Failure) {
         let lane = self.ops.gatherings.lane_of(pending);
         match pending.dest {
@@ -83,6 +83,7 @@ impl Engine {
         self.nodes.placement.answered_in(pending, lane, false, &mut self.core);
     }
 
+    /// Adds an error to a gathering in place of a part's reply.
     pub(super) fn fail_part(&mut self, gather: u32, first: u32, node: String, failure: &Failure) {
         let gathering = self.ops.gatherings.get_mut(gather as usize);
         let last = gathering.is_some_and(|g| g.parts.fail(first, || node, failure.clone()));
@@ -91,6 +92,8 @@ impl Engine {
         }
     }
 
+    /// Adds the reply to a part to its gathering. A large reply for which there is no memory is
+    /// replaced by an error.
     pub(crate) fn part(&mut self, gather: u32, first: u32, node: NodeId, frame: &[u8]) {
         let over = frame.len() > CHUNK
             && !self.clients.memory().has_room_for(frame.len(), &mut self.nodes, &mut self.core);
@@ -113,12 +116,13 @@ impl Engine {
         }
     }
 
-    /// All parts are there: one reply.
+    /// Merges the replies of a gathering, which are complete, and delivers the result. An emulated
+    /// command takes its next step instead.
     pub(crate) fn finish_gathering(&mut self, g: usize) {
         if self.ops.gatherings.get(g).is_some_and(|g| g.parts.emulated().is_some()) {
             return self.emulation_goes_on(g);
         }
-        // The reply is made beside its parts.
+        // The merged reply needs memory in addition to its parts.
         let parts = self.ops.gatherings.get(g).map_or(0, |g| g.accounted);
         let fits = parts <= CHUNK
             || self.clients.memory().has_room_for(parts, &mut self.nodes, &mut self.core);
@@ -144,7 +148,7 @@ impl Engine {
                 Err(self.core.no_room_for_reply(only_reads).into())
             }
             Parts::Transaction(exec) => {
-                // The reply says it at some of its commands.
+                // Some of the replies inside say that the outcome of their command is unknown.
                 unknown = exec.has_unknown();
                 exec.finish(info, &mut reply)
             }
@@ -156,11 +160,11 @@ impl Engine {
                 }
                 None => gather.finish(&mut reply, &cursor),
             },
-            // It has gone on above.
+            // Handled at the beginning.
             Parts::Emulated(..) => Ok(()),
         };
         let ok = made.is_ok();
-        // What the nodes had to send counts, however short the reply that was made of it is.
+        // What the nodes have sent counts, even if the merged reply is shorter.
         let bytes = gathering.received.max(reply.len());
         if let Dest::Part { .. } = gathering.to {
             self.deliver_part(&mut gathering, made.map(|()| &*reply));
@@ -177,7 +181,7 @@ impl Engine {
                 }
             };
             if gathering.renames && ok {
-                // Control may be gone at the very end: nothing to ask then.
+                // Fails only after the end of the control thread, at shutdown.
                 let _ = self.core.link.control.send(ToControl::RefreshCommands);
             }
             if let Some(sets) = gathering.sets.filter(|_| ok) {
@@ -227,7 +231,7 @@ impl Engine {
         }
     }
 
-    /// What INFO says of slotway itself.
+    /// Slotway's own values for the reply to INFO.
     pub(super) fn proxy_info(&self) -> ProxyInfo {
         ProxyInfo {
             clients: self.core.shared.clients.load(Relaxed),
@@ -238,7 +242,7 @@ impl Engine {
         }
     }
 
-    /// INFO's section about the proxy.
+    /// The fields of INFO's section about slotway.
     fn proxy_section(&self) -> String {
         let uptime = self.core.clock.epoch.elapsed().as_secs();
         let covered = self.nodes.placement.slots.covered();

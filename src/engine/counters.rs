@@ -1,4 +1,4 @@
-//! The counters of a worker, with its gauges read.
+//! A worker's counters and gauges.
 
 use crate::client::{Client, Paused};
 use crate::engine::Engine;
@@ -8,7 +8,7 @@ use crate::upstream::Upstream;
 use crate::users::database_of;
 
 impl Engine {
-    /// The counters with the gauges read.
+    /// A copy of the counters, with the current values of the gauges.
     pub(crate) fn counters(&mut self) -> WorkerStats {
         let mut stats = self.core.stats.clone();
         stats.clients = self.clients.slab.len() as u64;

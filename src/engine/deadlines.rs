@@ -1,4 +1,4 @@
-//! Commands that have waited for too long, held or sent.
+//! Deadlines of commands (`timeouts.command`) that are held or queued on a shared connection.
 
 use crate::base::{Base, base};
 use crate::common::clock::TICK;
@@ -9,13 +9,15 @@ use crate::placement::{Phase, Redirection, at_deadline};
 use crate::route::PendingFlags;
 use crate::upstream::{ConnectionEnd, ConnectionState, Pending};
 
-/// A reply that is arriving may take so many times `timeouts.command`.
-const ARRIVING: u64 = 12;
+/// Maximum age of a command whose reply is arriving, as a multiple of `timeouts.command`.
+const ARRIVING_FACTOR: u64 = 12;
 
-/// What nodes answer while a command's keys are at two of them.
+/// The nodes' error while the keys of a command are at two of them.
 const TRYAGAIN: &str = "TRYAGAIN Multiple keys request during rehashing of slot";
 
 impl Engine {
+    /// Checks the deadlines of all connections and commands, and sets the tick again while there
+    /// are any.
     pub(crate) fn look_at_deadlines(&mut self) {
         let mut busy = !self.nodes.placement.slots.holds.is_empty();
         let all: Vec<usize> = self.nodes.upstreams.iter().map(|(u, _)| u).collect();
@@ -40,8 +42,9 @@ impl Engine {
         }
     }
 
-    /// Commands are in the order of their age, but for those that were sent again: the first one
-    /// is looked at every time, all of them now and then.
+    /// Fails the overdue commands of a shared connection, and closes it if its node is silent. The
+    /// first command is checked at every tick; all are checked at longer intervals, because only
+    /// resent commands can be older than the first.
     fn check_commands(&mut self, u: usize) {
         let Some(timeout) = self.core.settings.command_timeout else { return };
         let before = self.core.now.saturating_sub(timeout);
@@ -59,11 +62,12 @@ impl Engine {
         if !up.pending.iter().any(overdue) {
             return;
         }
-        // A node that has said nothing for as long does not answer any more: its old commands go
-        // with an error of their own, the rest by the rules of a lost connection. A node that does
-        // answer, if only with one large reply, keeps its connection.
+        // A node that has been silent for the whole timeout is given up: overdue commands get the
+        // deadline's error, the others are treated as on a lost connection. A node that sends
+        // anything keeps its connection, unless a single reply takes [`ARRIVING_FACTOR`] times as
+        // long.
         let endless = up.pending.front().is_some_and(|p| {
-            up.streaming && self.core.now.saturating_sub(p.started) > timeout * ARRIVING
+            up.streaming && self.core.now.saturating_sub(p.started) > timeout * ARRIVING_FACTOR
         });
         let silent = up.state == ConnectionState::Ready
             && (endless || up.last_read.max(up.ready_since) <= before);
@@ -75,6 +79,8 @@ impl Engine {
         }
     }
 
+    /// Fails the commands of a connection that were started at or before the time `before`.
+    /// `silent`: the connection will be closed, so a reply that is arriving is abandoned.
     fn expire_pending(&mut self, u: usize, before: u64, silent: bool) {
         if silent {
             self.clients.deliveries().abandon_arriving(u, &mut self.nodes, &mut self.core);
@@ -89,17 +95,17 @@ impl Engine {
             let sent = written > 0;
             written = written.saturating_sub(pending.len as usize);
             if up.streaming && i == 0 {
-                continue; // its reply is on the way
+                continue; // its reply is arriving
             }
             if pending.started <= before && pending.dest != Dest::Discard {
                 expired.push((*pending, sent));
-                // Whoever waited has gone; the entry stays with its bytes.
+                // The entry stays for the node's reply, which is discarded.
                 pending.dest = Dest::Discard;
                 pending.flags.remove(PendingFlags::SPECIAL);
             }
         }
-        // What was not sent is forgotten for good, or "not sent" would be a lie a moment later
-        // (ASKING goes with it; a command that needs it is redirected once more).
+        // Unsent commands are removed, or their error "not sent" could become wrong. (An unsent
+        // ASKING is removed too; the command behind it is redirected again.)
         up.take_unsent(&mut self.core.spare.pool, |p| p.dest == Dest::Discard);
         let name = self.nodes.list.get(node.at()).map(|n| n.addr.to_string());
         let name = name.unwrap_or_default();
@@ -119,6 +125,7 @@ impl Engine {
         }
     }
 
+    /// Fails overdue commands that are held.
     fn expire_held(&mut self) {
         let Some(timeout) = self.core.settings.command_timeout else { return };
         if self.nodes.placement.slots.holds.is_empty() || self.core.now < timeout {

@@ -1,10 +1,10 @@
-//! Commands over several slots that are carried out in steps ([`crate::emulate`]): they are begun,
-//! their steps are sent as any other command, and their replies given back.
+//! Commands over several slots that are emulated in steps ([`crate::emulate`]): running the steps
+//! and delivering the result. `dispatch/emulation.rs` starts them.
 //!
-//! An emulated command occupies its client as an errand does: nothing more is read from it until it
-//! is answered, so that what comes behind does not overtake the steps. Its place is a gathering, so
-//! steps keep their order with the client's earlier commands, travel with its rights, and count as
-//! memory. It goes on when its client is gone: what was begun is brought to its end.
+//! An emulated command occupies its client as an errand does: nothing more is read from the client
+//! until the command is answered, so later commands cannot overtake its steps. It is a gathering:
+//! its steps keep their order with the client's earlier commands, are sent as the client's user,
+//! and count as memory. If the client disconnects, changes that have begun are completed.
 
 use crate::base::{Base, base};
 use crate::buf::CHUNK;
@@ -19,15 +19,15 @@ use crate::metrics::{EmulatedOutcome, Histogram, LimitHit};
 use crate::nodes::reaccount;
 use crate::operations::Gathering;
 
-/// What is made of replies takes so many times their bytes.
-const WORKED_ON: usize = 4;
+/// Memory for processing replies, as a multiple of their size.
+const PROCESSING_FACTOR: usize = 4;
 
 impl Engine {
-    /// What it waited for is there.
+    /// Advances an emulated command whose replies are complete or whose pause is over.
     pub(crate) fn emulation_goes_on(&mut self, g: usize) {
         let gathering = self.ops.gatherings.get(g).and_then(|g| g.parts.emulated());
         let Some(emulation) = gathering else { return };
-        let bytes = emulation.gathered() * WORKED_ON;
+        let bytes = emulation.gathered() * PROCESSING_FACTOR;
         if emulation.only_reads()
             && bytes > CHUNK
             && !self.clients.memory().has_room_for(bytes, &mut self.nodes, &mut self.core)
@@ -45,7 +45,7 @@ impl Engine {
         reaccount(&mut self.core.memory.accounted, &mut gathering.accounted, held);
         let ticket = emulation_ticket(gathering);
         match next {
-            // The last moment at which it can be refused.
+            // The last chance to refuse the command: nothing has been written yet.
             Next::Ask(_)
                 if begins_to_write
                     && self.clients.memory().is_over_limit(&mut self.nodes, &mut self.core) =>
@@ -67,7 +67,8 @@ impl Engine {
         }
     }
 
-    /// Its pause is over.
+    /// Advances an emulated command after its pause. `ticket` tells it from a later command with
+    /// the same index.
     pub(crate) fn wake_emulation(&mut self, g: usize, ticket: u64) {
         let gathering = self.ops.gatherings.get(g).filter(|g| emulation_ticket(g) == ticket);
         let paused = gathering.and_then(|g| g.parts.emulated()).is_some_and(|e| e.is_paused());
@@ -76,7 +77,7 @@ impl Engine {
         }
     }
 
-    /// The client gets its reply, or the error in its place.
+    /// Ends an emulated command: counts it, and delivers its reply or error.
     fn end_emulation(&mut self, g: usize, outcome: CommandResult) {
         let Some(mut gathering) = self.ops.gatherings.try_remove(g) else { return };
         reaccount(&mut self.core.memory.accounted, &mut gathering.accounted, 0);
@@ -123,7 +124,7 @@ impl Engine {
         }
     }
 
-    /// The client is closing: what waits for it ends, what is under way is brought to its end.
+    /// Tells the client's emulated command that the client is closing.
     pub(super) fn leave_emulation(&mut self, client: ClientId) {
         self.tell_emulation(client, |emulation| {
             emulation.leave();
@@ -131,7 +132,8 @@ impl Engine {
         });
     }
 
-    /// CLIENT UNBLOCK. `false`: it does not wait for data.
+    /// Unblocks the client's emulated command (CLIENT UNBLOCK). `false`: it is not waiting for
+    /// data.
     pub(super) fn unblock_emulation(&mut self, client: ClientId, error: bool) -> bool {
         self.tell_emulation(client, |emulation| {
             let blocked = emulation.is_blocked();
@@ -142,6 +144,8 @@ impl Engine {
         })
     }
 
+    /// Returns what `tell` returns for the client's emulated command; `false` if there is none. If
+    /// `true`, and the command is paused, it advances at once.
     fn tell_emulation(
         &mut self,
         client: ClientId,

@@ -1,4 +1,4 @@
-//! The ends of errands that come from outside: CLIENT UNBLOCK, and a client that is gone.
+//! Errands that are ended from outside: by CLIENT UNBLOCK, or because the client is closed.
 
 use crate::base::{Base, base};
 use crate::dest::{ClientId, Dest, NodeId};
@@ -11,7 +11,8 @@ use crate::users::OWN_REALM;
 use std::sync::atomic::Ordering::Relaxed;
 
 impl Engine {
-    /// CLIENT UNBLOCK: the node that the client waits at is told, and answers it. `false`: the
+    /// Unblocks a client (CLIENT UNBLOCK): passes the command on to the nodes that the client waits
+    /// at, which then answer it; with an error if `error`, otherwise as at a timeout. `false`: the
     /// client is not blocked.
     pub(crate) fn unblock(&mut self, index: usize, error: bool) -> bool {
         let Some(client) = self.clients.slab.get(index) else { return false };
@@ -30,18 +31,18 @@ impl Engine {
         at.extend(errand.upstream);
         let reachable = |u: &usize| {
             let up = self.nodes.upstreams.get(*u)?;
-            // What has not left yet is taken back rather than ended at the node.
+            // A command that is not fully written is withdrawn rather than ended at the node.
             let there = up.state == ConnectionState::Ready && up.queue.unsent() == 0;
             let id = up.dedicated.filter(|d| d.id != 0 && there)?.id;
             Some((up.node, id))
         };
         let told: Vec<(NodeId, i64)> = at.iter().filter_map(reachable).collect();
         if told.is_empty() {
-            // It waits for its node to come back.
+            // No node has the command.
             at.into_iter()
                 .for_each(|u| self.clients.lending().close(u, &mut self.nodes, &mut self.core));
             if self.clients.errands().of(index).is_none_or(|e| e.seq != seq) {
-                return true; // its parts have made their reply
+                return true; // closing its connections has completed the reply
             }
             let dest = Dest::client(me, seq);
             let reads = self.clients.errands().only_reads(index, &self.core);
@@ -49,7 +50,7 @@ impl Engine {
             let lost = self.clients.errands().of(index).is_some_and(|errand| {
                 errand.failure(reads, unblocked.clone()).is_outcome_unknown()
             });
-            // Null would say that it has taken nothing.
+            // Null would say that no element was taken.
             if error || lost {
                 self.clients.errands().fail(me, seq, unblocked, &mut self.nodes, &mut self.core);
             } else {
@@ -69,7 +70,8 @@ impl Engine {
         true
     }
 
-    /// The client is closing: nothing of what it was lent waits for it any longer.
+    /// Takes back everything that a client was lent, and ends its errand: the client is closed or
+    /// has sent RESET.
     pub(crate) fn release_lent(&mut self, index: usize) {
         self.clients.watches().end(index, &mut self.nodes, &mut self.core);
         if let Some(client) = self.clients.slab.get(index).filter(|c| c.lent.is_some()) {
@@ -93,7 +95,7 @@ impl Engine {
         if lent.monitor {
             self.core.shared.monitors.fetch_sub(1, Relaxed);
         }
-        // A command under way ends with its connection, at the node as well.
+        // Closing the connection also ends its command at the node.
         let all = lent.errand.and_then(|e| e.upstream).into_iter().chain(lent.fleet);
         for u in all.chain(lent.heard) {
             self.clients.lending().close(u, &mut self.nodes, &mut self.core);

@@ -1,6 +1,5 @@
-//! What one worker asks all of them on behalf of one of its clients: CLIENT LIST, KILL, PAUSE …
-//!
-//! See [`Inquiry`].
+//! Questions of one client to all workers (CLIENT LIST, KILL, PAUSE …): each worker's answer, and
+//! the reply that is made of all answers. See [`Inquiry`].
 
 use crate::client::{Client, Paused, Question};
 use crate::dest::{Dest, NodeId};
@@ -10,7 +9,7 @@ use crate::mailbox::{Answered, Inquiry};
 use crate::resp::{Protocol, write};
 
 impl Engine {
-    /// This worker's answer.
+    /// Answers an inquiry on behalf of this worker.
     pub(crate) fn hear(&mut self, inquiry: &Inquiry) {
         match inquiry.question() {
             Question::List(selection) => {
@@ -65,11 +64,12 @@ impl Engine {
         }
     }
 
-    /// All have answered: the reply.
+    /// Replies to the client of this worker that made an inquiry, now that all workers have
+    /// answered.
     pub(crate) fn finish_inquiry(&mut self, answered: Answered) {
         let Answered { question, asker, answers } = answered;
         let index = asker.client.at();
-        // It may have gone away meanwhile.
+        // The client may have disconnected since.
         let here = |c: &&Client| c.generation == asker.client.generation;
         let client = self.clients.slab.get(index).filter(here);
         let protocol = client.map_or(Protocol::Resp2, |c| c.session.protocol);
@@ -105,12 +105,12 @@ impl Engine {
             }
         }
         if let Dest::Part { gather, first } = asker.to {
-            // The transaction is waited for whether its client is there or not.
+            // The transaction's gathering has to be completed even without its client.
             self.part(gather, first, NodeId::NONE, &reply);
         } else {
             self.core.stats.count_own(asker.command, &reply);
             self.clients.deliveries().own(asker.to, &reply, &mut self.core);
-            // A drain may have ended its reading meanwhile.
+            // A drain may have stopped reading from the client since.
             if waits {
                 self.core.turn.resume.push(asker.client);
             }

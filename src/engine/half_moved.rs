@@ -2,10 +2,10 @@
 //!
 //! A node answers TRYAGAIN to a command with several keys of such a slot while it has some of them
 //! and lacks others. A command that can be divided ([`Router::key_by_key`]: MGET, DEL …) is then
-//! sent key by key: each key is at one of the two nodes, and ASK leads there. Its parts take its
-//! turn in its client's lane together, so that what the client sent before and after keeps its
-//! order. All other commands wait for the end of the migration; where it leads is found out for the
-//! error that they get at their deadline.
+//! sent key by key: each key is at one of the two nodes, and ASK redirects to it. The parts take
+//! the command's place in its client's lane together, so they keep their order with the client's
+//! other commands. All other commands wait for the end of the migration; its target is looked up
+//! for the error at their deadline.
 //!
 //! [`Router::key_by_key`]: crate::route::Router::key_by_key
 
@@ -15,7 +15,7 @@ use crate::errors::Cause;
 use crate::operations::Gathering;
 
 impl Engine {
-    /// All parts of a divided command have answered, and it is a part of another command.
+    /// Delivers the reply to a divided command that is itself a part of another gathering.
     pub(super) fn deliver_part(&mut self, gathering: &mut Gathering, reply: Result<&[u8], Cause>) {
         let Dest::Part { gather, first } = gathering.to else { return };
         if let Some(slow) = gathering.slow.take()

@@ -1,12 +1,13 @@
-//! A part of SCAN has answered.
+//! SCAN: several shards in one reply.
 
 use crate::base::{Base, base};
 use crate::engine::Engine;
 use crate::route::Scan;
 
 impl Engine {
-    /// A shard is scanned to its end and had fewer keys than the client asks for: the next one
-    /// goes into the same reply, as a single server with few keys has them all in one.
+    /// Continues with the next shard if one is scanned to its end and had fewer keys than the
+    /// client asked for: a single server with few keys would return them all in one reply. `false`:
+    /// the reply is complete.
     pub(super) fn scan_goes_on(&mut self, g: usize) -> bool {
         let Some(gathering) = self.ops.gatherings.get(g) else { return false };
         let Some(gather) = gathering.parts.merged() else { return false };

@@ -1,10 +1,11 @@
-//! All parts of a worker together, and what passes between them below commands and replies.
+//! All parts of a worker together ([`Engine`]), and what both `dispatch` and `delivery` need of
+//! them.
 //!
-//! - `answer`, `half_moved`: a reply finds its client, or the command that it is a part of
-//! - `emulation`, `keyspace`: commands in steps go on
-//! - `errand`: what a client had been lent is given back
-//! - `everyone`: questions to all workers; `counters`: what is told to whoever counts
-//! - `deadlines`: what has waited for too long; `renew`: another configuration
+//! - `answer`, `half_moved`: delivering replies to clients, and to the commands of their parts
+//! - `emulation`, `keyspace`: the next step of commands that take several
+//! - `errand`: ending errands, and taking back what a client was lent
+//! - `everyone`: questions to all workers; `counters`: metrics
+//! - `deadlines`: overdue commands; `renew`: a changed configuration
 
 mod answer;
 mod counters;
@@ -27,18 +28,18 @@ use crate::subscribers::Subscribers;
 
 /// All parts of a worker.
 pub(crate) struct Engine {
-    /// What all other parts work with.
+    /// State that all other parts share.
     pub core: Core,
-    /// The cluster's nodes, and the connections to them.
+    /// The nodes, and the connections to them.
     pub nodes: Nodes,
     pub clients: Clients,
-    /// Who clients are, and what they may do.
+    /// The users of clients, and their rights.
     pub access: Access,
-    /// Who is subscribed to what, and which PUBLISHes wait for it.
+    /// Subscriptions, and PUBLISH commands that wait for them.
     pub subscribers: Subscribers,
     pub scripts: Scripts,
-    /// Commands of more than one step that are under way.
+    /// Commands of more than one step that are in progress.
     pub ops: Operations,
-    /// What is seen of commands as they pass.
+    /// Observed commands: hot keys, big keys, slow commands, spans.
     pub seeing: seen::Seeing,
 }

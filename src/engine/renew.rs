@@ -1,5 +1,5 @@
-//! Another configuration. What is under way goes on as it was begun; the next command is served by
-//! the new one.
+//! A changed configuration. It applies from the next command on; commands in progress keep the
+//! previous one.
 
 use crate::common::settings::Settings;
 use crate::config::Config;
@@ -9,6 +9,7 @@ use crate::route::Router;
 use std::sync::Arc;
 
 impl Engine {
+    /// Applies a changed configuration. `workers` is the number of workers.
     pub(crate) fn set_config(&mut self, config: &Config, workers: usize) {
         let mut settings = Settings::new(config, workers);
         settings.accepted = larger(self.core.settings.accepted, settings.request);
@@ -29,7 +30,7 @@ impl Engine {
             client.session.set_reads_by_configuration(elsewhere);
         }
         self.nodes.set_readable(&mut self.core);
-        // What was to be looked at later may be due by now.
+        // With new timeouts, checks that were planned for later may be due.
         self.core.clock.next_idle_check = self.core.now;
         self.core.clock.next_idle_probe = self.core.now;
         self.clients.arrivals.leaving.look_at_ages(self.core.now);
@@ -37,7 +38,8 @@ impl Engine {
     }
 }
 
-/// A command that was let in, and is looked at once more, is not refused then.
+/// The larger of each limit: a command that was accepted is parsed again later, and must not be
+/// refused then.
 fn larger(a: RequestLimits, b: RequestLimits) -> RequestLimits {
     RequestLimits {
         bulk: a.bulk.max(b.bulk),
