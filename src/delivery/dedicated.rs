@@ -1,8 +1,8 @@
-//! Connections that are lent to one client at a time.
+//! Replies on dedicated connections, which are lent to one client at a time, and their loss.
 //!
-//! A connection that is returned clean goes back to a small pool; one whose state is not known is
-//! closed. `limits.dedicated` counts both, over all workers. What they are lent for: `errand`,
-//! `watch`, `fleet`, `join`.
+//! A connection that is returned clean goes back to a small pool; one whose state is unknown is
+//! closed. `limits.dedicated` limits the connections that are lent, over all workers: for most
+//! errands ([`ErrandKind`]), and for MONITOR.
 
 use crate::base::dedicated::protocol_of;
 use crate::base::{Base, base};
@@ -19,15 +19,20 @@ use crate::route::PendingFlags;
 use crate::upstream::{ConnectionEnd, Dedicated, Pending};
 use crate::users::database_of;
 
-/// How a node ends an XREADGROUP whose stream is deleted.
+/// A node's error to a blocked XREADGROUP whose stream is deleted.
 const STREAM_GONE: &[u8] = b"UNBLOCKED the stream key no longer exists";
 
-/// How a node ends what waits at it when it stops being a primary; CLIENT UNBLOCK has other words.
-const FORCED: &[u8] = b"UNBLOCKED force unblock from blocking operation, instance state changed";
+/// A node's error to blocked commands when it stops being a primary. The error after CLIENT UNBLOCK
+/// has another text.
+const DEMOTED: &[u8] = b"UNBLOCKED force unblock from blocking operation, instance state changed";
 
 impl Delivery<'_> {
-    /// A complete reply on a dedicated connection. `said` is what the node refused of a batch, or
-    /// `frame` itself.
+    /// Handles a complete reply on a dedicated connection. `said` is the node's error to a command
+    /// in a batch, or `frame` itself. A blocking command that the node refuses or ends (MOVED when
+    /// its slot moves) is sent again by `operations/errand.rs`.
+    ///
+    /// # Errors
+    /// The connection has to be closed.
     pub(super) fn dedicated_reply(
         &mut self,
         u: usize,
@@ -57,7 +62,7 @@ impl Delivery<'_> {
             self.engine.clients.slab.get(index as usize).filter(|c| c.generation == generation);
         let errand = owner.and_then(|c| c.lent.as_ref()).and_then(|l| l.errand.as_ref());
         let Some(kind) = errand.filter(|e| e.seq == seq).map(|e| e.kind) else {
-            // Its client is gone.
+            // The client has disconnected.
             self.answer_first(u, frame)?;
             self.engine.clients.lending().give_back(
                 u,
@@ -70,14 +75,14 @@ impl Delivery<'_> {
         match kind {
             ErrandKind::Block | ErrandKind::Watch => {
                 // The node stopped being a primary while the command waited.
-                let forced = error_text(said).is_some_and(|t| t.starts_with(FORCED));
-                // A stream that is moved away is deleted for the node that had it. Whether it was
-                // moved or really deleted is seen by asking again.
+                let demoted = error_text(said).is_some_and(|t| t.starts_with(DEMOTED));
+                // To the node that had it, a stream that migrates is deleted. Sending the command
+                // again tells a migration from a deletion.
                 let gone = error_text(said).is_some_and(|t| t.starts_with(STREAM_GONE));
                 let told = errand.and_then(|e| e.last.clone());
                 let told = told.filter(|t| t.as_bytes().starts_with(STREAM_GONE));
                 let repeatable = errand.is_some_and(|e| e.repeatable);
-                let ended = repeatable && (forced || (gone && told.is_none()));
+                let ended = repeatable && (demoted || (gone && told.is_none()));
                 let ended = ended.then_some(Refusal::Later(Redirection::ReadOnly));
                 if let Some(refusal) = refusal.or(ended) {
                     let tries = errand.map_or(0, |e| e.tries).saturating_add(1);
@@ -121,7 +126,7 @@ impl Delivery<'_> {
                 self.engine.clients.errands().end(me, seq, &mut self.engine.core);
             }
             ErrandKind::Exec => {
-                // Nothing was executed, and what was watched is another node's now.
+                // Nothing was executed, and another node now has the watched keys.
                 let null: &[u8] = match protocol_of(&pending) {
                     Protocol::Resp2 => b"*-1\r\n",
                     Protocol::Resp3 => b"_\r\n",
@@ -145,7 +150,8 @@ impl Delivery<'_> {
                     let flags = line.split(' ').find_map(|f| f.strip_prefix("flags="));
                     flags.map(str::to_owned)
                 });
-                // A watched key that was changed is the flag "d"; an error tells nothing good.
+                // The flag "d" means that a watched key has changed. A reply without flags, such as
+                // an error, counts as a change.
                 let changed = changed || flags.is_none_or(|f| f.contains('d'));
                 self.checked(me, seq, left.saturating_sub(1), changed);
             }
@@ -156,7 +162,11 @@ impl Delivery<'_> {
         Ok(())
     }
 
-    /// A part of a command that went over several dedicated connections, or nobody's reply.
+    /// Handles a reply on a dedicated connection to a part of a command over several connections,
+    /// or to a command whose reply is discarded.
+    ///
+    /// # Errors
+    /// The connection has to be closed.
     pub(super) fn part_of_dedicated(
         &mut self,
         u: usize,
@@ -186,7 +196,7 @@ impl Delivery<'_> {
             self.engine.core.link.want_topology(None);
             self.answer_first(u, b"*-1\r\n")?;
         } else if aborted && let Some(client) = client {
-            // Watched in vain: EXEC will answer as if the key had changed.
+            // The watch is void: EXEC will be answered as if the key had changed.
             self.engine.core.link.want_topology(None);
             self.engine.clients.lending().lent_of(client, |lent| {
                 let watches = lent.watches.iter_mut();
@@ -215,7 +225,8 @@ impl Delivery<'_> {
         Ok(())
     }
 
-    /// A dedicated connection is gone or could not be made.
+    /// Closes a dedicated connection that is lost or could not be established, and resends or fails
+    /// its commands.
     #[cold]
     pub(crate) fn dedicated_lost(&mut self, u: usize, why: &ConnectionEnd) {
         self.engine.clients.deliveries().abandon_arriving(
@@ -242,7 +253,7 @@ impl Delivery<'_> {
         self.engine.core.link.want_topology(None);
         let Some(client) = client else { return };
         if let Some(refused) = refused.filter(|_| database_of(realm).is_none()) {
-            // Not a fault that passes: the user's password has changed, or the user is gone.
+            // Permanent: the user was removed, or its password has changed.
             if let Some(seq) =
                 self.engine.clients.errands().of(client.at()).map(|errand| errand.seq)
             {

@@ -1,12 +1,13 @@
-//! What a part of the worker leaves for the worker to do, because it concerns other parts, too. It
-//! is done as soon as the command, reply or timer at hand has been dealt with, in its order.
+//! Carrying out [`Effect`]s: actions that one part of the worker requests because they concern
+//! other parts too. They are carried out in order, right after the command, reply or timer that
+//! caused them.
 
 use crate::base::{Base, base};
 use crate::common::effect::Effect;
 use crate::delivery::Delivery;
 
 impl Delivery<'_> {
-    /// Carries out what the parts have left to do, and what that leaves.
+    /// Carries out all pending effects, including those that they cause.
     #[inline]
     pub(crate) fn follow_up(&mut self) {
         while let Some(effect) = self.engine.core.turn.effects.pop_front() {
@@ -30,7 +31,7 @@ impl Delivery<'_> {
         }
     }
 
-    /// Nothing is kept any more for a client that is closed.
+    /// Frees everything that is kept for a closed client.
     fn client_closed(&mut self, index: usize) {
         self.engine.release_lent(index);
         self.engine.subscribers.leave_all(index, &mut self.engine.clients, &mut self.engine.core);

@@ -1,9 +1,10 @@
-//! Errands: the commands that occupy their client, foremost the blocking ones.
+//! Lost connections and deadlines of errands: commands that occupy their client, mostly blocking
+//! ones.
 //!
-//! An errand begins when all earlier replies are there, and nothing more is read from the client
-//! until it is answered: so what goes over a dedicated connection keeps its order with what goes
-//! over the shared ones. A blocking command whose node is lost or demoted, or whose slot moves, is
-//! sent again for the time that is left.
+//! An errand starts once all earlier commands of its client are answered, and nothing more is read
+//! from the client until it is answered itself: so commands on dedicated connections keep their
+//! order with those on shared ones. A blocking command whose node is lost or demoted, or whose slot
+//! moves, is sent again with the rest of its timeout.
 
 use crate::base::{Base, base, dedicated};
 use crate::clients::errands::FARTHEST_TIMER;
@@ -18,6 +19,8 @@ use crate::resp::Protocol;
 use crate::upstream::{ConnectionEnd, Pending, Upstream};
 
 impl Delivery<'_> {
+    /// Handles the loss of an errand's connection as the retry policy decides. `sent`: a node may
+    /// have executed the command, and it does not only read.
     pub(super) fn errand_lost(
         &mut self,
         client: ClientId,
@@ -38,7 +41,7 @@ impl Delivery<'_> {
         let (kind, after) = (errand.kind, errand.lost(sent, reads, failure));
         let tries = errand.tries;
         match (kind, after) {
-            // Their parts have their own ends.
+            // Their parts end one by one.
             (ErrandKind::Fleet | ErrandKind::Join | ErrandKind::Emulated, _) => {}
             (_, AfterLoss::Again) => {
                 let delay = self.engine.core.retry_pause(tries);
@@ -79,7 +82,8 @@ impl Delivery<'_> {
         }
     }
 
-    /// The errand's deadline has come, or is still some time off.
+    /// Fails an errand whose deadline has passed. If the deadline is still to come, the timer is
+    /// set again.
     pub(crate) fn errand_ends(&mut self, me: ClientId, seq: u32) {
         let Some(client) = self.engine.clients.slab.get(me.at()) else { return };
         let Some(lent) = client.lent.as_ref() else { return };
@@ -124,7 +128,7 @@ impl Delivery<'_> {
         if let Some(u) = errand.upstream {
             self.engine.clients.lending().close(u, &mut self.engine.nodes, &mut self.engine.core);
         }
-        // All that has a part of it and has not answered.
+        // Connections on which a part of it is unanswered.
         let part = |p: &Pending| matches!(p.dest, Dest::Part { .. });
         let has_part = |up: &Upstream| {
             up.dedicated.is_some_and(|d| d.client == Some(me)) && up.pending.iter().any(part)

@@ -1,10 +1,10 @@
-//! KEYS: the primaries' lists as one list, in bounded memory.
+//! KEYS: the lists of all primaries as one list, in bounded memory.
 //!
-//! A list begins with its length, so nothing can be sent before every primary has told its own.
-//! Then one primary's list after the other is handed on as it comes. A primary whose turn has not
-//! come is not read from, and the one whose turn it is only while the client takes what it gets:
-//! what waits, waits at the nodes. On shared connections that would hold others up, so each
-//! primary's list comes over a dedicated one.
+//! A list begins with its length, so nothing can be sent before every primary has sent the length
+//! of its own. Then the lists are passed on one after the other as they arrive. A primary is not
+//! read from before its turn, and during its turn only while the client reads its output: unread
+//! data stays at the nodes. On shared connections this would delay other clients, so each list
+//! arrives on a dedicated connection.
 
 use crate::base::{Base, base};
 use crate::common::Source;
@@ -14,11 +14,11 @@ use crate::metrics::Histogram;
 use crate::ops::{Effect, Piece};
 use crate::resp::write;
 
-/// A client that has not taken so much gets no more for now.
-const ENOUGH: usize = 1 << 20;
+/// Unwritten output of the client, in bytes, above which the primary is not read from.
+const MAX_OUTPUT: usize = 1 << 20;
 
 impl Delivery<'_> {
-    /// The beginning of a list, or more of it. `true`: it is handed on.
+    /// Handles a piece of an unfinished list. `true`: it is consumed.
     pub(super) fn join_piece(&mut self, u: usize, j: u32, part: u32, piece: &[u8]) -> bool {
         let Some(join) = self.engine.ops.joins.get_mut(j as usize) else { return true };
         let Some(up) = self.engine.nodes.upstreams.get(u) else { return true };
@@ -37,7 +37,7 @@ impl Delivery<'_> {
                 let output = self.engine.clients.slab.get(client.at()).map_or(0, |c| c.output());
                 if let Some(up) = self.engine.nodes.upstreams.get_mut(u) {
                     up.streaming = true;
-                    up.read_paused = output + elements.len() > ENOUGH;
+                    up.read_paused = output + elements.len() > MAX_OUTPUT;
                 }
                 self.engine.ops.joining().stream(
                     j as usize,
@@ -51,14 +51,14 @@ impl Delivery<'_> {
         }
     }
 
-    /// A list that came in one piece.
+    /// Handles a complete list, or the error in its place.
     pub(super) fn join_whole(&mut self, u: usize, j: u32, part: u32, frame: &[u8]) {
         self.engine.nodes.pop_pending(u, &mut self.engine.core);
         let Some(join) = self.engine.ops.joins.get_mut(j as usize) else { return };
         let (client, seq, begun) = (join.client, join.seq, join.lists.has_begun());
         let Some(effects) = join.lists.whole(part as usize, frame) else {
-            // An error. Nothing was told yet, unless another list's length came first by chance
-            // and this node changed its mind, which ends the connection.
+            // An error. It is the reply, unless the client has already received the beginning of
+            // the list: then its connection is closed.
             self.engine.ops.joining().end(j as usize, &mut base!(self.engine));
             if begun {
                 return self.engine.clients.close(client.at(), &mut self.engine.core);
@@ -72,7 +72,7 @@ impl Delivery<'_> {
         self.run_join(j as usize, effects);
     }
 
-    /// The last piece of a list that was handed on.
+    /// Handles the last piece of a list that was passed on in pieces.
     pub(super) fn join_last(&mut self, u: usize, j: u32, part: u32, piece: &[u8]) {
         self.engine.ops.joining().set_upstream(j, part as usize, None);
         self.engine.clients.lending().give_back(u, &mut self.engine.nodes, &mut self.engine.core);
@@ -81,13 +81,14 @@ impl Delivery<'_> {
         self.run_join(j as usize, effects);
     }
 
-    /// Does what the lists say.
+    /// Carries out the effects that the lists have returned.
     fn run_join(&mut self, j: usize, effects: Vec<Effect>) {
         for effect in effects {
             let Some(join) = self.engine.ops.joins.get(j) else { return };
             match effect {
                 Effect::Header(count) => {
-                    // It is arriving: from here on the client's own speed sets the time.
+                    // The reply has begun, and the client's reading speed determines how long it
+                    // takes.
                     let (client, seq) = (join.client, join.seq);
                     if let Some(errand) =
                         self.engine.clients.errands().of(client.at()).filter(|e| e.seq == seq)
@@ -121,6 +122,7 @@ impl Delivery<'_> {
         }
     }
 
+    /// Ends a KEYS whose lists are complete, and counts it.
     fn finish_join(&mut self, j: usize) {
         self.engine.ops.joining().stream(
             j,
@@ -152,7 +154,7 @@ impl Delivery<'_> {
         self.engine.clients.errands().end(join.client, join.seq, &mut self.engine.core);
     }
 
-    /// Reads from the connection again; what it has said of its list goes on at once.
+    /// Resumes reading from the connection, beginning with what has been read of its list.
     fn unpark(&mut self, u: usize) {
         let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return };
         up.read_paused = false;
@@ -174,11 +176,11 @@ impl Delivery<'_> {
         }
     }
 
-    /// The client has taken what it had.
+    /// Resumes the client's KEYS, if there is one, once enough of its output is written.
     pub(crate) fn join_goes_on(&mut self, index: usize) {
         let Some(client) = self.engine.clients.slab.get(index) else { return };
         let me = ClientId::new(index, client.generation);
-        if client.output() > ENOUGH / 2 {
+        if client.output() > MAX_OUTPUT / 2 {
             return;
         }
         let Some((_, join)) = self.engine.ops.joins.iter().find(|(_, join)| join.client == me)

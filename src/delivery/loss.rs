@@ -1,5 +1,5 @@
-//! A shared connection to a node is lost: its commands are answered, or wait for the next one
-//! (`Upstream::lost` decides which, by the retry policy), and when the next attempt is made.
+//! Loss of a connection to a node: which commands are failed and which wait for the next connection
+//! (decided in `Upstream::lost`, by the retry policy), and when to reconnect.
 
 use crate::base::{Base, base};
 use crate::cluster::NodeAddr;
@@ -11,19 +11,19 @@ use crate::sparsely;
 use crate::subscribers::publish;
 use crate::upstream::{ConnectionEnd, ConnectionState};
 
-/// A connection that lived so long has proven that the node can be worked with, microseconds.
-const PROVEN: u64 = 1_000_000;
+/// Lifetime in microseconds after which a connection is replaced without a pause.
+const PROVEN_AFTER: u64 = 1_000_000;
 
-/// And one that lived so long and was answered on, that it need not be left alone for longer and
-/// longer: something closes connections, now and then.
-const USEFUL: u64 = 100_000;
+/// Lifetime in microseconds after which a connection on which the node has answered resets the
+/// back-off: something may close connections now and then.
+const USEFUL_AFTER: u64 = 100_000;
 
-/// Where it was answered on at all, the pause grows no further than after so many failures.
-const ANSWERED: u32 = 4;
+/// Maximum number of failures that count for the back-off if the node has answered at all.
+const MAX_FAILURES_IF_ANSWERED: u32 = 4;
 
 impl Delivery<'_> {
-    /// The connection is gone or could not be made: what may be sent again waits for the next
-    /// one, the rest is answered now.
+    /// Handles a connection that is lost or could not be established: commands that may be sent
+    /// again wait for the next connection, the others are failed.
     pub(super) fn connection_lost(&mut self, u: usize, why: ConnectionEnd) {
         let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return };
         if up.dedicated.is_some() {
@@ -31,9 +31,9 @@ impl Delivery<'_> {
         }
         let was_ready = up.state == ConnectionState::Ready;
         let lived = self.engine.core.now.saturating_sub(up.ready_since);
-        let proven = was_ready && lived >= PROVEN;
+        let proven = was_ready && lived >= PROVEN_AFTER;
         let answered = was_ready && up.last_read > up.ready_since;
-        if proven || (answered && lived >= USEFUL) {
+        if proven || (answered && lived >= USEFUL_AFTER) {
             up.failures = 0;
         }
         if let Some(stream) = up.stream.as_mut() {
@@ -54,8 +54,9 @@ impl Delivery<'_> {
         let given_up = up.lost(&mut self.engine.core.spare.pool, &clients);
         up.failures = up.failures.saturating_add(1);
         if answered {
-            // Nor does it where the next attempt fails, so that it begins from here.
-            up.failures = up.failures.min(ANSWERED);
+            // Limited in the counter, so that the back-off grows from here if the next attempt
+            // fails.
+            up.failures = up.failures.min(MAX_FAILURES_IF_ANSWERED);
         }
         up.state = ConnectionState::Backoff;
         self.engine.subscribers.stranded |= up.pending.iter().any(publish::is_lone_publish);
@@ -87,14 +88,14 @@ impl Delivery<'_> {
         }
         self.engine.nodes.loads_without(u, &name, &mut self.engine.core);
         self.engine.ops.resends().leave_replica(u, &mut base!(self.engine));
-        // Control may be gone at the very end: nothing to refresh then.
+        // Fails only after the end of the control thread, at shutdown.
         let _ = self.engine.core.link.control.send(ToControl::RefreshTopology { hint: None });
-        // A connection that has worked for a while is tried again at once.
+        // A connection that has worked for a while is replaced at once.
         let mut delay =
             if proven { 0 } else { self.engine.core.settings.reconnect.pause(failures) };
-        // Reads that would be sent for the third time, or more often, are retries. They keep their
-        // places in the connection's queue, so that the connection waits for the budget; then one
-        // command probes, and the others follow as the node answers.
+        // Reads that are about to be sent for the third time or more count as retries. They keep
+        // their places in the queue, so the whole connection waits for the retry budget; then one
+        // command probes the node, and the others follow as it answers.
         if let Some(up) = self.engine.nodes.upstreams.get_mut(u) {
             up.window = usize::from(repeated);
         }

@@ -1,10 +1,11 @@
-//! Replies of nodes: whose they are, what becomes of refusals and of what was lost.
+//! Replies of nodes: which command each one answers, and what follows from refusals and lost
+//! connections.
 //!
-//! - `walk`: HOT PATH, the reply to an ordinary command; `reading`: all others
+//! - `walk`: HOT PATH, replies to ordinary commands; `reading`: all others
 //! - `dedicated`, `errand`, `watch`: replies on connections that are lent to one client
-//! - `join`: replies that are handed on in pieces
-//! - `refused`, `shard_check`: refusals are carried out
-//! - `effect`: what the parts leave to be done; `loss`: lost connections
+//! - `join`: KEYS, whose reply is passed on in pieces
+//! - `refused`, `shard_check`: refusals on shared connections
+//! - `loss`: lost connections; `effect`: actions that concern several parts of the worker
 
 mod dedicated;
 mod effect;
@@ -20,13 +21,13 @@ mod watch;
 use crate::dispatch::Dispatcher;
 use crate::engine::Engine;
 
-/// What is done about nodes' replies, and about nodes that do not reply any more.
+/// Handles nodes' replies and lost connections.
 pub(crate) struct Delivery<'a> {
     pub engine: &'a mut Engine,
 }
 
 impl Delivery<'_> {
-    /// What sends the commands that a reply leads to.
+    /// The dispatcher, for commands that follow from a reply.
     fn dispatcher(&mut self) -> Dispatcher<'_> {
         Dispatcher { engine: self.engine }
     }

@@ -1,4 +1,4 @@
-//! What nodes say: replies are taken off their connections, one after the other.
+//! Dividing what a node sends into replies, and handling those that are not ordinary.
 
 use crate::base::{Base, base};
 use crate::buf::CHUNK;
@@ -9,13 +9,16 @@ use crate::resp::ReplyProgress;
 use crate::route::PendingFlags;
 use crate::upstream::{ConnectionEnd, ConnectionState, Pending};
 
-/// An unfinished reply of this size is handed to its client piece by piece; a smaller one is
-/// waited for, so that it can still be asked for again if the connection is lost.
+/// Size in bytes from which an unfinished reply is passed on to its client in pieces. A smaller one
+/// is kept until it is complete, so that its command can be sent again if the connection is lost.
 const STREAM_FROM: usize = 32 << 10;
 
 impl Delivery<'_> {
-    /// Takes all complete replies off `buf`, which begins at a reply's first byte that was not
-    /// handed on. Gives how many bytes are done with.
+    /// Handles all complete replies in `buf`, which begins with the first byte of a reply that was
+    /// not passed on. Returns the number of bytes consumed.
+    ///
+    /// # Errors
+    /// The connection has to be closed: the node violates the protocol or refuses the handshake.
     pub(crate) fn replies(&mut self, u: usize, buf: &[u8]) -> Result<usize, ConnectionEnd> {
         let mut start = 0;
         let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return Ok(buf.len()) };
@@ -46,7 +49,8 @@ impl Delivery<'_> {
         Ok(start)
     }
 
-    /// Hands the beginning of a large reply on, where it goes to one client as it is.
+    /// Passes on the beginning of a large reply if it goes to one client unchanged. `true`: it is
+    /// consumed.
     fn stream_reply(&mut self, u: usize, buf: &[u8], start: usize, at: usize) -> bool {
         let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return false };
         let piece = buf.get(start..at).unwrap_or_default();
@@ -66,11 +70,12 @@ impl Delivery<'_> {
         let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return false };
         let Some(pending) = up.pending.front() else { return false };
         let Dest::Client { index, generation, seq } = pending.dest else { return false };
-        // Its counts of subscribers are put right when all of it is here.
+        // Replies inside a batch are not passed on, and counts of subscribers are corrected in the
+        // complete reply.
         if up.skipped_replies < pending.before || pending.flags.contains(PendingFlags::PUBLISHES) {
             return false;
         }
-        // An error may be one to be followed, and a push is nobody's reply.
+        // An error may be a refusal, and a push answers no command.
         let whole_only = matches!(piece.first(), Some(b'-' | b'>' | b'!'));
         if up.state != ConnectionState::Ready || (!up.streaming && whole_only) {
             return false;
@@ -90,8 +95,10 @@ impl Delivery<'_> {
         true
     }
 
-    /// One complete reply, or the last piece of one that was handed on, whatever is special about
-    /// it.
+    /// Handles any complete reply, or the last piece of one that was passed on in pieces.
+    ///
+    /// # Errors
+    /// The connection has to be closed.
     #[inline(never)]
     pub(super) fn reply_rare(&mut self, u: usize, frame: &[u8]) -> Result<(), ConnectionEnd> {
         let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return Ok(()) };
@@ -104,7 +111,7 @@ impl Delivery<'_> {
             return Ok(());
         }
         if frame.first() == Some(&b'>') {
-            // A push; nothing that slotway asked for on a shared connection makes one.
+            // A push: no command that slotway sends on these connections causes one.
             return self.engine.nodes.connections().strange_push(u, &mut self.engine.core);
         }
         if up.pending.front().is_some_and(|p| p.before > 0) {
@@ -119,7 +126,10 @@ impl Delivery<'_> {
         self.answer_first(u, frame)
     }
 
-    /// `frame` answers the connection's first command.
+    /// Delivers `frame` as the reply to the connection's first command.
+    ///
+    /// # Errors
+    /// No command awaits a reply.
     #[inline]
     pub(super) fn answer_first(&mut self, u: usize, frame: &[u8]) -> Result<(), ConnectionEnd> {
         let Some(mut up) = self.engine.nodes.upstreams.get_mut(u) else { return Ok(()) };
@@ -151,7 +161,8 @@ impl Delivery<'_> {
         Ok(())
     }
 
-    /// The same for a reply that counts subscribers.
+    /// Delivers the reply to a publication, with the count of subscribers corrected. The caller has
+    /// removed `pending` from the queue, but not its bytes.
     #[cold]
     fn answer_publish(
         &mut self,
@@ -161,8 +172,8 @@ impl Delivery<'_> {
     ) -> Result<(), ConnectionEnd> {
         let Some(up) = self.engine.nodes.upstreams.get(u) else { return Ok(()) };
         let node = up.node;
-        let mut right = std::mem::take(&mut self.engine.core.spare.line);
-        right.clear();
+        let mut corrected = std::mem::take(&mut self.engine.core.spare.line);
+        corrected.clear();
         let sent = up.queue.front(pending.len as usize).unwrap_or_default();
         let changed = self
             .engine
@@ -171,7 +182,7 @@ impl Delivery<'_> {
                 (node, pending.started),
                 sent,
                 frame,
-                &mut right,
+                &mut corrected,
                 &self.engine.nodes,
                 &self.engine.core,
             )
@@ -179,15 +190,19 @@ impl Delivery<'_> {
         if let Some(up) = self.engine.nodes.upstreams.get_mut(u) {
             up.queue.release(pending.len as usize, &mut self.engine.core.spare.pool);
         }
-        self.engine.deliver(node, pending, if changed { &right } else { frame });
-        self.engine.core.spare.line = right;
+        self.engine.deliver(node, pending, if changed { &corrected } else { frame });
+        self.engine.core.spare.line = corrected;
         Ok(())
     }
 
-    /// One of the replies to a batch: those before the last are noted, the last one counts.
+    /// Handles one of the replies to a batch: the last one is delivered, and the first error among
+    /// the others is kept for it.
     ///
-    /// A command that a node refuses while it is queued makes its EXEC fail, so nothing of the
-    /// batch was executed: the refusal then holds for all of it.
+    /// If a node refuses a command while queuing it, EXEC fails and nothing of the batch is
+    /// executed: the refusal applies to the whole batch.
+    ///
+    /// # Errors
+    /// The connection has to be closed.
     #[cold]
     fn batch_reply(&mut self, u: usize, frame: &[u8]) -> Result<(), ConnectionEnd> {
         let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return Ok(()) };
@@ -238,6 +253,7 @@ impl Delivery<'_> {
         self.answer_first(u, answer)
     }
 
+    /// Handles the last piece of a reply that was passed on in pieces.
     fn last_piece(&mut self, u: usize, frame: &[u8]) {
         let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return };
         let Some(pending) = up.pending.pop_front() else { return };

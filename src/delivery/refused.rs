@@ -1,4 +1,4 @@
-//! What a node refuses is carried out: sent elsewhere, or later, in the order of its client.
+//! Refused commands on shared connections: sent again, elsewhere or later, in their client's order.
 
 use crate::base::{Base, base};
 use crate::cluster::Slot;
@@ -9,15 +9,16 @@ use crate::placement::{AfterRefusal, Redirection, Refusal, Work, after_refusal, 
 use crate::route::PendingFlags;
 
 impl Delivery<'_> {
-    /// An error reply that is not the client's business: the command was not executed and goes
-    /// elsewhere or waits. `false`: it is the client's.
+    /// Handles an error reply to the first command of connection `u` if it is a refusal: the
+    /// command was not executed, and is sent again as the retry policy decides. `false`: the error
+    /// is the client's reply.
     pub(super) fn refused(&mut self, u: usize, frame: &[u8]) -> bool {
         let text = crate::resp::reply::error_text(frame).unwrap_or_default();
         self.engine.scripts.forget_script(u, text, &mut self.engine.nodes, &mut self.engine.core);
         let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return false };
         let Some(front) = up.pending.front() else { return false };
         if front.dest == Dest::Discard {
-            // SCRIPT LOAD may have been refused.
+            // The error may be the reply to SCRIPT LOAD.
             if text.starts_with(b"BUSY ") {
                 up.scripts.clear();
             }
@@ -30,7 +31,7 @@ impl Delivery<'_> {
         let Some(node) = self.engine.nodes.list.get(up.node.at()) else { return false };
         let Some(refusal) = Refusal::parse(frame, &node.addr) else { return false };
         if bound && !self.engine.nodes.shards().rebind_refused(u, &refusal, &mut self.engine.core) {
-            // The client is told; what comes next need not be.
+            // This command fails; with a new topology the next ones need not.
             self.engine.core.link.want_topology(None);
             return false;
         }
@@ -38,9 +39,9 @@ impl Delivery<'_> {
         else {
             return false;
         };
-        let strange = !concerns(&refusal, front.slot_of_keys(), front.tries);
+        let unrelated = !concerns(&refusal, front.slot_of_keys(), front.tries);
         let no_script = refusal.kind() == Redirection::NoScript;
-        if strange
+        if unrelated
             || (no_script
                 && !self.engine.scripts.heals(
                     u,

@@ -1,18 +1,18 @@
-//! Parts of commands without keys (DBSIZE, SCAN, KEYS, FLUSHALL …) at a node that may not serve its
-//! shard any more.
+//! Parts of commands without keys (DBSIZE, SCAN, KEYS, FLUSHALL …) at a node that may no longer
+//! serve its shard.
 //!
-//! A node refuses a command with keys while it does not know of a working cluster (`CLUSTERDOWN`)
-//! and when its slots are another node's (`MOVED`). Commands without keys it carries out all the
-//! same. So a primary that was restarted without its data, and whose replica has the data and is
-//! about to be promoted or is so already, counts no keys and says OK to FLUSHALL.
+//! A node refuses commands with keys while it considers the cluster down (`CLUSTERDOWN`) and when
+//! another node owns their slot (`MOVED`). Commands without keys it executes all the same: a
+//! primary that was restarted without its data, while a replica has the data and is promoted,
+//! answers DBSIZE with 0 and FLUSHALL with OK.
 //!
-//! A node that restarts loses its connections. Therefore the first part on each connection goes in
-//! a transaction behind a read of a key of the shard: if the node refuses the read it carries out
-//! nothing, and the part is treated as refused, as a command with that key would be. Once a node
-//! has accepted the read, later parts on that connection are sent as they are.
+//! A node that restarts loses its connections. Therefore the first part on each connection is sent
+//! in a transaction behind a read of one of the shard's keys: if the node refuses the read, it
+//! executes nothing, and the part is treated as refused. Once a node has accepted the read, later
+//! parts on the connection are sent alone.
 //!
-//! KEYS has a connection of its own, and its list is handed on as it comes. There the read goes in
-//! front of it without a transaction.
+//! KEYS uses a dedicated connection, and its list is passed on as it arrives. There the read is
+//! sent before it without a transaction.
 
 use crate::delivery::Delivery;
 use crate::dest::NodeId;
@@ -22,8 +22,11 @@ use crate::resp::reply::error_text;
 use crate::upstream::ConnectionEnd;
 
 impl Delivery<'_> {
-    /// The reply to EXEC where the first command of connection `u` is a part behind a read. `first`
-    /// is the first error among the replies before.
+    /// Handles the reply to EXEC if the first command of connection `u` is a part behind a read.
+    /// `first` is the first error among the replies before it.
+    ///
+    /// # Errors
+    /// The connection has to be closed: the reply is not one to such a transaction.
     #[cold]
     pub(super) fn checked_reply(
         &mut self,
@@ -45,26 +48,26 @@ impl Delivery<'_> {
         let refusal =
             self.engine.nodes.list.get(node.at()).and_then(|n| Refusal::parse(said, &n.addr));
         let mut serves = false;
-        let again = match &refusal {
-            // Only the owner of a slot tells where its key may be. And a slot that is now another
-            // shard's says nothing against the node.
+        let resend_alone = match &refusal {
+            // Only a slot's owner answers ASK.
             Some(Refusal::Ask(..)) => {
                 serves = true;
                 true
             }
+            // A slot that has moved to another shard says nothing about this node.
             Some(Refusal::Moved(_, addr)) => {
                 let shard = |n: NodeId| self.engine.nodes.list.get(n.at()).map(|n| n.shard_slot);
                 self.engine.nodes.known_node(addr).is_some_and(|named| shard(named) != shard(node))
             }
             Some(Refusal::Later(_)) => false,
-            // It is about the command itself, which is sent once more to be refused in its own
-            // words; or the user may not read the key, and nothing can be found out.
+            // The error is about the command itself, which is sent again to get its own error; or
+            // the user may not read the key, and the node cannot be checked.
             None => {
                 serves = error_text(said).is_some_and(|text| text.starts_with(b"NOPERM"));
                 true
             }
         };
-        if !again {
+        if !resend_alone {
             return match self.refused(u, said) {
                 true => Ok(()),
                 false => self.answer_first(u, said),

@@ -9,14 +9,14 @@ use crate::route::PendingFlags;
 use crate::upstream::{ConnectionEnd, ConnectionState};
 
 impl Delivery<'_> {
-    /// Puts a node's reply, complete, into the buffer of the client that waits for it. The rest is
-    /// the end of the turn's: [`Worker::flush_client`].
+    /// Puts a node's complete reply into the buffer of the client that waits for it. The buffer is
+    /// written at the end of the turn, by `flush_client` in `worker/writing.rs`.
     ///
     /// # Errors
-    /// The node does not keep to the protocol.
+    /// The connection has to be closed: the node violates the protocol or refuses the handshake.
     #[inline]
     pub(super) fn reply(&mut self, u: usize, frame: &[u8]) -> Result<(), ConnectionEnd> {
-        // Is there anything about it but to be handed on?
+        // Is there anything to do besides passing it on?
         let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return Ok(()) };
         let Some(pending) = up.pending.front() else { return self.reply_rare(u, frame) };
         let micros = self.engine.core.now.saturating_sub(pending.started);
@@ -32,7 +32,7 @@ impl Delivery<'_> {
         let (Dest::Client { index, generation, seq }, false) = (pending.dest, rare) else {
             return self.reply_rare(u, frame);
         };
-        // It is done with at the node: it counts, and gives its bytes back.
+        // Count the command, and free its bytes.
         let (node, len, command) = (up.node, pending.len as usize, pending.command);
         up.pending.pop_front();
         up.queue.release(len, &mut self.engine.core.spare.pool);
@@ -51,7 +51,7 @@ impl Delivery<'_> {
         if command == self.engine.core.router.unknown() {
             self.engine.core.note_unknown();
         }
-        // Whoever waits for it gets it, in its turn.
+        // Deliver the reply, in the order of the client's commands.
         let Some(client) = self.engine.clients.slab.get_mut(index as usize) else { return Ok(()) };
         if client.generation == generation {
             client.complete(seq, frame, &mut self.engine.core.spare.pool);

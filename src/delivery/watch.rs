@@ -1,7 +1,7 @@
-//! WATCH, and the transactions of those who watch.
+//! WATCH, and transactions of clients that watch keys.
 //!
 //! Each slot's watched keys have a dedicated connection until EXEC, DISCARD or UNWATCH. If it is
-//! lost a change may have been missed: EXEC then answers null, as if there had been one.
+//! lost, a change may have been missed: EXEC is then answered with null, as if there had been one.
 
 use crate::delivery::Delivery;
 use crate::dest::{ClientId, Dest};
@@ -9,6 +9,9 @@ use crate::ops::ErrandKind;
 use crate::resp::Protocol;
 
 impl Delivery<'_> {
+    /// Records an answer to the check, before a transaction over several slots, whether a watched
+    /// key has changed. `left` is the number of connections that have not answered; with the last
+    /// answer the transaction is sent, or answered with null if `changed`.
     pub(super) fn checked(&mut self, client: ClientId, seq: u32, left: usize, changed: bool) {
         let index = client.at();
         let Some(errand) = self.engine.clients.errands().of(index).filter(|e| e.seq == seq) else {
@@ -36,7 +39,7 @@ impl Delivery<'_> {
             let dest = Dest::client(client, seq);
             return self.engine.clients.deliveries().own(dest, null, &mut self.engine.core);
         }
-        // Its reply has a number already: the pieces are gathered for that one.
+        // The reply has its number already: the pieces are gathered under it.
         if let Some(errand) = self.engine.clients.errands().of(index) {
             errand.kind = ErrandKind::Fleet;
         }
