@@ -1,5 +1,5 @@
-//! CLIENT's subcommands about other connections than a client's own session, and what follows from
-//! them: clients that are suspended (CLIENT PAUSE), clients that want no replies (CLIENT REPLY).
+//! Commands of clients in special modes: suspended (CLIENT PAUSE), without replies (CLIENT REPLY).
+//! Also CLIENT's subcommands in transactions.
 
 use crate::client::{Grammar, Paused, Question, SessionModes};
 use crate::clients::Flow;
@@ -8,12 +8,12 @@ use crate::resp::Args;
 use crate::route::Local;
 
 impl Dispatcher<'_> {
-    /// One command of a client whose session is in any mode.
+    /// Dispatches a command of a client whose session is in any of the modes of [`mode`].
     pub(crate) fn dispatch_with_modes(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
         let Some(client) = self.engine.clients.slab.get_mut(index) else { return Flow::Stop };
         let modes = client.session.modes;
         if modes == SessionModes::RESTRICTED {
-            // Nothing else is special about it.
+            // No other mode is set.
             return match self.check_user(index, args) {
                 Some(flow) => flow,
                 None => self.dispatch(index, frame, args),
@@ -37,7 +37,7 @@ impl Dispatcher<'_> {
         if let Some(client) = self.engine.clients.slab.get_mut(index) {
             client.mute(false, &mut self.engine.core.spare.replies);
             if flow == Flow::Pause {
-                // It will be read once more.
+                // The command will be read again.
                 client.session.modes.insert(modes & SessionModes::SKIP);
             }
         }
@@ -45,7 +45,8 @@ impl Dispatcher<'_> {
         flow
     }
 
-    /// The same in a transaction. `Ok`: the reply; `Err`: what all workers are to be asked.
+    /// Carries out a subcommand of CLIENT that was queued in a transaction. `Ok`: the reply; `Err`:
+    /// the question to all workers.
     pub(super) fn client_in_exec(
         &self,
         index: usize,
@@ -73,7 +74,7 @@ impl Dispatcher<'_> {
     }
 }
 
-/// What is answered all the same: what ends the silence.
+/// Whether a command is answered although replies are turned off: it turns them on again.
 fn is_heard(args: &Args, modes: SessionModes) -> bool {
     let on = args.len() == 3 && args.is(0, "client") && args.is(1, "reply") && args.is(2, "on");
     let reset = args.len() == 1 && args.is(0, "reset") && !modes.contains(SessionModes::SKIP);

@@ -1,4 +1,4 @@
-//! Commands over several slots that are carried out in steps are begun.
+//! Starting commands over several slots that are emulated in steps.
 
 use crate::base::{Base, base};
 use crate::buf::CHUNK;
@@ -15,12 +15,13 @@ use crate::ops::{Errand, ErrandKind, Parts};
 use crate::resp::Args;
 use crate::route::wait_time;
 
-/// How long a command tries to get hold of a key that another one moves, microseconds.
+/// How long a command waits for the lock of a key that another command moves, in microseconds.
 const PATIENCE: u64 = 6_000_000;
 
 impl Dispatcher<'_> {
-    /// A command whose keys lie in several slots, or that looks for keys anywhere (SORT). `slot` is
-    /// its first key's.
+    /// Starts the emulation of a command whose keys lie in several slots, or whose patterns name
+    /// keys in any slot (SORT); refuses a command that cannot be emulated. `slot` is the slot of
+    /// the first key.
     #[cold]
     pub(super) fn several_slots(
         &mut self,
@@ -46,7 +47,7 @@ impl Dispatcher<'_> {
                     );
                     Flow::Next
                 }
-                // The node refuses it in its own words.
+                // The node refuses it with its own error.
                 None => {
                     self.engine.ops.forward(index, command, slot, frame, &mut base!(self.engine))
                 }
@@ -103,7 +104,7 @@ impl Dispatcher<'_> {
             wait: wait.map_or(Some(0), |wait| wait.micros),
             turn: self.engine.core.settings.emulation_turn,
             patience: PATIENCE,
-            // No two of any slotway, nor of one that was started anew.
+            // Unique over all slotway processes, past ones included.
             ticket: self.engine.ops.born.wrapping_add(self.engine.ops.next_emulation),
         };
         let emulation = Box::new(emulate::begin(entry.recipe, request));
@@ -121,7 +122,7 @@ impl Dispatcher<'_> {
     }
 }
 
-/// It waits for data: only then a number in it is a time.
+/// Whether the command waits for data, so that one of its numbers is a timeout.
 fn spec_blocks(name: &str, args: &Args) -> bool {
     name.starts_with('b') && name != "bitop" || crate::route::asks_to_block(args)
 }

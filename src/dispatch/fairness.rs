@@ -1,4 +1,4 @@
-//! The connections that are full for a client; [`crate::clients::fairness`] says who has to wait.
+//! Full connections. [`crate::clients::fairness`] decides which clients have to wait.
 
 use crate::dest::NodeId;
 use crate::dispatch::Dispatcher;
@@ -6,7 +6,8 @@ use crate::resp::Protocol;
 use crate::users::OWN_REALM;
 
 impl Dispatcher<'_> {
-    /// The connection to `node` for this client, if it has to wait for it.
+    /// The connection to `node` that the client uses, if the client has to wait before it may send
+    /// on it.
     pub(super) fn full_upstream(
         &self,
         node: NodeId,

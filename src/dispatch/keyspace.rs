@@ -1,4 +1,4 @@
-//! SCAN and RANDOMKEY: the keys of all shards as if they were one server's.
+//! SCAN and RANDOMKEY: the keys of all shards as those of one server.
 
 use crate::base::{Base, base};
 use crate::clients::Flow;
@@ -14,8 +14,8 @@ use crate::route::{Fan, Merge, PendingFlags, ReportMerge, Scan, ScanRequest};
 const DBSIZE: &[u8] = b"*1\r\n$6\r\nDBSIZE\r\n";
 
 impl Dispatcher<'_> {
-    /// The owner of the slot at which the cursor stands gets its own cursor, as any command for
-    /// that slot.
+    /// SCAN: sends the node's own cursor to the owner of the slot that the client's cursor is at,
+    /// like any command for that slot.
     pub(super) fn scan(&mut self, index: usize, command: CommandId, args: &Args) -> Flow {
         if self.engine.nodes.topology.snapshot.generation == 0 {
             return self.engine.clients.refusals().no_cluster(
@@ -62,7 +62,8 @@ impl Dispatcher<'_> {
         Flow::Next
     }
 
-    /// Every primary's size and a key of each: the choice is made when all are there.
+    /// RANDOMKEY: asks every primary for its number of keys and for a key. The merge chooses among
+    /// the keys.
     pub(super) fn random_key(&mut self, index: usize, command: CommandId, frame: &[u8]) -> Flow {
         let Some(client) = self.engine.clients.slab.get(index) else { return Flow::Stop };
         let protocol = client.session.protocol;

@@ -1,4 +1,4 @@
-//! Clients log in.
+//! AUTH, and the login in HELLO.
 
 use crate::base::{Base, base};
 use crate::clients::Flow;
@@ -12,7 +12,7 @@ use crate::users::{CheckResult, CommandTag, Credentials, Login, MAX_PASSWORD_LEN
 use std::sync::Arc;
 
 impl Dispatcher<'_> {
-    /// AUTH, and HELLO as far as it is about who the client is. `None`: HELLO goes on.
+    /// Carries out AUTH or the login in HELLO. `None`: HELLO continues.
     pub(super) fn login(
         &mut self,
         index: usize,
@@ -21,10 +21,10 @@ impl Dispatcher<'_> {
         args: &Args,
     ) -> Option<Flow> {
         let given = credentials(local, args);
-        let alone = matches!(given, Given::Password(_));
+        let alone = matches!(given, AuthArgs::Password(_));
         let (name, password) = match given {
-            Given::Both(name, password) => (name, password),
-            Given::Password(password) => {
+            AuthArgs::Both(name, password) => (name, password),
+            AuthArgs::Password(password) => {
                 if self.engine.access.users.user_without_login().is_some() {
                     self.engine.clients.answer_own_error(
                         index,
@@ -36,7 +36,7 @@ impl Dispatcher<'_> {
                 }
                 (b"default".as_slice(), password)
             }
-            Given::Wrong if local == Local::Auth => {
+            AuthArgs::Wrong if local == Local::Auth => {
                 self.engine.clients.answer_own_error(
                     index,
                     command,
@@ -45,20 +45,20 @@ impl Dispatcher<'_> {
                 );
                 return Some(Flow::Next);
             }
-            Given::Wrong => return None,
-            Given::Nothing => {
+            AuthArgs::Wrong => return None,
+            AuthArgs::Nothing => {
                 let account = self.engine.clients.slab.get(index)?.session.account.as_ref()?;
                 if account.is_authenticated() {
                     return None;
                 }
-                // HELLO says itself that it wants a login.
+                // If a login is required, HELLO's own error says so.
                 return self.stranger_in_cluster(index).ok().flatten();
             }
         };
         let account = self.engine.clients.slab.get_mut(index)?.session.account.as_mut()?;
         let tag = CommandTag::of(args);
         let verdict = match account.answered(tag) {
-            // Its failure has waited its time, see below.
+            // The error of a failed login, after its delay.
             Some(CheckResult::Told(failure)) => {
                 self.engine.clients.answer_own_error(
                     index,
@@ -68,7 +68,7 @@ impl Dispatcher<'_> {
                 );
                 return Some(Flow::Next);
             }
-            // Nobody's: neither hashed nor sent.
+            // No user has such a name or password: it is neither hashed nor sent.
             _ if name.len().max(password.len()) > MAX_PASSWORD_LEN => {
                 return Some(self.engine.access.login_failed(
                     index,
@@ -109,7 +109,7 @@ impl Dispatcher<'_> {
                 ));
             }
             (None | Some(CheckResult::Waited), Login::Elsewhere) => {
-                // A node knows what to say to a password without a name.
+                // A password without a name goes to the node as such, for the node's own error.
                 let user = if alone { Arc::default() } else { name.into() };
                 let another = self.engine.access.has_realms_like(name, password);
                 let who = Credentials { user, password: password.into() };
@@ -199,36 +199,36 @@ impl Dispatcher<'_> {
     }
 }
 
-/// What AUTH or HELLO say of who somebody is.
-enum Given<'a> {
+/// The credentials in AUTH or HELLO.
+enum AuthArgs<'a> {
     Both(&'a [u8], &'a [u8]),
     Password(&'a [u8]),
     Nothing,
-    /// It is not understood so far.
+    /// Invalid arguments.
     Wrong,
 }
 
-fn credentials<'a>(local: Local, args: &Args<'a>) -> Given<'a> {
+fn credentials<'a>(local: Local, args: &Args<'a>) -> AuthArgs<'a> {
     let arg = |i: usize| args.get(i).unwrap_or_default();
     match (local, args.len()) {
-        (Local::Auth, 2) => return Given::Password(arg(1)),
-        (Local::Auth, 3) => return Given::Both(arg(1), arg(2)),
-        (Local::Auth, _) => return Given::Wrong,
+        (Local::Auth, 2) => return AuthArgs::Password(arg(1)),
+        (Local::Auth, 3) => return AuthArgs::Both(arg(1), arg(2)),
+        (Local::Auth, _) => return AuthArgs::Wrong,
         _ => {}
     }
     if args.get(1).is_some_and(|version| !matches!(strict_i64(version), Some(2 | 3))) {
-        return Given::Wrong;
+        return AuthArgs::Wrong;
     }
     let mut at = 2;
     while at < args.len() {
         let more = args.len() - 1 - at;
         if args.is(at, "auth") && more >= 2 {
-            return Given::Both(arg(at + 1), arg(at + 2));
+            return AuthArgs::Both(arg(at + 1), arg(at + 2));
         }
         if !(args.is(at, "setname") && more >= 1) {
-            return Given::Wrong;
+            return AuthArgs::Wrong;
         }
         at += 2;
     }
-    Given::Nothing
+    AuthArgs::Nothing
 }

@@ -1,11 +1,12 @@
-//! Commands of clients: what is done about each, from its plan to the buffers of its nodes.
+//! Dispatching clients' commands: from the plan to the buffers of the nodes.
 //!
 //! - `walk`: HOT PATH, an ordinary command to its node
-//! - `plans`: plans of all other commands; `clients`, `transaction`, `users`, `login`, `realms`,
-//!   `replicas`: commands that depend on the state of their client
+//! - `plans`: the plans of all other commands, one arm for each
+//! - `clients`, `transaction`, `users`, `login`, `realms`, `replicas`: commands that depend on the
+//!   state of their client
 //! - `split`, `scattered`, `emulation`, `keyspace`, `scripts`, `publish`, `subscribing`, `pubsub`:
-//!   commands with parts at several nodes, or at the hub
-//! - `fairness`: connections that are full; `proxy`: questions about slotway itself
+//!   commands that go to several nodes, or to the hub
+//! - `fairness`: full connections; `proxy`: SLOWLOG and PROXY
 
 mod clients;
 mod emulation;
@@ -28,7 +29,7 @@ mod walk;
 
 use crate::engine::Engine;
 
-/// What is done about clients' commands.
+/// Dispatches clients' commands.
 pub(crate) struct Dispatcher<'a> {
     pub engine: &'a mut Engine,
 }

@@ -1,4 +1,4 @@
-//! A command's plan is carried out: forwarded, split, sent to many, answered here.
+//! Carrying out plans: forwarding, splitting, sending to several nodes, answering.
 
 use crate::base::{Base, base};
 use crate::buf::CHUNK;
@@ -14,7 +14,7 @@ use crate::users::OWN_REALM;
 use std::sync::atomic::Ordering::Relaxed;
 
 impl Dispatcher<'_> {
-    /// One command that has been looked up.
+    /// Dispatches a command that has been looked up in the command table.
     pub(super) fn dispatch_known(
         &mut self,
         index: usize,
@@ -31,7 +31,8 @@ impl Dispatcher<'_> {
         }
     }
 
-    /// One command of a client whose session is in a mode, or may be.
+    /// Dispatches a command of a client whose session may be in modes of [`mode`] other than those
+    /// of CLIENT PAUSE and CLIENT REPLY.
     pub(super) fn dispatch_in_mode(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
         let Some(client) = self.engine.clients.slab.get(index) else { return Flow::Stop };
         let modes = client.session.modes;
@@ -53,7 +54,7 @@ impl Dispatcher<'_> {
         if modes.contains(SessionModes::MULTI) {
             return self.dispatch_in_multi(index, frame, args);
         }
-        // Connections of the cluster's users are to primaries.
+        // Users of the cluster have connections to primaries only.
         if modes.intersects(SessionModes::READONLY | SessionModes::READ_FROM)
             && self.engine.clients.realm_of(index) == OWN_REALM
         {
@@ -62,7 +63,7 @@ impl Dispatcher<'_> {
         self.dispatch(index, frame, args)
     }
 
-    /// Everything but the forwarding of one frame to one slot's node.
+    /// Carries out a plan of any kind. Most [`Plan::Slot`]s do not come here: see `walk`.
     pub(super) fn dispatch_rare(
         &mut self,
         index: usize,
@@ -84,8 +85,8 @@ impl Dispatcher<'_> {
                 &mut self.engine.core,
             );
         }
-        // A topic is more than the command that brings it. It is refused while there is room for
-        // that, or its client would be closed for being the one that holds most.
+        // A subscription occupies more memory than its command. It is refused while a quarter of
+        // the limit is left; at the limit its client could be closed for occupying the most.
         let lasting = matches!(plan, Plan::PubSub(PubSub::Subscribe(_), _));
         if lasting
             && !self.engine.clients.memory().has_room_for(
@@ -104,8 +105,8 @@ impl Dispatcher<'_> {
             Plan::Slot(slot) => {
                 self.engine.ops.forward(index, command, slot, frame, &mut base!(self.engine))
             }
-            // A browser or a form that was led to a Redis port: it is closed without a word, as
-            // Redis does. A node would close its connection, which is everybody's.
+            // HTTP on the Redis port: the client is closed without a reply, as Redis does. A node
+            // would close its connection, which clients share.
             Plan::Any if args.is(0, "post") || args.is(0, "host:") => {
                 self.engine.clients.close(index, &mut self.engine.core);
                 Flow::Stop
@@ -206,12 +207,11 @@ impl Dispatcher<'_> {
         }
     }
 
+    /// Carries out a command that slotway answers. Most replies are made by [`answer`].
     fn local(&mut self, index: usize, command: CommandId, local: Local, args: &Args) -> Flow {
         let Some(client) = self.engine.clients.slab.get_mut(index) else { return Flow::Stop };
-        // Another protocol or database is another upstream connection: what went before must be answered
-        // first, or the two could overtake each other.
         let account = client.session.account.is_some();
-        // ECHO and PING: what they are given comes back.
+        // ECHO and PING return their arguments.
         if self.engine.core.turn.unread > CHUNK
             && !self.engine.clients.memory().has_room_for(
                 args.iter().map(<[u8]>::len).sum(),
@@ -226,9 +226,11 @@ impl Dispatcher<'_> {
             );
         }
         let Some(client) = self.engine.clients.slab.get_mut(index) else { return Flow::Stop };
-        let somebody_else = account && local == Local::Auth;
+        // Another protocol, database or user means another upstream connection: earlier commands
+        // have to be answered first, or later ones could overtake them.
+        let another_user = account && local == Local::Auth;
         let another_connection =
-            matches!(local, Local::Hello | Local::Reset | Local::Select) || somebody_else;
+            matches!(local, Local::Hello | Local::Reset | Local::Select) || another_user;
         if another_connection && !client.is_drained() {
             client.paused = Paused::Replies;
             self.engine.clients.mark_client(index, &mut self.engine.core);

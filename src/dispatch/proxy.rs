@@ -1,4 +1,4 @@
-//! SLOWLOG and PROXY: what was seen is told.
+//! SLOWLOG and PROXY: reports of observed commands.
 
 use crate::client::Question;
 use crate::clients::Flow;
@@ -27,7 +27,7 @@ const HELP: [&str; 13] = [
 ];
 
 impl Dispatcher<'_> {
-    /// SLOWLOG and PROXY.
+    /// Answers SLOWLOG or PROXY.
     pub(super) fn seen_command(
         &mut self,
         index: usize,
@@ -77,7 +77,7 @@ impl Dispatcher<'_> {
     }
 }
 
-/// `[COUNT n] [RESET]`
+/// Parses PROXY HOTKEYS or BIGKEYS with `[COUNT n] [RESET]`. `None`: a syntax error.
 fn question(args: &Args) -> Option<Question> {
     let what = if args.is(1, "hotkeys") { KeyReport::Hot } else { KeyReport::Big };
     let (mut count, mut reset, mut i) = (SHOWN as usize, false, 2);
@@ -95,7 +95,8 @@ fn question(args: &Args) -> Option<Question> {
     Some(Question::Seen { what, count, reset })
 }
 
-/// What the nodes are sent for PROXY SLOWLOG NODES, and how their replies become one.
+/// The command that is sent to the nodes for PROXY SLOWLOG NODES, and the merge of their replies.
+/// `None`: a syntax error.
 fn nodes_slowlog(args: &Args) -> Option<(Merge, Vec<u8>)> {
     let mut frame = Vec::new();
     let merge = match args.len() {

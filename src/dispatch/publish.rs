@@ -1,4 +1,4 @@
-//! PUBLISH and SPUBLISH, and what PUBSUB asks: where they go, and the nodes' counts put right.
+//! PUBSUB: queries about the subscriptions of all nodes.
 
 use crate::clients::Flow;
 use crate::command::CommandId;
@@ -6,7 +6,7 @@ use crate::dispatch::Dispatcher;
 use crate::route::{Fan, Merge, PubSubQuery};
 
 impl Dispatcher<'_> {
-    /// PUBSUB: every node is asked.
+    /// Sends a query to every reachable node.
     pub(super) fn ask_subscribers(
         &mut self,
         index: usize,

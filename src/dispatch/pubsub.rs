@@ -1,9 +1,9 @@
-//! SUBSCRIBE and its kin; messages find their subscribers.
+//! Pub/sub commands.
 //!
-//! A topic (channel, pattern, shard channel) is told to the hub with its first subscriber of this
-//! worker. A client has its confirmation when the cluster has confirmed the topic, at its place
-//! among the client's replies; messages go out at once, past replies that are awaited, but never
-//! before the confirmation.
+//! A worker announces a topic (channel, pattern, shard channel) to the hub when its first client
+//! subscribes. A client's confirmation follows that of the cluster, in order with the client's
+//! other replies. Messages are written at once, ahead of outstanding replies, but never before the
+//! confirmation.
 
 use crate::base::{Base, base};
 use crate::client::Subscriptions;
@@ -15,6 +15,7 @@ use crate::route::PubSub;
 use std::sync::atomic::Ordering::Relaxed;
 
 impl Dispatcher<'_> {
+    /// Carries out a pub/sub command. `slot`: of the channel of SPUBLISH.
     pub(super) fn pubsub(
         &mut self,
         index: usize,
@@ -53,7 +54,7 @@ impl Dispatcher<'_> {
                 return self.engine.clients.pause_until_replied(index, &mut self.engine.core);
             }
             PubSub::Subscribe(kind) => {
-                // One command may name a million.
+                // One command may name a million topics.
                 let cost = args.iter().skip(1).map(Subscriptions::cost).sum();
                 if !self.engine.clients.memory().has_room_for(
                     cost,

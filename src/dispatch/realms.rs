@@ -1,11 +1,11 @@
-//! Users of the cluster: their connections, which carry the commands of all clients of the same
-//! user, so that a node applies its own rules.
+//! Users of the cluster. Their connections carry the commands of all clients of the same user, so
+//! that a node applies its own rules.
 //!
-//! A **realm** is a user and its password; its number stands in everything that is under way
-//! ([`crate::upstream::Pending::realm`]), so that a command that is sent again, elsewhere or later,
-//! travels with the rights of its user also when its client has gone. Numbers are given in turn:
-//! one that comes again has been out of use for 65,000 others. Number 0 ([`OWN_REALM`]) is slotway's own
-//! user, for everything else.
+//! A **realm** is a user of the cluster with its password, or slotway's own user in one database.
+//! Each command in flight has the number of its realm ([`crate::upstream::Pending::realm`]), so a
+//! command that is sent again keeps the rights of its user even if its client has disconnected.
+//! Numbers of users are assigned in turn, and a number is reused only after some 49,000 others.
+//! Number 0 ([`OWN_REALM`]) is slotway's own user in database 0.
 
 use crate::access::realms::Realm;
 use crate::base::{Base, base};
@@ -14,11 +14,13 @@ use crate::hash::IntMap;
 use crate::operations::gatherings::NOBODYS;
 use crate::users::{Credentials, OWN_REALM, database_of, database_realm};
 
-/// A user has no more passwords in use: who may be somebody with any is not to take all places.
-const PASSWORDS: usize = 8;
+/// Maximum number of passwords of one user in use: a user that accepts any password must not use up
+/// all realms.
+const MAX_PASSWORDS: usize = 8;
 
 impl Dispatcher<'_> {
-    /// The realm of these credentials, which a node has found right. `None`: there are too many.
+    /// The realm of these credentials, which a node has verified; a new one if necessary. `None`:
+    /// the limit of realms is reached.
     pub(super) fn realm_for(&mut self, who: Credentials) -> Option<u16> {
         if let Some((number, _)) =
             self.engine.access.realms.iter().find(|(_, r)| !r.dead && r.who == who)
@@ -26,7 +28,7 @@ impl Dispatcher<'_> {
             return Some(*number);
         }
         let same: Vec<u16> = self.realms_of(&who.user).collect();
-        let too_like = same.len() >= PASSWORDS;
+        let too_like = same.len() >= MAX_PASSWORDS;
         if !self.has_room_for_realm(too_like.then_some(&same)) {
             return None;
         }
@@ -57,8 +59,9 @@ impl Dispatcher<'_> {
         Some(next)
     }
 
-    /// Whether there may be one more realm, of a user or a database. At the limit, or in place of
-    /// one of `these`, one that nobody is left of makes room.
+    /// Whether one more realm may be created, of a user or a database. At the limit, the realm that
+    /// has been without clients for longest is closed to make room. With `these`, one of them has
+    /// to be closed.
     pub(super) fn has_room_for_realm(&mut self, these: Option<&[u16]>) -> bool {
         let core = &self.engine.core;
         let limit = core.settings.users.min(core.shared.max_users());
@@ -72,7 +75,8 @@ impl Dispatcher<'_> {
         oldest.is_some_and(|number| base!(self.engine).close_realm(number))
     }
 
-    /// Whether the client may use database `database`: at the limit only one that others use.
+    /// Whether a client may select `database`. At the limit of realms only if it is in use or
+    /// another realm can be closed.
     pub(super) fn may_select(&mut self, database: u16) -> bool {
         let realm = database_realm(database);
         realm == OWN_REALM
@@ -80,6 +84,7 @@ impl Dispatcher<'_> {
             || self.has_room_for_realm(None)
     }
 
+    /// The realms of a user of the cluster, one for each password in use.
     fn realms_of<'a>(&'a self, user: &'a [u8]) -> impl Iterator<Item = u16> + 'a {
         let of = |realm: &Realm| !realm.dead && *realm.who.user == *user;
         self.engine

@@ -1,8 +1,8 @@
-//! Reads from replicas: `read_from`, and clients that said READONLY.
+//! Reads from replicas: by `read_from`, and of clients that have sent READONLY.
 //!
-//! They go over connections of their own, on which slotway has said READONLY, too: an ordinary
-//! connection to a node that became a replica must answer MOVED, not with old data. What a replica
-//! does not answer goes to the primary. Which node it is, is chosen in [`crate::placement`].
+//! These reads use separate connections, on which slotway has sent READONLY too: on an ordinary
+//! connection, a node that has become a replica has to answer MOVED rather than old data. A read
+//! that the replica does not answer goes to the primary. [`crate::placement`] chooses the node.
 
 use crate::base::{Base, base};
 use crate::clients::Flow;
@@ -13,7 +13,7 @@ use crate::resp::Args;
 use crate::route::Plan;
 
 impl Dispatcher<'_> {
-    /// One command of a client whose reads may go elsewhere than to primaries.
+    /// Dispatches a command of a client whose reads may go to replicas.
     pub(super) fn dispatch_read(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
         let command = self.engine.core.router.command(args);
         if !self.engine.core.router.is_read_only(command)
@@ -29,13 +29,14 @@ impl Dispatcher<'_> {
         let Plan::Slot(slot) = plan else {
             return self.dispatch_rare(index, command, plan, frame, args);
         };
-        // The node is chosen by connection, and the cursor may come from another connection's.
+        // The cursor is valid at one node only. The node is chosen by the client's connection, and
+        // the cursor may come from another one.
         if self.engine.core.router.has_node_cursor(command) {
             self.engine.core.stats.reads[ReadTo::Primary as usize] += 1;
             return self.engine.ops.forward(index, command, slot, frame, &mut base!(self.engine));
         }
         if !std::mem::replace(&mut self.engine.nodes.reads.watches_replicas, true) {
-            // Control may be gone at the very end: nobody to look at replicas then.
+            // Fails only after the end of the control thread, at shutdown.
             let _ = self.engine.core.link.control.send(ToControl::WatchReplicas);
         }
         let Some(client) = self.engine.clients.slab.get(index) else { return Flow::Stop };

@@ -1,6 +1,6 @@
-//! A transaction that does not fit into one batch: one MULTI … EXEC per slot, what slotway answers
-//! itself, what all shards are asked, sent at the same time; the replies return to the order asked
-//! ([`ExecGather`]).
+//! Transactions that do not fit into one batch: one MULTI … EXEC per slot, commands for all shards,
+//! and commands that slotway answers. All pieces are sent at the same time; [`ExecGather`] puts the
+//! replies into the order of the commands.
 
 use crate::base::{Base, base};
 use crate::client::{Context, MULTI, Multi, Place, Question, answer};
@@ -22,14 +22,14 @@ use crate::route::{ExecGather, Local, PendingFlags, Script};
 /// A command for one node outside of all batches.
 #[derive(Debug)]
 struct Single {
-    /// The node, or why there is none.
+    /// The node, or the reason why there is none.
     at: Result<NodeId, MissingTarget>,
-    /// The queued command.
+    /// Index of the queued command.
     command: usize,
     group: u32,
 }
 
-/// What all workers are asked: CLIENT LIST and the like.
+/// A question to all workers: CLIENT LIST and the like.
 #[derive(Debug)]
 struct Asked {
     question: Question,
@@ -37,8 +37,8 @@ struct Asked {
 }
 
 impl Dispatcher<'_> {
-    /// A transaction in several pieces, sent at the same time. `seq` is its reply's number, if it
-    /// has one.
+    /// Sends a transaction in several pieces at the same time. `seq` is the number of its reply, if
+    /// it has one already.
     pub(crate) fn exec_scattered(
         &mut self,
         index: usize,
@@ -69,7 +69,8 @@ impl Dispatcher<'_> {
         let kind =
             if batches.len() > 1 { TransactionKind::Split } else { TransactionKind::OneSlot };
         self.engine.core.stats.transactions[kind as usize] += 1;
-        // All are announced before any is sent: one may fail at once, and must not be the last.
+        // All are announced before any is sent: one may fail at once, and must not complete the
+        // gathering.
         let groups: Vec<u32> =
             batches.iter().map(|b| exec.group(b.places.clone(), false)).collect();
         let done = exec.is_done();
@@ -140,7 +141,8 @@ impl Dispatcher<'_> {
         Flow::Next
     }
 
-    /// What each node gets of the transaction. What slotway answers itself is answered on the way.
+    /// Divides a transaction into batches by slot, commands for single nodes, and questions to all
+    /// workers. The replies to commands that slotway answers are added to `exec`.
     fn pieces(
         &mut self,
         index: usize,

@@ -1,12 +1,12 @@
-//! Lua scripts: remembered as they pass, and given to the nodes that lack them.
+//! Lua scripts: cached as they pass, and loaded into the nodes that lack them.
 //!
-//! Two things together make that a script once seen is known everywhere:
-//! - **Before.** The first EVALSHA of a script on a connection goes behind a SCRIPT LOAD of it. So
-//!   a node that is new, was promoted or was restarted has the script when it is asked, and no
-//!   command of the same client can come between. While a client pipelines, that is done in every
-//!   turn of the worker, because what follows an EVALSHA that fails cannot be called back.
-//! - **After.** A node that says NOSCRIPT all the same, because somebody has flushed its scripts,
-//!   has not executed the command: it is a refusal like others, and the command is sent again,
+//! Two mechanisms make a script that was seen once available at every node:
+//! - **Before.** The first EVALSHA of a script on a connection is sent behind SCRIPT LOAD. So a
+//!   node that is new, promoted or restarted has the script in time, and no command of the same
+//!   client comes in between. While a client pipelines, this is done in every turn of the worker,
+//!   because commands that follow a failed EVALSHA cannot be recalled.
+//! - **After.** A node that answers NOSCRIPT nevertheless, because somebody has flushed its scripts,
+//!   has not executed the command: this is a refusal like others, and the command is sent again
 //!   behind its script.
 
 use crate::base::{Base, base};
@@ -20,7 +20,7 @@ use crate::route::{PendingFlags, Script};
 use crate::scripts::Sha;
 
 impl Dispatcher<'_> {
-    /// A command about scripts.
+    /// Dispatches a command about Lua scripts.
     pub(super) fn script(
         &mut self,
         index: usize,
@@ -42,7 +42,7 @@ impl Dispatcher<'_> {
                 .remember_script(args.get(2).unwrap_or_default(), &mut self.engine.core),
             Script::LoadLibrary => self.engine.scripts.look_at_library(args, &mut self.engine.core),
             Script::Exists => base!(self.engine).scripts_to_primaries(index, command, args),
-            // With anything else behind it the nodes refuse it.
+            // The nodes refuse any other argument.
             Script::Flush if args.len() == 2 || args.is(2, "async") || args.is(2, "sync") => {
                 self.engine.scripts.store.flush();
             }

@@ -1,4 +1,4 @@
-//! Commands for several slots or nodes: their parts are sent, and their replies gathered.
+//! Commands for several slots or nodes: sending their parts.
 
 use crate::base::{Base, base};
 use crate::buf::CHUNK;
@@ -14,8 +14,8 @@ use crate::resp::Args;
 use crate::route::{Fan, Merge, PendingFlags};
 
 impl Dispatcher<'_> {
-    /// Keys in several slots: each slot's keys in a command of their own, all of a node's in one
-    /// write.
+    /// Splits a command with keys in several slots into one command per slot. The commands for one
+    /// node leave in one write.
     pub(super) fn split(
         &mut self,
         index: usize,
@@ -24,7 +24,8 @@ impl Dispatcher<'_> {
         step: u32,
         args: &Args,
     ) -> Flow {
-        // What a key costs until its reply is there: its slot, its place, its part's bytes.
+        // Memory per key in bytes until the reply arrives: its slot, its position, its share of the
+        // part.
         const KEY: usize = 64;
         let bytes = |args: &Args| args.iter().map(<[u8]>::len).sum::<usize>();
         let large = args.len() > CHUNK / KEY || self.engine.core.turn.unread > CHUNK;
@@ -143,7 +144,7 @@ impl Dispatcher<'_> {
         Flow::Next
     }
 
-    /// A command for every primary or every node.
+    /// Sends a command to the nodes of `to`, as one gathering.
     pub(super) fn fan(
         &mut self,
         index: usize,
@@ -156,7 +157,7 @@ impl Dispatcher<'_> {
         let protocol = client.session.protocol;
         let mut nodes = self.engine.nodes.fan_targets_for(index, to, &mut self.engine.core);
         if nodes.is_empty() && to == Fan::Reached {
-            // Then those are waited for that should be.
+            // Wait for the primaries instead.
             nodes = self.engine.nodes.fan_targets(Fan::Primaries, &mut self.engine.core);
         }
         if self.engine.nodes.topology.snapshot.generation == 0 || nodes.is_empty() {

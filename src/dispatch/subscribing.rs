@@ -1,9 +1,9 @@
-//! A PUBLISH waits for the subscriptions that were asked for before it: see
+//! Delaying a PUBLISH until subscriptions that were requested before it are confirmed: see
 //! [`crate::mailbox::PendingSubscriptions`].
 //!
-//! Its client is not read from meanwhile, so what the client sent later keeps its place. Each
-//! subscription is confirmed, refused or given up by its own deadline, and the PUBLISH does not wait
-//! for later ones.
+//! The publisher is not read from meanwhile, so its later commands keep their order. Each
+//! subscription is confirmed, refused or abandoned by its own deadline, and the PUBLISH does not
+//! wait for later ones.
 
 use crate::clients::Clients;
 use crate::clients::subscribers::Progress;
@@ -13,7 +13,7 @@ use crate::mailbox::Serial;
 use crate::resp::Args;
 
 impl Dispatcher<'_> {
-    /// PUBLISH or SPUBLISH: whether it has to wait; its client is paused then.
+    /// Whether PUBLISH or SPUBLISH has to wait. If so, its client is paused.
     #[inline]
     pub(super) fn publish_waits(&mut self, index: usize, args: &Args) -> bool {
         let progress = self.engine.subscribers.waiting_publishers.resumed.take();
@@ -23,7 +23,7 @@ impl Dispatcher<'_> {
             })
     }
 
-    /// The same for EXEC, and all that is queued.
+    /// Whether EXEC has to wait because of a queued command. If so, its client is paused.
     pub(super) fn exec_waits(&mut self, index: usize) -> bool {
         let progress = self.engine.subscribers.waiting_publishers.resumed.take();
         !self.engine.core.shared.pending_subscriptions.is_quiet(self.engine.core.now)
@@ -38,7 +38,8 @@ impl Dispatcher<'_> {
             })
     }
 
-    /// `find` gives a subscription command up to a limit that has to be confirmed first.
+    /// Whether the client's publication has to wait. If so, the client is paused. `find` returns a
+    /// subscription command, numbered up to its last argument, that has to be confirmed first.
     #[cold]
     fn wait_before_publish(
         &mut self,

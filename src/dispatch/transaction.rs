@@ -1,14 +1,13 @@
 //! MULTI, EXEC, DISCARD, WATCH, UNWATCH.
 //!
-//! What follows MULTI is checked and queued here; a node sees nothing of it before EXEC. Then all
-//! of it leaves as one batch, MULTI … EXEC, on the shared connection of its slot: other clients'
-//! commands stand before or behind it, never in it. Redis decides by the whole batch: where a node
-//! refuses one of the commands (the slot moved), it refuses EXEC, nothing was executed, and the
-//! batch can go elsewhere.
+//! Commands after MULTI are checked and queued here; a node receives none of them before EXEC. Then
+//! they are sent as one batch, MULTI … EXEC, on the shared connection for their slot: commands of
+//! other clients precede or follow it, never interrupt it. If a node refuses one of the commands
+//! (the slot has moved), it also refuses EXEC: nothing was executed, and the batch can be sent
+//! elsewhere.
 //!
-//! Only where that is not enough does it become more: several slots (one batch each), commands
-//! that slotway answers itself or that all shards are asked, watched keys (the batch goes on the
-//! connection that watches).
+//! Exceptions are transactions over several slots (one batch each), commands that slotway answers
+//! or that go to all shards, and watched keys (the batch uses the connection that watches them).
 
 use crate::base::{Base, base};
 use crate::clients::Flow;
@@ -22,7 +21,7 @@ use crate::resp::Args;
 use crate::route::Plan;
 
 impl Dispatcher<'_> {
-    /// A command of a client that has said MULTI.
+    /// Queues or carries out a command of a client that has sent MULTI.
     pub(super) fn dispatch_in_multi(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
         let command = self.engine.core.router.command(args);
         if let Some(client) = self.engine.clients.slab.get_mut(index) {
@@ -30,7 +29,7 @@ impl Dispatcher<'_> {
         }
         let spec = self.engine.core.router.table().get(command);
         let fits = spec.arity_fits(args.len());
-        // Valkey refuses MULTI and WATCH as other commands that it does not queue.
+        // Valkey refuses MULTI and WATCH like other commands that it does not queue.
         let no_multi = spec.flags.contains(Flags::NO_MULTI);
         let denied = spec.class == Class::Transaction
             && matches!(
@@ -123,10 +122,11 @@ impl Dispatcher<'_> {
         Flow::Next
     }
 
+    /// Carries out EXEC.
     fn exec(&mut self, index: usize, command: CommandId) -> Flow {
         let Some(client) = self.engine.clients.slab.get_mut(index) else { return Flow::Stop };
         let Some(multi) = client.multi.as_ref() else { return Flow::Next };
-        // Its commands leave as one.
+        // The queued commands are one transfer.
         client.transfer_sizes.begin(multi.frames.len());
         if self.engine.clients.fairness().has_to_change_connection(index, &mut self.engine.core) {
             return Flow::Pause;
@@ -173,12 +173,12 @@ impl Dispatcher<'_> {
         let watches = client.lent.as_ref().map_or(&[][..], |l| &l.watches);
         let one_slot = multi.first.as_ref().map_or(Slot::NONE, |(slot, _)| *slot);
         if !watches.is_empty() {
-            // On a connection of its own it could overtake what was sent before.
+            // On a dedicated connection it could overtake earlier commands.
             if !client.is_drained() {
                 return self.engine.clients.pause_until_replied(index, &mut self.engine.core);
             }
             if watches.iter().any(|w| w.upstream.is_none()) {
-                // The connection that watched was lost: something may have changed unseen.
+                // A watching connection was lost: a change may have been missed.
                 self.engine.clients.transactions().forget(
                     index,
                     &mut self.engine.nodes,

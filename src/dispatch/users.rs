@@ -1,10 +1,9 @@
-//! Users: logging in, and what they may not do.
+//! Checking commands against the rights of the client's user.
 //!
-//! A client has an account where there are users, and its session the mode
-//! [`SessionModes::RESTRICTED`]: each of its commands is looked at here before it is carried out.
-//! What has to be asked of a node (a login of the cluster's, what such a user may do that no node
-//! sees) pauses the client with the command in its buffer; the command is read once more when the
-//! answer is here.
+//! If there are users, a client has an account, and its session the mode [`mode::RESTRICTED`]: each
+//! of its commands is checked here before it is carried out. A check that a node has to make (the
+//! login of a user of the cluster, or a command of such a user that no node receives) pauses the
+//! client with the command in its buffer; the command is read again when the answer arrives.
 
 use crate::base::{Base, base};
 use crate::client::SessionModes;
@@ -16,11 +15,11 @@ use crate::metrics::DenialReason;
 use crate::resp::{Args, ProtocolError};
 use crate::users::{CheckResult, CommandTag, Credentials, OWN_REALM, UserCheck};
 
-/// The cluster's default user is not asked about more often, microseconds.
+/// Minimum time between two questions about the cluster's default user, in microseconds.
 const STRANGERS_INTERVAL: u64 = 1_000_000;
 
 impl Dispatcher<'_> {
-    /// One command of a client in [`SessionModes::RESTRICTED`]. `None`: it may be carried out.
+    /// Checks a command of a client in [`mode::RESTRICTED`]. `None`: it is allowed.
     #[inline]
     pub(super) fn check_user(&mut self, index: usize, args: &Args) -> Option<Flow> {
         let client = self.engine.clients.slab.get(index)?;
@@ -50,7 +49,8 @@ impl Dispatcher<'_> {
         self.check_rare(index, command, args)
     }
 
-    /// What is wrong with it, who is not slotway's own user, and commands about users.
+    /// Checks what [`Self::check_user`] does not decide: invalid commands, commands about users,
+    /// clients that are not users of slotway's own.
     #[cold]
     fn check_rare(&mut self, index: usize, command: CommandId, args: &Args) -> Option<Flow> {
         let client = self.engine.clients.slab.get(index)?;
@@ -58,17 +58,17 @@ impl Dispatcher<'_> {
         let in_multi = client.session.modes.contains(SessionModes::MULTI);
         let table = self.engine.core.router.table();
         let spec = table.get(command);
-        // Subcommands of CLIENT that Redis has since 7.0: as those that they are like.
+        // Subcommands of CLIENT that are newer than Redis 7.0 are checked like CLIENT SETNAME.
         let newer = spec.container && *spec.name == *"client" && is_newer(args);
         let unknown =
             command == self.engine.core.router.unknown() || (spec.container && args.len() > 1);
         let everything = account.user.as_ref().is_some_and(|user| user.is_unrestricted());
         let realm = account.realm;
         if unknown && !newer {
-            // A browser that was led here is closed without a word, as ever.
+            // HTTP is answered by closing the client, as for all users.
             let browser = args.is(0, "post") || args.is(0, "host:");
             if everything || realm != OWN_REALM || in_multi || browser {
-                // The cluster may know it; a transaction refuses it anyway.
+                // The cluster may know the command; a transaction refuses it anyway.
                 return None;
             }
             let failure = transaction::unknown_command(&spec.name, args);
@@ -81,7 +81,8 @@ impl Dispatcher<'_> {
             ));
         }
         if !newer && !spec.arity_fits(args.len()) {
-            // No node sees what a rule may forbid, even where it knows better.
+            // An invalid command of a restricted user goes to no node, even if a node might accept
+            // it.
             if in_multi || everything || realm != OWN_REALM {
                 return None;
             }
@@ -125,7 +126,7 @@ impl Dispatcher<'_> {
                     )),
                 };
             }
-            // What is not a container was checked before it came here.
+            // All other commands have been checked by `check_user`.
             if spec.container
                 && let Err(why) = user.check(command, spec, args, &mut self.engine.core.spare.keys)
             {
@@ -161,7 +162,8 @@ impl Dispatcher<'_> {
         base!(self.engine).check_in_realm(index, command, realm, newer, args)
     }
 
-    /// Who has not logged in may log in, and leave; it may be the cluster's default user.
+    /// Checks a command of a client that has not logged in: AUTH, QUIT and the like are allowed,
+    /// others only if the client can be the cluster's default user.
     fn check_stranger(&mut self, index: usize, command: CommandId, args: &Args) -> Option<Flow> {
         let spec = self.engine.core.router.table().get(command);
         if spec.flags.contains(Flags::NO_AUTH) {
@@ -169,7 +171,7 @@ impl Dispatcher<'_> {
         }
         match self.stranger_in_cluster(index) {
             Ok(Some(flow)) => Some(flow),
-            // It is somebody now: once more.
+            // The client has a user now: check again.
             Ok(None) => self.check_user(index, args),
             Err(failure) => {
                 self.engine.core.stats.denied[DenialReason::Login as usize] += 1;
@@ -184,8 +186,9 @@ impl Dispatcher<'_> {
         }
     }
 
-    /// Too much for who has not logged in: [`Flow::Next`] if that one need not, and is somebody
-    /// now; [`Flow::Pause`] while that is asked; `None`: it is refused.
+    /// Decides about a request beyond the limits of clients that have not logged in: [`Flow::Next`]
+    /// if the client is now the cluster's default user, [`Flow::Pause`] while a node is asked.
+    /// `None`: the request is refused.
     #[cold]
     pub(crate) fn stranger_may_send(&mut self, index: usize, error: ProtocolError) -> Option<Flow> {
         if !error.is_unauthenticated() {
@@ -198,8 +201,11 @@ impl Dispatcher<'_> {
         }
     }
 
-    /// Makes the client the cluster's default user, if that one needs no password. `Some`: it is
-    /// asked first.
+    /// Makes the client the cluster's default user, if that user needs no password. `Some`: a node
+    /// is asked first.
+    ///
+    /// # Errors
+    /// The client has to log in, or may not be this user.
     pub(crate) fn stranger_in_cluster(&mut self, index: usize) -> Result<Option<Flow>, Failure> {
         if !self.engine.access.users.passes_through()
             || self.engine.access.users.get(b"default").is_some()
@@ -213,7 +219,7 @@ impl Dispatcher<'_> {
             None if kept_out && self.engine.core.now < self.engine.access.strangers_allowed => {
                 Err(Failure::Protected)
             }
-            // Who has just been found to be let in is not asked about for every connection.
+            // A recent positive answer also holds for other connections.
             None if self.engine.core.now < self.engine.access.strangers_allowed => {
                 let realm = self.realm_for(Credentials::default());
                 let realm = realm.ok_or_else(|| self.engine.core.too_many())?;
@@ -251,6 +257,7 @@ impl Dispatcher<'_> {
     }
 }
 
+/// Whether a subcommand of CLIENT is newer than Redis 7.0.
 fn is_newer(args: &Args) -> bool {
     args.is(1, "setinfo") || args.is(1, "no-touch")
 }

@@ -1,6 +1,6 @@
 //! The walk of an ordinary command, one for the keys of one slot: from the parsed request to the
-//! buffer of its node. HOT PATH: everything rare is behind one call, which does the same with all
-//! that may be special about a command. `delivery/walk.rs` has the way back.
+//! buffer of its node. HOT PATH: everything rare is behind one call, to a function that handles all
+//! special cases. `delivery/walk.rs` has the way back.
 
 use crate::base::{Base, base};
 use crate::clients::Flow;
@@ -12,11 +12,11 @@ use crate::upstream::Pending;
 use crate::users::OWN_REALM;
 
 impl Dispatcher<'_> {
-    /// Puts a client's request into the buffer of the node that serves its slot. The rest is the
-    /// end of the turn's: [`Worker::flush_upstream`].
+    /// Puts a client's request into the buffer of the node that serves its slot. The buffer is
+    /// written at the end of the turn, by `flush_upstream` in `worker/upstreams.rs`.
     #[inline]
     pub(crate) fn dispatch(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
-        // What is it, and where are its keys?
+        // Which command is it, and in which slot are its keys?
         let command = self.engine.core.router.command(args);
         let slot =
             match self.engine.core.router.plan(command, args, &mut self.engine.core.spare.keys) {
@@ -48,7 +48,7 @@ impl Dispatcher<'_> {
         let place = place.and_then(|n| *n.shared[protocol as usize].get(which)?);
         let flags = self.engine.core.router.flags(command);
         let publishes = flags.contains(PendingFlags::PUBLISHES);
-        // Hardly ever is there any user of the cluster.
+        // Users of the cluster are rare.
         let (Some(u), true) = (place, self.engine.access.realms.is_empty() && !publishes) else {
             return self.engine.ops.forward_to(
                 index,
@@ -67,7 +67,7 @@ impl Dispatcher<'_> {
                 &mut self.engine.core,
             );
         }
-        // A place for the reply, and the command behind those that the node owes answers to.
+        // Reserve a place for the reply, and queue the command behind those in flight.
         let Some(client) = self.engine.clients.slab.get_mut(index) else { return Flow::Stop };
         let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return Flow::Stop };
         client.session.last_command = command;
