@@ -1,4 +1,4 @@
-//! Deadlines, backoff, and what else waits for a time.
+//! Timers, and periodic checks.
 
 use crate::base::{Base, base};
 use crate::common::clock::Job;
@@ -6,6 +6,7 @@ use crate::upstream::ConnectionState;
 use crate::worker::Worker;
 
 impl Worker {
+    /// Runs all timers and periodic checks that are due.
     pub(super) fn run_timers(&mut self) {
         while self.engine.core.clock.timers.peek().is_some_and(|t| t.due <= self.engine.core.now) {
             match self.engine.core.clock.timers.pop().map(|t| t.job) {

@@ -1,4 +1,4 @@
-//! Clients: accept, read, write, close.
+//! Reading from clients, and processing their requests.
 
 use crate::base::{Base, base};
 use crate::buf::{CHUNK, reserve_announced, resident};
@@ -9,18 +9,18 @@ use crate::resp::{Args, Request, RequestProgress, inline_to_array, scan_request}
 use crate::worker::Worker;
 use std::io::Read;
 
-/// What became of the command at the start of a large buffer.
+/// What happened to the command at the start of a large buffer.
 enum Whole {
-    /// It is under way; this came behind it.
+    /// It was dispatched. Contains the bytes behind it.
     Sent(Vec<u8>),
-    /// It is not complete.
+    /// It is incomplete. Contains the buffer.
     Unfinished(Vec<u8>),
-    /// It is of a kind that needs it as bytes, or cannot go on now.
+    /// It needs a borrowed buffer, or cannot be dispatched now. Contains the buffer.
     Other(Vec<u8>),
 }
 
 impl Worker {
-    /// The client's turn to be read from once more: it had more to say than one read takes.
+    /// Reads again from a client that had sent more than one read takes.
     pub(super) fn client_again(&mut self, index: usize) {
         if let Some(client) = self.engine.clients.slab.get_mut(index) {
             client.again = false;
@@ -28,17 +28,17 @@ impl Worker {
         }
     }
 
-    /// One read per turn, so that no client starves the others.
+    /// Reads from a client, once per turn so that no client starves the others.
     pub(super) fn client_readable(&mut self, index: usize) {
         let Some(client) = self.engine.clients.slab.get_mut(index) else { return };
         if client.gone || client.read_closed || client.paused != Paused::No {
             if client.paused == Paused::Handshake && !client.gone {
                 return self.client_handshake(index);
             }
-            // A pause may be long, and nothing of what it sent last is begun.
             if client.paused == Paused::Leaving {
                 return self.engine.clients.departures().drop_input(index, &mut self.engine.core);
             }
+            // A suspension may be long, and the client's last command has not been started.
             let suspended = client.paused == Paused::Suspended && client.peer_closed;
             if suspended || self.engine.clients.errands().waits_in_vain(index) {
                 self.engine.clients.close(index, &mut self.engine.core);
@@ -46,8 +46,8 @@ impl Worker {
             return;
         }
         let mut scratch = std::mem::take(&mut self.engine.core.spare.scratch);
-        // A short unfinished request is put in front of what is read now; a long one stays where
-        // it is and what is read is appended to it.
+        // A short unfinished request is copied in front of the new bytes; to a long one the new
+        // bytes are appended.
         let front = if client.tail.len() <= scratch.len() / 2 { client.tail.len() } else { 0 };
         if let Some(place) = scratch.get_mut(..front) {
             place.copy_from_slice(client.tail.get(..front).unwrap_or_default());
@@ -65,8 +65,9 @@ impl Worker {
                 if let Some(traffic) = self.engine.clients.arrivals.traffic.get_mut(index) {
                     traffic.bytes_in += n as u64;
                 }
-                // A read that did not fill the buffer has emptied the socket, and the next byte makes
-                // an event. Not so the end that was announced with these bytes: it was an event.
+                // A read that did not fill the buffer has emptied the socket, and the next byte
+                // causes an event. An end of the stream that was announced with these bytes does
+                // not.
                 if n == room || client.peer_closed {
                     self.engine.clients.read_again(index, &mut self.engine.core);
                 }
@@ -81,8 +82,8 @@ impl Worker {
         self.engine.core.spare.scratch = scratch;
     }
 
-    /// `bytes` came from the client; the first `front` of them are what its tail holds, 0 where
-    /// the tail is to be extended.
+    /// Processes `bytes` from the client. The first `front` of them are a copy of the client's
+    /// tail; if `front` is 0, they follow the tail.
     fn take_in(&mut self, index: usize, bytes: &[u8], front: usize) {
         let Some(client) = self.engine.clients.slab.get_mut(index) else { return };
         if client.tail.len() == front {
@@ -96,7 +97,7 @@ impl Worker {
             client.tail.extend_from_slice(rest);
         } else {
             let grown = client.tail.len() + bytes.len();
-            // A buffer that grows is there twice for a moment.
+            // A buffer that grows exists twice for a moment.
             if grown > client.tail.capacity()
                 && !self.engine.clients.memory().has_room_for(
                     grown,
@@ -114,7 +115,8 @@ impl Worker {
         self.check_request_memory(index);
     }
 
-    /// Reads commands from the client's own buffer: a long request, or what waited.
+    /// Processes the client's own buffer: a long request, or what arrived while the client was
+    /// paused.
     fn process_tail(&mut self, index: usize) {
         let Some(client) = self.engine.clients.slab.get_mut(index) else { return };
         let tail = std::mem::take(&mut client.tail);
@@ -130,7 +132,8 @@ impl Worker {
         }
     }
 
-    /// See [`Worker::process_tail`]. Returns what is left of the buffer.
+    /// Processes a client's own buffer, large commands without copying them. Returns the bytes that
+    /// are left.
     fn process_large(&mut self, index: usize, mut tail: Vec<u8>) -> Vec<u8> {
         while tail.len() >= CHUNK / 2 {
             match self.process_whole(index, tail) {
@@ -155,7 +158,8 @@ impl Worker {
         tail
     }
 
-    /// A large command at the start of the buffer goes on in it without being copied.
+    /// Dispatches a large command at the start of the buffer together with the buffer, without
+    /// copying the command.
     fn process_whole(&mut self, index: usize, mut tail: Vec<u8>) -> Whole {
         let Some(client) = self.engine.clients.slab.get_mut(index) else {
             return Whole::Other(tail);
@@ -238,7 +242,7 @@ impl Worker {
         whole
     }
 
-    /// Reads commands from `buf` and gives how many bytes are done with.
+    /// Processes the commands in `buf`. Returns the number of bytes consumed.
     fn process(&mut self, index: usize, buf: &[u8]) -> usize {
         let mut ranges = std::mem::take(&mut self.engine.core.spare.ranges);
         let limits = self.engine.core.settings.request;
@@ -344,6 +348,7 @@ impl Worker {
         pos
     }
 
+    /// Dispatches an inline command.
     fn dispatch_inline(&mut self, index: usize, line: &[u8]) -> Flow {
         if is_header_line(line) {
             return self.engine.clients.refusals().unexpected_header(index, &mut self.engine.core);
@@ -384,7 +389,7 @@ impl Worker {
         flow
     }
 
-    /// A paused client goes on.
+    /// Resumes a paused client.
     pub(super) fn resume_client(&mut self, index: usize, generation: u32) {
         let Some(client) = self.engine.clients.slab.get_mut(index) else { return };
         if client.generation != generation || client.gone || client.paused.is_final() {
@@ -393,13 +398,13 @@ impl Worker {
         client.paused = Paused::No;
         self.process_tail(index);
         self.engine.clients.memory().account(index, &mut self.engine.core);
-        // What came while it was paused made its one event then; read again to be sure.
+        // Bytes that arrived during the pause have already caused their event.
         self.engine.clients.read_again(index, &mut self.engine.core);
         self.engine.clients.mark_client(index, &mut self.engine.core);
     }
 
-    /// The client's connection ends in place of a reply ([`Client::end_at`]); all that comes before
-    /// it is in the socket.
+    /// Ends a client's connection in place of a reply ([`Client::end_at`]). All earlier replies are
+    /// in the socket.
     #[cold]
     pub(super) fn end_client(&mut self, index: usize) {
         self.engine.release_lent(index);

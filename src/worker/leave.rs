@@ -1,9 +1,8 @@
-//! Clients that have to leave though they have done nothing wrong: those that have not logged in
-//! within `timeouts.login`, those older than `timeouts.max_age`, and those whose descriptors are
-//! needed for nodes.
+//! Disconnecting clients that have not logged in within `timeouts.login`, that are older than
+//! `timeouts.max_age`, or whose descriptors are needed for nodes.
 //!
-//! The latter two leave as in a drain (see `drain`): behind a reply with nothing else outstanding,
-//! or when they have been silent for a while.
+//! The latter two are disconnected as in a drain (see `drain`): after a reply with nothing else
+//! outstanding, or when they have been silent for a while.
 
 use crate::client::{Client, Paused};
 use crate::clients::leave::is_engaged;
@@ -11,18 +10,19 @@ use crate::clients::login::LoginDeadline;
 use crate::metrics::DisconnectReason;
 use crate::worker::Worker;
 
-/// A client that has sent nothing for so long is closed without a reply, microseconds.
-const SILENT: u64 = 500_000;
+/// Time without input after which a client is closed without waiting for a reply, in microseconds.
+const SILENT_AFTER: u64 = 500_000;
 
-/// Between two looks at clients that are to leave, microseconds.
-const LOOK: u64 = 250_000;
+/// Longest interval between checks while there are clients to disconnect, in microseconds.
+const CHECK_INTERVAL: u64 = 250_000;
 
-/// The longest time between two looks at the age of all clients, microseconds.
-const MAX_AGE_LOOK: u64 = 1_000_000;
+/// Longest interval between checks of the age of all clients, in microseconds.
+const MAX_AGE_INTERVAL: u64 = 1_000_000;
 
-/// The age at which a client has to leave: each has its own, from nine tenths of `max_age` on.
+/// The age in microseconds at which a client is disconnected: from nine tenths of `max_age` on,
+/// different for each client.
 fn age_limit(client: &Client, max_age: u64) -> u64 {
-    // Numbers that follow each other are far apart in this sequence (Fibonacci hashing).
+    // Fibonacci hashing: consecutive numbers are far apart in this sequence.
     let spread = client.session.id.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
     max_age - ((u128::from(max_age / 10) * u128::from(spread)) >> 32) as u64
 }
@@ -47,25 +47,25 @@ impl Worker {
         }
     }
 
-    /// Closes the client if it has not logged in. `true`: that cannot be said yet.
+    /// Closes the client if it has not logged in. `true`: its deadline is extended.
     fn may_take_longer(&mut self, login: LoginDeadline) -> bool {
         let (index, generation) = (login.client.at(), login.client.generation);
         let client =
             self.engine.clients.slab.get(index).filter(|c| c.generation == generation && !c.gone);
         let Some(client) = client.filter(|c| c.session.must_log_in()) else { return false };
         match client.paused {
-            // Its time begins at the end of the handshake.
+            // Its deadline is set at the end of the handshake.
             Paused::Handshake => return false,
-            // CLIENT PAUSE holds its AUTH back.
+            // CLIENT PAUSE may be delaying its AUTH.
             Paused::Suspended => return true,
             Paused::Closing | Paused::Leaving => return false,
-            // A node may be just about to say that it is in.
+            // A node may be about to confirm its login.
             Paused::Command if !login.is_extended && self.engine.access.users.passes_through() => {
                 return true;
             }
             _ => {}
         }
-        // It may be the cluster's default user, which nobody has asked for yet.
+        // The client may be the cluster's default user, which has not been checked yet.
         let may_ask = client.paused == Paused::No && self.engine.access.users.passes_through();
         if may_ask && let Ok(asked) = self.dispatcher().stranger_in_cluster(index) {
             return asked.is_some() && !login.is_extended;
@@ -74,8 +74,8 @@ impl Worker {
         false
     }
 
-    /// Looks for clients that have to leave, and closes those that are silent. The others go behind
-    /// a reply (`flush_client`).
+    /// Looks for clients to disconnect, and closes those that are silent. The others are
+    /// disconnected after a reply (`flush_client`).
     pub(super) fn let_leave(&mut self) {
         if self
             .engine
@@ -95,12 +95,12 @@ impl Worker {
                 }
             }
         } else {
-            // It has been turned off.
+            // `timeouts.max_age` has been turned off.
             let aged = Some(DisconnectReason::MaxAge);
             let all = self.engine.clients.slab.iter_mut().map(|(_, c)| c);
             all.filter(|c| c.leave_when_idle == aged).for_each(|c| c.leave_when_idle = None);
         }
-        let silent_since = self.engine.core.now.saturating_sub(SILENT);
+        let silent_since = self.engine.core.now.saturating_sub(SILENT_AFTER);
         let leaves = |c: &Client| c.leave_when_idle.is_some() && !c.gone && !c.paused.is_final();
         let all: Vec<(usize, bool)> = (self.engine.clients.slab.iter())
             .filter(|(_, c)| leaves(c))
@@ -128,13 +128,17 @@ impl Worker {
             .core
             .settings
             .max_age
-            .map_or(LOOK, |age| (age / 20).clamp(10_000, MAX_AGE_LOOK));
+            .map_or(CHECK_INTERVAL, |age| (age / 20).clamp(10_000, MAX_AGE_INTERVAL));
         self.engine.clients.arrivals.leaving.next_look = self.engine.core.now
-            + if self.engine.clients.arrivals.leaving.any { pause.min(LOOK) } else { pause };
+            + if self.engine.clients.arrivals.leaving.any {
+                pause.min(CHECK_INTERVAL)
+            } else {
+                pause
+            };
     }
 }
 
-/// Nothing is outstanding for the client, nothing begun, and it has been sent everything.
+/// Whether the client has no command in progress or in its buffer, and all replies are written.
 fn is_at_rest(client: &Client) -> bool {
     client.paused == Paused::No && client.is_idle() && client.tail.is_empty() && !is_engaged(client)
 }

@@ -1,18 +1,19 @@
-//! One core: owns its clients and its upstream connections, and runs them.
+//! A worker: a thread with an event loop, which owns its clients and its upstream connections.
 //!
-//! A worker is a thread with an event loop. Each **turn** of the loop serves every socket that is
-//! ready, then writes: first to the nodes, then to the clients. So fifty clients' commands leave
-//! in one write, and their replies come back in one read. Everything a command touches belongs to
-//! the worker: no lock, no atomic and no allocation stands on its way.
+//! Each **turn** of the loop serves every socket that is ready, then writes: first to the nodes,
+//! then to the clients. So the commands of fifty clients leave in one write, and their replies
+//! arrive in one read. Everything that a command touches belongs to the worker: its path has no
+//! lock, no atomic operation and no allocation.
 //!
-//! The loop is mio's, without a scheduler of tasks above it: turns are explicit, and an idle client
-//! costs no task (`benches/README.md` has the figures).
+//! The loop uses mio without a task scheduler on top: turns are explicit, and an idle client costs
+//! no task (`benches/README.md` has the figures).
 //!
-//! What a worker consists of is in `engine`; what is done about commands in `dispatch`, about
-//! replies in `delivery`. Here is what drives them:
-//! - `downstream`, `writing`, `tls`: reads and writes of clients; `reading`, `upstreams`: of nodes
-//! - `topology`: another snapshot; `subscribing`: clients that waited for a subscription
-//! - `clock`: timers; `pressure`: `limits.memory`; `drain`, `leave`: clients that leave
+//! The parts of a worker are in `engine`; `dispatch` handles commands, `delivery` replies. This
+//! room drives them:
+//! - `downstream`, `writing`, `tls`: sockets of clients; `reading`, `upstreams`: sockets of nodes
+//! - `topology`: a new snapshot; `subscribing`: clients that waited for a subscription
+//! - `clock`: timers; `pressure`: `limits.memory`; `drain`, `leave`: disconnecting clients
+//! - `start`: creating a worker
 
 mod clock;
 mod downstream;
@@ -42,13 +43,14 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Bytes that one read asks for: large enough that fifty clients' replies come in one read.
+/// Maximum size of one read in bytes: enough for the replies to fifty clients.
 const SCRATCH: usize = 128 << 10;
 
-/// When questions about clients (CLIENT LIST) have looked at so many, the rest is the next turn's.
-const LOOKED_AT: usize = 2_000;
+/// Number of clients examined for inquiries (CLIENT LIST) after which other messages wait for the
+/// next turn.
+const MAX_EXAMINED: usize = 2_000;
 
-/// Large commands and replies are over when none has been seen for this long, microseconds.
+/// Time in microseconds without large commands or replies after which these are considered over.
 const LARGE_ENDED: u64 = 20_000;
 
 struct Worker {
@@ -56,16 +58,17 @@ struct Worker {
 }
 
 impl Worker {
-    /// What is done about clients' commands.
+    /// The dispatcher of clients' commands.
     fn dispatcher(&mut self) -> Dispatcher<'_> {
         Dispatcher { engine: &mut self.engine }
     }
 
-    /// What is done about nodes' replies.
+    /// The delivery of nodes' replies.
     fn delivery(&mut self) -> Delivery<'_> {
         Delivery { engine: &mut self.engine }
     }
 
+    /// Runs the event loop until the worker is drained or retired.
     fn run(mut self) {
         tracing::debug!(worker = self.engine.core.link.index, "worker runs");
         self.engine
@@ -88,8 +91,8 @@ impl Worker {
             self.engine.core.stats.turns += 1;
             self.engine.seeing.look_around(&mut self.engine.core);
             self.engine.core.turn.held_now = 0;
-            // First of all, so that a PUBLISH that is answered now counts the subscribers that the
-            // hub told of before.
+            // First, so that a PUBLISH that is answered in this turn counts the subscribers that
+            // the hub has reported.
             self.read_inbox();
             self.delivery().follow_up();
             self.engine.subscribers.account_messages(&mut self.engine.core);
@@ -139,15 +142,15 @@ impl Worker {
         }
     }
 
-    /// How long the event loop may sleep.
+    /// How long the event loop may wait for an event. `None`: without limit.
     fn time_to_wait(&self) -> Option<Duration> {
         if self.engine.core.link.more_inbox
-            // Another worker waits until this one has looked at its sockets once more.
+            // Another worker waits until this one has polled its sockets again.
             || !self.engine.subscribers.barriers.is_empty()
             || !self.engine.core.turn.again.is_empty()
             || !self.engine.core.turn.resume.is_empty()
             || !self.engine.core.turn.dirty_upstreams.is_empty()
-            // Clients were closed behind the flush: their sockets, and what others heard of it.
+            // Clients were closed after the flush, and are not removed yet.
             || !self.engine.core.turn.graveyard.is_empty()
             || !self.engine.core.turn.dirty_clients.is_empty()
         {
@@ -177,15 +180,16 @@ impl Worker {
             leave,
         ];
         let next = next.into_iter().flatten().min()?;
-        // The clock of the last turn is old by now: measure anew, it is only done when there is
-        // something to wait for.
+        // The time of this turn is outdated; it is read again only if there is something to wait
+        // for.
         let now = micros(self.engine.core.clock.epoch);
-        // A poll cannot wait for less than a millisecond; sleeping short would mean spinning.
-        // Nor can it for much longer than days (a pause may be as long as one likes).
+        // A poll waits for whole milliseconds: rounding down would spin. It cannot wait for as long
+        // as CLIENT PAUSE may last, hence the limit of an hour.
         Some(Duration::from_millis(next.saturating_sub(now).div_ceil(1000).min(3_600_000)))
     }
 
-    /// The end of a turn: nodes first, so that they work while the clients are written to.
+    /// Writes at the end of a turn: to the nodes first, so that they work while the clients are
+    /// written to.
     fn flush(&mut self) {
         loop {
             while let Some(client) = self.engine.core.turn.resume.pop() {
@@ -201,18 +205,19 @@ impl Worker {
             if self.engine.core.turn.dirty_upstreams.is_empty() {
                 self.engine.core.turn.dirty_upstreams = dirty;
             }
-            // Where clients, nodes and this worker share a core, the nodes that were just written
-            // to go first: the next turn then finds the work of many rather than of one, and the
-            // worker is not interrupted by them while it writes to its clients. Alone on a core it
-            // costs a fraction of a microsecond per turn. Beside large commands and replies it costs
-            // a whole slice: their clients and nodes have always something to do.
+            // If clients, nodes and this worker share a core, yielding lets the nodes run that were
+            // just written to: the next turn then finds the replies to many commands rather than
+            // one, and the nodes do not interrupt the worker while it writes to its clients. On a
+            // core of its own, the worker loses a fraction of a microsecond per turn. During large
+            // transfers it would lose a whole time slice, because their clients and nodes always
+            // have work.
             if wrote {
                 if self.engine.core.now.saturating_sub(self.engine.core.turn.last_large)
                     > LARGE_ENDED
                 {
                     std::thread::yield_now();
                 }
-                // Messages that came of it need no turn of their own.
+                // Messages that arrived meanwhile need no turn of their own.
                 self.read_inbox();
                 self.delivery().follow_up();
             }
@@ -234,7 +239,7 @@ impl Worker {
         self.engine.seeing.finish_seen(&mut self.engine.clients, &mut self.engine.core);
         self.engine.subscribers.tell_hub(&mut self.engine.core);
         self.engine.subscribers.send_barrier(&mut self.engine.core);
-        // Empty by now; what was put off is the next turn's.
+        // Both are empty now: the writes that were deferred take their place for the next turn.
         std::mem::swap(
             &mut self.engine.core.turn.dirty_upstreams,
             &mut self.engine.core.turn.deferred,
@@ -254,8 +259,9 @@ impl Worker {
         self.engine.core.memory.meter.reset();
     }
 
+    /// Handles messages from other threads.
     fn read_inbox(&mut self) {
-        let mut looked_at = 0;
+        let mut examined = 0;
         self.engine.core.link.more_inbox = false;
         self.engine.core.link.own.looks();
         while let Ok(message) = self.engine.core.link.inbox.try_recv() {
@@ -271,15 +277,15 @@ impl Worker {
                 ToWorker::Commands(table) => base!(self.engine).set_commands(table),
                 ToWorker::Identity(identity) => self.engine.nodes.topology.identity = identity,
                 ToWorker::Scrape(answer) => {
-                    // Whoever asked may have given up: nobody to answer then.
+                    // Fails only if the asker has given up.
                     let _ = answer.send(Box::new(self.engine.counters()));
                 }
                 ToWorker::Census(answer) => {
-                    // Its work is that of a list of all clients; see below.
+                    // As much work as a list of all clients; see below.
                     let _ = answer
                         .send(Box::new(self.engine.clients.listing().census(&self.engine.core)));
-                    looked_at += self.engine.clients.slab.len();
-                    if looked_at > LOOKED_AT {
+                    examined += self.engine.clients.slab.len();
+                    if examined > MAX_EXAMINED {
                         return self.engine.core.link.more_inbox = true;
                     }
                 }
@@ -288,9 +294,9 @@ impl Worker {
                 }
                 ToWorker::Asked(inquiry) => {
                     self.engine.hear(&inquiry);
-                    // A thousand clients that all ask for the list of all must not make one turn.
-                    looked_at += self.engine.clients.slab.len();
-                    if looked_at > LOOKED_AT {
+                    // A thousand clients that list all clients must not be served in one turn.
+                    examined += self.engine.clients.slab.len();
+                    if examined > MAX_EXAMINED {
                         return self.engine.core.link.more_inbox = true;
                     }
                 }
@@ -334,7 +340,8 @@ impl Worker {
 }
 
 impl Drop for Worker {
-    /// However it ends, other workers and the one in its place may lend what it had lent.
+    /// However the worker ends, connections that it had lent no longer count against the limits
+    /// that all workers share.
     fn drop(&mut self) {
         let lent = |up: &Upstream| up.dedicated.is_some_and(|d| d.client.is_some());
         self.engine

@@ -1,9 +1,10 @@
-//! At `limits.memory`: new commands are refused, and clients that hold much of it have to go, so
-//! that the others can go on.
+//! `limits.memory`: at the limit new commands are refused, and clients that occupy much memory are
+//! closed, so that the others can continue.
 //!
-//! What fills the memory may be nobody's fault (a node that takes no commands): that passes, and
-//! refusing is enough. But what clients do not take, and what they do not finish, stays until they
-//! are closed: the largest first, while clients' buffers are more than half of the limit.
+//! Memory may be full without any client's fault (a node that accepts no commands): this passes,
+//! and refusing commands is enough. But replies that clients do not read, and requests that they do
+//! not complete, stay until the clients are closed: the largest first, while clients' buffers
+//! occupy more than half of the limit.
 
 use crate::client::Client;
 use crate::common::clock::{Job, Timer};
@@ -12,22 +13,24 @@ use crate::sparsely;
 use crate::worker::Worker;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Nobody is closed for holding so little: it is less than what closing one by one would win.
-const LITTLE: usize = 2 << 10;
+/// Memory in bytes up to which a client is not closed: closing such clients one by one would gain
+/// too little.
+const TOO_SMALL: usize = 2 << 10;
 
-/// When nobody was closed, the clients are not looked through again for so long, microseconds.
-const PAUSE: u64 = 10_000;
+/// Pause in microseconds before the clients are examined again when none could be closed.
+const EXAMINE_PAUSE: u64 = 10_000;
 
-/// How long freed pages are kept, microseconds.
+/// How long freed pages are kept, in microseconds.
 const PURGE_AFTER: u64 = 1_000_000;
 
 impl Worker {
-    /// At the end of a turn.
+    /// Enforces `limits.memory` at the end of a turn, and arranges for freed pages to be returned
+    /// to the operating system.
     #[inline]
     pub(super) fn relieve(&mut self) {
         self.engine.core.keep_or_give_back(self.engine.nodes.placement.slots.holds.bytes());
-        // The steady state neither allocates nor frees. What other threads free of what this one
-        // allocated is not counted here; it was told to them within the second that is waited for.
+        // In the steady state this thread neither allocates nor frees. What other threads free of
+        // its allocations is not counted here; they do so within the second before the purge.
         if self
             .engine
             .core
@@ -51,6 +54,7 @@ impl Worker {
         }
     }
 
+    /// Trims buffers, and closes the largest clients while clients occupy too much.
     #[cold]
     fn make_room(&mut self) {
         self.engine.nodes.trim(&mut self.engine.core);
@@ -76,16 +80,16 @@ impl Worker {
             "limits.memory is reached: new commands are refused"
         );
         let all = self.engine.clients.slab.iter().filter(|(_, c)| !c.gone);
-        // Messages to subscribers are held once, and each of them keeps them.
+        // Messages to subscribers are stored once, and each subscriber keeps them in memory.
         let weight = |c: &Client| c.memory().max(c.output());
         let mut largest: Vec<(usize, usize)> =
-            all.map(|(i, c)| (weight(c), i)).filter(|(weight, _)| *weight > LITTLE).collect();
+            all.map(|(i, c)| (weight(c), i)).filter(|(weight, _)| *weight > TOO_SMALL).collect();
         largest.sort_unstable();
         let mut by_clients: usize = self.engine.clients.slab.iter().map(|(_, c)| c.accounted).sum();
-        // What a node has begun and not ended is no client's.
+        // A message that a node has not completed belongs to no client.
         let unfinished = self.engine.core.shared.hub.stats.unfinished.load(Relaxed)
             / self.engine.core.settings.workers;
-        let mut nobody = true;
+        let mut none_closed = true;
         while self
             .engine
             .clients
@@ -98,13 +102,14 @@ impl Worker {
             by_clients = by_clients
                 .saturating_sub(self.engine.clients.slab.get(index).map_or(0, |c| c.accounted));
             self.close_for_memory(index, weight);
-            nobody = false;
+            none_closed = false;
         }
-        if nobody {
-            self.engine.core.clock.next_relief = self.engine.core.now + PAUSE;
+        if none_closed {
+            self.engine.core.clock.next_relief = self.engine.core.now + EXAMINE_PAUSE;
         }
     }
 
+    /// Closes a client that occupies `held` bytes.
     fn close_for_memory(&mut self, index: usize, held: usize) {
         self.engine.core.stats.limits_hit[LimitHit::Memory as usize] += 1;
         let Some(client) = self.engine.clients.slab.get(index) else { return };

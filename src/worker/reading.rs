@@ -1,4 +1,4 @@
-//! Reads from nodes.
+//! Reading from nodes.
 
 use crate::buf::CHUNK;
 use crate::common::Source;
@@ -7,6 +7,7 @@ use crate::worker::Worker;
 use std::io::Read;
 
 impl Worker {
+    /// Reads again from a node that had sent more than one read takes.
     pub(super) fn upstream_again(&mut self, u: usize) {
         if let Some(up) = self.engine.nodes.upstreams.get_mut(u) {
             up.again = false;
@@ -14,7 +15,7 @@ impl Worker {
         }
     }
 
-    /// One read per turn. HOT PATH: every reply passes here.
+    /// Reads from a node, once per turn. HOT PATH: every reply passes through here.
     pub(super) fn upstream_readable(&mut self, u: usize) {
         let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return };
         if up.read_paused {
@@ -22,8 +23,8 @@ impl Worker {
         }
         let Some(stream) = up.stream.as_mut() else { return };
         let mut scratch = std::mem::take(&mut self.engine.core.spare.scratch);
-        // As with clients: a short unfinished reply goes in front of what is read, a long one
-        // (of a kind that cannot be handed on in pieces) is appended to.
+        // As with clients: a short unfinished reply is copied in front of the new bytes; to a long
+        // one, which cannot be passed on in pieces, the new bytes are appended.
         let append = up.tail.len() > scratch.len() / 2;
         let front = if append { 0 } else { up.tail.len() };
         if let Some(place) = scratch.get_mut(..front) {
@@ -45,7 +46,7 @@ impl Worker {
                     stats.bytes_received += n as u64;
                 }
                 let got = scratch.get(..front + n).unwrap_or_default();
-                // A buffer that grows is there twice for a moment.
+                // A buffer that grows exists twice for a moment.
                 let grows = up.tail.len() + n > up.tail.capacity();
                 let grown = up.tail.len() + n;
                 if append
@@ -70,7 +71,7 @@ impl Worker {
                     self.engine.core.turn.reading = u;
                     let outcome = self.delivery().replies(u, &tail);
                     self.engine.core.turn.reading = usize::MAX;
-                    // What is left is the end of what was there; most often all of it.
+                    // The unconsumed bytes are the end of the tail, usually all of it.
                     match (&outcome, self.engine.nodes.upstreams.get_mut(u)) {
                         (Ok(0), Some(up)) => up.tail = tail,
                         (Ok(used), Some(up)) => {

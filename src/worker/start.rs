@@ -1,4 +1,4 @@
-//! A worker is made, on a thread of its own.
+//! Creating a worker, and starting its thread.
 
 use crate::access::{Access, revoke};
 use crate::arena::Arena;
@@ -34,7 +34,7 @@ use std::sync::{Arc, mpsc};
 /// Starts worker `index` on a thread of its own.
 ///
 /// # Errors
-/// The operating system gives no event loop or no thread.
+/// The event loop or the thread cannot be created.
 pub fn spawn(
     index: usize,
     config: Arc<Config>,
@@ -50,31 +50,33 @@ pub fn spawn(
     let handle = WorkerHandle::new(sender, waker, client_count);
     let own = handle.clone();
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        let told = Told { control: control.clone(), worker: index, clients: Arc::clone(&count) };
+        let notice =
+            ExitNotice { control: control.clone(), worker: index, clients: Arc::clone(&count) };
         Worker::new(index, &config, commands, shared, poll, control, (own, inbox)).run();
-        drop(told);
+        drop(notice);
     })?;
     Ok(handle)
 }
 
-/// A number that no other worker has, here or elsewhere.
-fn born(index: usize) -> u64 {
+/// A random number from which a worker counts its emulated commands. No other worker has it, not
+/// even of another process.
+fn random_start(index: usize) -> u64 {
     use std::hash::{BuildHasher, RandomState};
-    // Its keys are random; the low bits are left to be counted in.
+    // The keys of `RandomState` are random; the low bits are left for counting.
     RandomState::new().hash_one((index, std::process::id())) << 20
 }
 
-/// Tells control that the thread has ended, however it ended.
-struct Told {
+/// Notifies control of the end of the thread, however it ends.
+struct ExitNotice {
     control: tokio::sync::mpsc::UnboundedSender<ToControl>,
     worker: usize,
     clients: Arc<AtomicUsize>,
 }
 
-impl Drop for Told {
+impl Drop for ExitNotice {
     fn drop(&mut self) {
         self.clients.store(0, Ordering::Relaxed);
-        // Control may have ended before: nobody to tell then.
+        // Fails only if control has ended before.
         let _ = self.control.send(ToControl::Exited { worker: self.worker });
     }
 }
@@ -125,7 +127,7 @@ impl Worker {
                     gatherings: Default::default(),
                     joins: Slab::new(),
                     next_emulation: 0,
-                    born: born(index),
+                    born: random_start(index),
                 },
                 seeing: seen::Seeing::new(config),
                 nodes: Nodes {

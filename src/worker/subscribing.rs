@@ -1,4 +1,4 @@
-//! Clients whose PUBLISH waited for a subscription (`dispatch/subscribing.rs`) go on.
+//! Resuming clients whose PUBLISH waited for a subscription (`dispatch/subscribing.rs`).
 
 use crate::client::Paused;
 use crate::clients::subscribers::WaitingPublisher;
@@ -6,13 +6,14 @@ use crate::mailbox::Serial;
 use crate::worker::Worker;
 
 impl Worker {
-    /// Those that waited for this barrier go on.
+    /// Resumes the publishers that waited for barrier `id`.
     pub(super) fn others_have_read(&mut self, id: u64) {
         let waiting = self.engine.subscribers.waiting_publishers.by_barrier.remove(&id);
         self.resume_publishers(waiting.unwrap_or_default());
     }
 
-    /// A subscription command is confirmed, refused or given up: those that waited for it go on.
+    /// Resumes the publishers that waited for a subscription command, which is confirmed, refused
+    /// or abandoned.
     pub(super) fn subscription_ended(&mut self, serial: Serial) {
         let waiting = self.engine.subscribers.waiting_publishers.by_serial.remove(&serial);
         self.resume_publishers(waiting.unwrap_or_default());

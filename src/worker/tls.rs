@@ -1,9 +1,8 @@
-//! TLS handshakes of the worker's connections, before the first byte that means something.
+//! TLS handshakes of clients, and writing to clients over TLS.
 //!
-//! They go on in the turns of the loop, as the sockets have something to say. A client's takes a
-//! place among its worker's unfinished ones and has until `tls.downstream.handshake_timeout`; while
-//! there are more than [`MANY`] of them (somebody opens connections and says nothing) those that
-//! are older than [`PRESSED`] are closed.
+//! A handshake advances in the turns of the event loop, as its socket becomes ready, and has to end
+//! within `tls.downstream.handshake_timeout`. While a worker has very many unfinished handshakes
+//! (somebody opens connections and sends nothing), it closes old ones earlier (`clients/tls.rs`).
 
 use crate::base::{Base, base};
 use crate::client::Paused;
@@ -13,7 +12,7 @@ use crate::worker::Worker;
 use std::io::Write;
 
 impl Worker {
-    /// The client's socket has something to say, and its handshake is not over.
+    /// Continues a client's handshake when its socket is ready.
     #[cold]
     pub(super) fn client_handshake(&mut self, index: usize) {
         let Some(client) = self.engine.clients.slab.get_mut(index) else { return };
@@ -40,12 +39,12 @@ impl Worker {
                 return self.engine.clients.close(index, &mut self.engine.core);
             }
         }
-        // What the socket has not taken of it.
+        // A part of the handshake may still have to be written.
         self.engine.clients.mark_client(index, &mut self.engine.core);
     }
 
-    /// The end of the turn for a client to which something is encrypted that its socket has not
-    /// taken: first that.
+    /// Writes to a client at the end of a turn: first the encrypted bytes that its socket has not
+    /// accepted before.
     #[cold]
     pub(super) fn flush_secured(&mut self, index: usize) {
         let Some(client) = self.engine.clients.slab.get_mut(index) else { return };

@@ -1,4 +1,5 @@
-//! A new snapshot becomes routes, and what was on its way to the wrong node goes to the right one.
+//! Applying a new snapshot: routes change, and unsent commands move to the nodes that now serve
+//! their slots.
 
 use crate::base::{Base, base};
 use crate::cluster::Snapshot;
@@ -9,6 +10,7 @@ use crate::worker::Worker;
 use std::sync::Arc;
 
 impl Worker {
+    /// Applies a new snapshot of the topology.
     pub(super) fn set_topology(&mut self, snapshot: Arc<Snapshot>) {
         for node in &mut self.engine.nodes.list {
             node.known = snapshot.nodes.iter().any(|n| n.addr == node.addr);
@@ -36,8 +38,8 @@ impl Worker {
         let primaries = owning.filter_map(primary).collect();
         let shard_of = |&shard: &u16| snapshot.shards.get(usize::from(shard));
         let owners = snapshot.slots.iter().map(|shard| shard_of(shard).and_then(primary));
-        // A probe is free where another topology names another primary; not where only a redirection
-        // had, or nodes that redirect in circles would be asked anew each time.
+        // A probe of a slot takes nothing from the budget if the previous topology had another
+        // primary. If only a redirection had, it does: nodes may redirect in circles.
         let named =
             |snapshot: &Snapshot, slot| snapshot.primary_of(slot).map(|node| node.addr.clone());
         let is_news =
@@ -63,7 +65,7 @@ impl Worker {
                 self.engine.core.run_lane(slot, lane);
             }
         }
-        self.leave_failed();
+        self.close_lent_at_failed();
         let all: Vec<usize> = self.engine.nodes.upstreams.iter().map(|(u, _)| u).collect();
         for u in all {
             base!(self.engine).retire(u);
@@ -84,7 +86,7 @@ impl Worker {
                 &mut self.engine.core,
             )
         });
-        // Nodes whose names were not resolved, or that were down, are tried by their timers.
+        // Nodes that were not resolved or were down are retried by their timers.
         self.engine.core.arm_tick();
         self.engine.core.shared.say_to_hub(ToHub::Follows {
             worker: self.engine.core.link.index,
@@ -92,17 +94,18 @@ impl Worker {
         });
     }
 
-    /// What is lent at a node that has failed and is no primary any more. A node that is frozen or
-    /// cut off does not close its connections, and who is blocked there for ever would wait for as
-    /// long, while the slot's new primary gets what he waits for.
-    fn leave_failed(&mut self) {
+    /// Closes lent connections to nodes that have failed and are no longer primaries. A node that
+    /// is frozen or cut off does not close its connections: a client blocked there without a
+    /// timeout would wait forever, while the element that it waits for arrives at the slot's new
+    /// primary.
+    fn close_lent_at_failed(&mut self) {
         let lent = self
             .engine
             .nodes
             .upstreams
             .iter()
             .filter(|(_, up)| up.dedicated.is_some_and(|d| d.client.is_some()))
-            // What ends a script has to get through to just such a node.
+            // SCRIPT KILL has to reach exactly such nodes.
             .filter(|(_, up)| {
                 !up.pending
                     .front()

@@ -1,4 +1,4 @@
-//! Nodes' connections: make, write, read.
+//! Connections to nodes: socket events, and writing.
 
 use crate::base::{Base, base};
 use crate::buf::WRITE_LIMIT;
@@ -6,10 +6,11 @@ use crate::common::Source;
 use crate::upstream::ConnectionState;
 use crate::worker::Worker;
 
-/// A write of fewer bytes is put off by a turn while the node has commands to answer.
+/// Size in bytes below which a write is deferred by a turn while the node has commands to answer.
 const DEFER_BELOW: usize = 4 << 10;
 
 impl Worker {
+    /// Handles an event of a node's socket.
     pub(super) fn upstream_event(&mut self, u: usize, event: &mio::event::Event) {
         let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return };
         match up.state {
@@ -27,10 +28,11 @@ impl Worker {
         }
     }
 
+    /// Writes queued commands to a node at the end of a turn.
     pub(super) fn flush_upstream(&mut self, u: usize) {
         let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return };
-        // While the node is busy with earlier commands a small write can wait for one turn more:
-        // it then carries what the other clients send meanwhile, and costs both sides one call.
+        // While the node is busy with earlier commands, a small write can wait for another turn: it
+        // then also carries what other clients send meanwhile, and saves both sides system calls.
         if !up.deferred
             && up.state == ConnectionState::Ready
             && up.queue.sent() > 0
@@ -64,7 +66,7 @@ impl Worker {
                 );
                 up.blocked = full;
                 if n >= WRITE_LIMIT && up.queue.unsent() > 0 && !full {
-                    // The rest is the next turn's.
+                    // The remaining bytes are written in the next turn.
                     up.dirty = true;
                     up.deferred = true;
                     self.engine.core.turn.deferred.push(u);

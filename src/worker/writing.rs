@@ -1,4 +1,4 @@
-//! Clients are written to, and what they take is looked at.
+//! Writing to clients, and the memory of unfinished requests.
 
 use crate::buf::WRITE_LIMIT;
 use crate::client::{Client, Paused};
@@ -9,17 +9,19 @@ use crate::dest::ClientId;
 use crate::metrics::LimitHit;
 use crate::worker::Worker;
 
-/// At `limits.memory` an unfinished request of this size is refused.
-const MUCH_UNFINISHED: usize = 16 << 10;
+/// Size in bytes from which an unfinished request is refused at `limits.memory`.
+const LARGE_UNFINISHED: usize = 16 << 10;
 
 impl Worker {
+    /// Writes replies to a client at the end of a turn, and resumes or closes the client if it
+    /// waited for that.
     pub(super) fn flush_client(&mut self, index: usize) {
         let Some(client) = self.engine.clients.slab.get_mut(index) else { return };
         client.dirty = false;
         if client.gone {
             return;
         }
-        // Only TLS keeps bytes that the socket has not taken.
+        // Only TLS keeps bytes that the socket has not accepted.
         if client.stream.unsent() {
             return self.flush_secured(index);
         }
@@ -107,10 +109,10 @@ impl Worker {
         self.engine.clients.check_output(index, &mut self.engine.core);
     }
 
-    /// An unfinished request counts, too: at the limit it is not waited for until the end of the
-    /// turn, when thousands may have grown.
+    /// Enforces `limits.memory` after reading from a client: at the end of the turn, thousands of
+    /// unfinished requests may have grown.
     pub(super) fn check_request_memory(&mut self, index: usize) {
-        let much = |c: &Client| c.tail.len() >= MUCH_UNFINISHED && !c.gone;
+        let is_large = |c: &Client| c.tail.len() >= LARGE_UNFINISHED && !c.gone;
         if !self
             .engine
             .clients
@@ -119,15 +121,15 @@ impl Worker {
         {
             return;
         }
-        // At once: a turn may have a thousand clients whose commands are answered here, each with
-        // more than it has sent. And others may hold more than this one.
+        // At once: in one turn, slotway may answer a thousand clients' commands itself, with
+        // replies larger than the commands. Other clients may occupy more memory than this one.
         self.relieve();
         if !self
             .engine
             .clients
             .memory()
             .is_over_limit(&mut self.engine.nodes, &mut self.engine.core)
-            || !self.engine.clients.slab.get(index).is_some_and(much)
+            || !self.engine.clients.slab.get(index).is_some_and(is_large)
         {
             return;
         }
