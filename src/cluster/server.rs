@@ -1,5 +1,5 @@
-//! A single server and its replicas as a topology: one shard that has all slots. What the servers
-//! and the Sentinels say is parsed and judged here. No I/O.
+//! A single server and its replicas as a topology: one shard that has all slots. The replies of the
+//! servers and the Sentinels are parsed and evaluated here. No I/O.
 //!
 //! <https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/>
 
@@ -11,49 +11,49 @@ use crate::resp::tree::{Value, decode};
 /// Maximum number of replicas in a credible reply.
 const MAX_REPLICAS: usize = 1_000;
 
-/// A Sentinel answers INFO replication with nothing.
+/// The error for a reply to INFO replication without a role. A Sentinel's is empty.
 const NO_ROLE: &str = "it names no role; if it is a Sentinel, set upstream.kind = \"sentinel\"";
 
-/// What a server says of itself and of its replicas.
+/// A server's report about itself and its replicas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerReply {
-    /// The address at which it was asked, by the name that it was found by.
+    /// The address at which it was asked, with the host name by which it was found.
     pub addr: NodeAddr,
-    /// Its `run_id`: another one after each start. Empty where it is hidden.
+    /// Its `run_id`, different after each start. Empty if the server hides it.
     pub run_id: Box<str>,
-    /// Its role at the moment.
+    /// Its current role.
     pub role: Role,
-    /// The server that it replicates.
+    /// The server that it replicates, if it is a replica.
     pub primary: Option<NodeAddr>,
-    /// Its replicas, with whether they have all data.
+    /// Its replicas. [`NodeState::Online`]: the replica is in sync.
     pub replicas: Vec<(NodeAddr, NodeState)>,
     /// Its offset in the replication stream.
     pub offset: i64,
 }
 
-/// What a Sentinel says of the server that it watches.
+/// A Sentinel's report about the primary that it monitors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SentinelReply {
-    /// The address of the server, the primary.
+    /// The address of the primary.
     pub primary: NodeAddr,
     /// The Sentinels agree that it is down (`o_down`).
     pub is_down: bool,
-    /// The number of the last failover: greater after each.
+    /// The configuration epoch, which increases with each failover.
     pub epoch: u64,
     /// The replicas.
     pub replicas: Vec<(NodeAddr, NodeState)>,
 }
 
-/// Why replies give no server to write to.
+/// Why no primary can be chosen.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NoPrimary {
-    /// Two servers are primaries, and nothing tells which one is meant.
+    /// Two servers are primaries with the same number of replicas.
     #[error(
         "{0} and {1} both are primaries, with as many replicas each: are they two servers? keep the \
          one that is meant in seeds"
     )]
     Two(NodeAddr, NodeAddr),
-    /// Sentinels name different servers after the same failover.
+    /// Sentinels name different primaries for the same epoch.
     #[error(
         "Sentinels disagree: after the same number of failovers they name {0} and {1}; do they \
          watch two servers of the same name?"
@@ -64,7 +64,7 @@ pub enum NoPrimary {
 /// Parses the replies to `INFO replication` and `INFO server` of the server at `asked`.
 ///
 /// # Errors
-/// The server refuses INFO, or answers something else.
+/// The server refuses INFO, or the reply is not one to INFO.
 pub fn parse_server(
     replication: &[u8],
     server: &[u8],
@@ -119,7 +119,7 @@ pub fn parse_server(
 /// Parses the replies to `SENTINEL MASTER` and `SENTINEL REPLICAS`.
 ///
 /// # Errors
-/// The Sentinel does not know that name, refuses the commands, or is no Sentinel.
+/// The Sentinel does not know the name, it refuses the commands, or the server is no Sentinel.
 pub fn parse_sentinel(master: &[u8], replicas: &[u8]) -> Result<SentinelReply, ParseError> {
     let value = decode(master)?;
     if let Value::Error(text) = value {
@@ -153,12 +153,12 @@ pub fn parse_sentinel(master: &[u8], replicas: &[u8]) -> Result<SentinelReply, P
     })
 }
 
-/// Chooses the server that is written to among those that have answered: the one in use while it is
-/// a primary; otherwise the primary that most of the others follow, and of those the one with the
-/// most data. `None`: none of them is a primary.
+/// Chooses the primary among the servers that have answered, and returns its index: the one in use,
+/// while it is a primary; otherwise the primary with the most replicas, and among equals the one
+/// with the most data. `None`: no server is a primary.
 ///
 /// # Errors
-/// Two are primaries, neither was in use, and as many replicas follow the one as the other.
+/// None is in use, and two primaries have the most replicas.
 pub fn choose_primary(
     replies: &[ServerReply],
     in_use: Option<&NodeAddr>,
@@ -179,7 +179,7 @@ pub fn choose_primary(
     };
     let other = primaries().find(|(i, r)| *i != best && followers(r) == followers(found));
     match other {
-        // Where one was in use, its successor is the one with its data.
+        // If another server was in use, its successor is the one with its data.
         Some((_, other)) if in_use.is_none() => {
             Err(NoPrimary::Two(found.addr.clone(), other.addr.clone()))
         }
@@ -187,10 +187,10 @@ pub fn choose_primary(
     }
 }
 
-/// Chooses among the replies of Sentinels: that of the last failover.
+/// Chooses the Sentinels' reply with the greatest epoch, and returns its index.
 ///
 /// # Errors
-/// Two of the same failover name different servers.
+/// At least as many other replies of the same epoch name another primary.
 pub fn choose_sentinel(replies: &[SentinelReply]) -> Result<Option<usize>, NoPrimary> {
     let last = replies.iter().enumerate().max_by_key(|(i, r)| (r.epoch, std::cmp::Reverse(*i)));
     let Some((best, found)) = last else { return Ok(None) };
@@ -205,7 +205,7 @@ pub fn choose_sentinel(replies: &[SentinelReply]) -> Result<Option<usize>, NoPri
     }
 }
 
-/// A topology of one shard with all slots. `ids` gives the ID of the node at an address.
+/// A topology of one shard with all slots. `ids` returns the ID of the node at an address.
 pub fn snapshot_of(
     primary: Option<&NodeAddr>,
     replicas: &[(NodeAddr, NodeState)],

@@ -1,7 +1,7 @@
-//! Subscriptions at the Sentinels: whatever they say of the server makes the refresher look.
+//! Subscriptions at the Sentinels: each event about a server causes a topology refresh.
 //!
-//! A message is a hint and nothing else: what it says is asked again, as anybody who may publish at
-//! a Sentinel could say it.
+//! A message is only a hint, and its content is not used: anybody who may publish at a Sentinel can
+//! send one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,14 +17,15 @@ use super::round::resolve;
 use crate::backoff::Backoff;
 use crate::config::{Address, UpstreamKind};
 
-/// How often the seeds of the configuration are compared with the Sentinels that are listened to.
+/// Interval at which the subscriptions are compared with the configured seeds.
 const SEEDS_INTERVAL: Duration = Duration::from_secs(5);
-/// A Sentinel that says nothing for so long is asked whether it is still there.
+/// Time without a message after which a Sentinel is sent PING.
 const SILENCE: Duration = Duration::from_secs(15);
-/// Pauses between attempts to reach a Sentinel.
+/// Pause after the first failed attempt to reach a Sentinel.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// Longest pause between attempts to reach a Sentinel.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// What is said when a primary, a replica or a failover changes.
+/// Channels of events about primaries, replicas and failovers.
 const EVENTS: [&str; 10] = [
     "+switch-master",
     "+slave",
@@ -38,19 +39,19 @@ const EVENTS: [&str; 10] = [
     "+role-change",
 ];
 
-/// The task that listens to the Sentinels.
+/// The task that subscribes at the Sentinels.
 pub struct SentinelWatcher {
     pool: Arc<Pool>,
     requests: Arc<Requests>,
 }
 
 impl SentinelWatcher {
-    /// A watcher that asks for refreshes by `requests`.
+    /// A watcher that sends its requests for refreshes to `requests`.
     pub fn new(pool: Arc<Pool>, requests: Arc<Requests>) -> Self {
         SentinelWatcher { pool, requests }
     }
 
-    /// Runs until it is dropped; ends at once where there are no Sentinels.
+    /// Runs until it is dropped. Returns at once if the upstream has no Sentinels.
     pub async fn run(self) {
         if self.pool.config().upstream.kind != UpstreamKind::Sentinel {
             return;
@@ -78,7 +79,7 @@ impl SentinelWatcher {
     }
 }
 
-/// Listens to one Sentinel, and connects to it again and again.
+/// Stays subscribed at one Sentinel, reconnecting with back-off.
 async fn listen(seed: Address, pool: Arc<Pool>, requests: Arc<Requests>) {
     let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     let mut failures = 0;
@@ -86,22 +87,25 @@ async fn listen(seed: Address, pool: Arc<Pool>, requests: Arc<Requests>) {
         match subscribe(&seed, &pool).await {
             Ok(mut conn) => {
                 let since = Instant::now();
-                // What was said before is not heard any more.
+                // Events before the subscription have been missed.
                 requests.topology(None);
                 let error = hear(&mut conn, &requests).await;
-                // Before, it may be one that closes each connection.
+                // A Sentinel that closes each connection early does not reset the back-off.
                 if since.elapsed() > LONGEST_PAUSE {
                     failures = 0;
                 }
-                debug!(sentinel = %seed, %error, "a Sentinel is not heard any more");
+                debug!(sentinel = %seed, %error, "the subscription at a Sentinel is lost");
             }
-            Err(error) => debug!(sentinel = %seed, error, "a Sentinel cannot be listened to"),
+            Err(error) => {
+                debug!(sentinel = %seed, error, "the subscription at a Sentinel has failed")
+            }
         }
         failures += 1;
         tokio::time::sleep(Duration::from_micros(backoff.pause(failures))).await;
     }
 }
 
+/// A connection to a Sentinel with a subscription to [`EVENTS`].
 async fn subscribe(seed: &Address, pool: &Pool) -> Result<NodeConn, String> {
     let config = pool.config();
     let sockets = resolve(&seed.host, seed.port, config.timeouts.connect).await;
@@ -120,7 +124,7 @@ async fn subscribe(seed: &Address, pool: &Pool) -> Result<NodeConn, String> {
     Err(last)
 }
 
-/// Hears messages until the connection is lost.
+/// Requests a refresh for each event until the connection is lost. Returns the error.
 async fn hear(conn: &mut NodeConn, requests: &Requests) -> AskError {
     loop {
         match conn.message(SILENCE).await {

@@ -1,7 +1,8 @@
-//! The topology of a single server: its own answers, and those of the Sentinels that watch it.
+//! The topology of a single server, from its own replies and those of the Sentinels that monitor
+//! it.
 //!
-//! All that are known are asked at once: the servers of the topology in use and the seeds, or the
-//! server that the Sentinels name. [`crate::cluster::server`] judges the answers.
+//! All known servers are asked at once: the seeds and the servers of the topology in use, or the
+//! servers that the Sentinels name. [`crate::cluster::server`] evaluates the replies.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -21,10 +22,10 @@ use crate::cluster::{Info, NodeAddr, NodeState, ParseError, Role, Snapshot};
 use crate::config::{Address, Config, UpstreamKind};
 use crate::tls::Tls;
 
-/// Maximum number of servers that are asked: those that others name are asked as well.
+/// Maximum number of servers that are asked, including those that other servers name.
 const MAX_ASKED: usize = 64;
 
-/// The input of one look at the servers, and where it keeps connections.
+/// One round of questions to the servers: its input, and the connections that it keeps.
 pub(super) struct Servers<'a> {
     pub config: &'a Arc<Config>,
     pub tls: &'a Arc<Tls>,
@@ -33,7 +34,7 @@ pub(super) struct Servers<'a> {
     pub in_use: &'a Snapshot,
 }
 
-/// A server's answer, and the connection that it came on.
+/// A server's reply, and the connection on which it arrived.
 struct Asked {
     socket: SocketAddr,
     conn: NodeConn,
@@ -41,10 +42,10 @@ struct Asked {
 }
 
 impl Servers<'_> {
-    /// Asks the servers, and the Sentinels before them.
+    /// Asks the Sentinels, if there are any, and then the servers. Returns the topology.
     ///
     /// # Errors
-    /// Nobody answers, or the answers give no server to write to; with the reasons.
+    /// No server answers, or the replies contradict each other; with the reasons.
     pub(super) async fn ask(mut self) -> Result<Found, NoTopology> {
         let mut errors = Vec::new();
         let named = match self.config.upstream.kind {
@@ -55,7 +56,10 @@ impl Servers<'_> {
         self.conclude(asked, named, errors)
     }
 
-    /// Asks all Sentinels at once.
+    /// Asks all Sentinels at once. Returns the reply that counts.
+    ///
+    /// # Errors
+    /// No Sentinel answers, or they disagree.
     async fn ask_sentinels(&self, errors: &mut Vec<String>) -> Result<SentinelReply, NoTopology> {
         let mut steps = JoinSet::new();
         for seed in &self.config.seeds {
@@ -63,7 +67,7 @@ impl Servers<'_> {
             steps.spawn(async move {
                 let sockets = resolve(&seed.host, seed.port, config.timeouts.connect).await;
                 let sockets = sockets.map_err(|error| vec![error.to_string()])?;
-                // A name may stand for all of them, as that of a headless service does.
+                // One name may stand for all Sentinels, such as that of a headless service.
                 let mut asking = JoinSet::new();
                 for socket in sockets.into_iter().take(MAX_ASKED) {
                     let (config, tls, seed) = (Arc::clone(&config), Arc::clone(&tls), seed.clone());
@@ -99,7 +103,7 @@ impl Servers<'_> {
         Ok(replies.swap_remove(best))
     }
 
-    /// Asks the servers that are known, and those that these name.
+    /// Asks the known servers and those that these name. Returns the replies.
     async fn ask_servers(
         &mut self,
         named: Option<&SentinelReply>,
@@ -124,7 +128,7 @@ impl Servers<'_> {
         let mut resolved: HashSet<NodeAddr> = HashSet::new();
         loop {
             for addr in std::mem::take(&mut names) {
-                // Names come from replies as well, and each may take DNS its time.
+                // Names also come from replies, and resolving each of them may take long.
                 if resolved.len() >= MAX_ASKED || !resolved.insert(addr.clone()) {
                     continue;
                 }
@@ -151,7 +155,7 @@ impl Servers<'_> {
             }
             match steps.join_next().await {
                 Some(Ok((socket, Ok((conn, reply))))) => {
-                    // Sentinels know all that there are.
+                    // Sentinels know all servers.
                     if named.is_none() {
                         names.extend(reply.primary.clone());
                         names.extend(reply.replicas.iter().map(|(addr, _)| addr.clone()));
@@ -166,7 +170,7 @@ impl Servers<'_> {
                 None => break,
             }
         }
-        // Servers name each other by address, and were found by name.
+        // Servers name each other by IP address, but may have been found by host name.
         let called = |addr: &NodeAddr| {
             let socket = addr.host.parse().ok().map(|ip| SocketAddr::new(ip, addr.port));
             socket.and_then(|socket| known.get(&socket)).unwrap_or(addr).clone()
@@ -178,8 +182,8 @@ impl Servers<'_> {
         answers
     }
 
-    /// Whether a server may be written to: it is a seed, or was known as a replica before. A server
-    /// that one of ours has just been made a replica of may be anybody's.
+    /// Whether a server may become the primary: it is a seed, or part of the topology in use. A
+    /// server of which one of these has just been made a replica may be somebody else's.
     fn is_ours(&self, addr: &NodeAddr) -> bool {
         let is_seed = |s: &Address| *s.host == *addr.host && s.port == addr.port;
         self.in_use.nodes.is_empty()
@@ -187,7 +191,10 @@ impl Servers<'_> {
             || self.config.seeds.iter().any(is_seed)
     }
 
-    /// The topology by these answers.
+    /// The topology according to these replies.
+    ///
+    /// # Errors
+    /// There are no replies, or they contradict each other.
     fn conclude(
         self,
         mut asked: Vec<Asked>,
@@ -203,8 +210,8 @@ impl Servers<'_> {
                 let chosen = choose_primary(&ours, in_use)?;
                 (chosen.and_then(|i| ours.get(i)).map(|reply| reply.addr.clone()), 0)
             }
-            // Sentinels that have just been started may name one that is a primary no more; one
-            // that does not answer may do so in a moment.
+            // Sentinels that have just been started may name a former primary. A primary that does
+            // not answer may do so in a moment.
             Some(named) => {
                 let said = replies.iter().find(|reply| reply.addr == named.primary);
                 let serves = said.is_none_or(|reply| reply.role == Role::Primary);
@@ -219,8 +226,8 @@ impl Servers<'_> {
         if let Some(reply) = replies.iter().find(leads) {
             replicas.extend(reply.replicas.iter().cloned());
         }
-        // Those among the seeds that follow it under another address; while nobody is a primary, those
-        // that follow one of ours.
+        // Servers that report to replicate the primary, which may know them by other addresses.
+        // While there is no primary: those that replicate one of ours.
         let follows = |reply: &&ServerReply| {
             reply.role == Role::Replica
                 && match &primary {
@@ -230,18 +237,18 @@ impl Servers<'_> {
         };
         let others = replies.iter().filter(follows);
         replicas.extend(others.map(|reply| (reply.addr.clone(), NodeState::Online)));
-        // Whoever was known may come back as the primary, also where nothing names it meanwhile.
+        // Any known server may come back as the primary, even if no reply names it meanwhile.
         if primary.is_none() {
             let known = self.in_use.nodes.iter();
             replicas.extend(known.map(|node| (node.addr.clone(), NodeState::Failed)));
         }
-        // Most favourable first: one that answers is not what a Sentinel thought a moment ago.
+        // The best state counts: a server that answers is no longer what a Sentinel believed.
         replicas
             .sort_by(|a, b| (&a.0, std::cmp::Reverse(a.1)).cmp(&(&b.0, std::cmp::Reverse(b.1))));
         replicas.dedup_by(|a, b| a.0 == b.0);
         let id = |addr: &NodeAddr| {
             let said = replies.iter().find(|reply| reply.addr == *addr);
-            // Not the form of a cluster's ID: a connection is not checked for it.
+            // Not the form of a cluster node's ID, so that connections are not checked for it.
             said.map_or_else(|| "".into(), |reply| format!("run {}", reply.run_id).into())
         };
         let snapshot = snapshot_of(primary.as_ref(), &replicas, id);
@@ -270,7 +277,7 @@ impl From<NoPrimary> for NoTopology {
     }
 }
 
-/// The error of a Sentinel with its remedy.
+/// A Sentinel's error with its remedy.
 fn explained(error: &AskError, config: &Config) -> String {
     let master = &config.upstream.master;
     match error {
@@ -288,6 +295,7 @@ fn explained(error: &AskError, config: &Config) -> String {
     }
 }
 
+/// Asks one Sentinel for the primary that it monitors, and the replicas.
 async fn ask_sentinel(
     socket: SocketAddr,
     name: &str,
@@ -300,8 +308,8 @@ async fn ask_sentinel(
     Ok(parse_sentinel(&master, &replicas)?)
 }
 
-/// Asks one server for its role. If the kept connection fails, a new one is made: old connections
-/// die without a fault of the server.
+/// Asks one server for its role. If the kept connection fails, a new one is established: old
+/// connections may break without a fault of the server.
 async fn ask_server(
     kept: Option<NodeConn>,
     socket: SocketAddr,
