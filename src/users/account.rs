@@ -22,8 +22,7 @@ pub fn database_realm(database: u16) -> u16 {
     }
 }
 
-/// The database whose connections the realm is, if it is slotway's own user's; `None`: it is a
-/// user of the cluster's.
+/// The database of a realm of slotway's own user. `None`: the realm is a user of the cluster.
 pub fn database_of(realm: u16) -> Option<u16> {
     match realm {
         OWN_REALM => Some(0),
@@ -36,7 +35,8 @@ pub fn database_of(realm: u16) -> Option<u16> {
 pub struct Account {
     /// The user, if it is slotway's own.
     pub user: Option<Arc<User>>,
-    /// Worker-local number of the user whose connections carry its commands; [`OWN_REALM`]: slotway's.
+    /// Worker-local number of the user of the cluster whose connections carry the client's
+    /// commands. [`OWN_REALM`]: slotway's own user.
     pub realm: u16,
     /// The user's name, if it is the cluster's.
     pub name: Option<Arc<str>>,
@@ -90,7 +90,8 @@ pub enum CheckResult {
 }
 
 impl Account {
-    /// The account of a client that has not logged in; `None`: it has to.
+    /// The account of a client that has not logged in. `user` is the default user; `None`: the
+    /// client has to log in.
     pub fn without_login(user: Option<Arc<User>>) -> Account {
         Account { user, ..Account::default() }
     }

@@ -11,7 +11,8 @@
 //! - `throttle`: delays after failed logins
 //! - `verify`: checks of the cluster's users by a node; `reverify`: their periodic repetition
 //!
-//! Not here: logins and checks in progress ([`crate::worker`]).
+//! Not here: logins and checks in progress (`dispatch/login.rs`, `dispatch/users.rs`), and the
+//! connections of the cluster's users (`access`).
 
 mod account;
 mod reverify;
@@ -40,12 +41,13 @@ pub const MAX_PASSWORD_LEN: usize = 16 << 10;
 /// The reason for refusing a command whose effects cannot be checked, and the remedy.
 pub const UNCHECKED_DENIED: &str = "slotway cannot check what it does against this user's keys, channels and commands. Allowed for \
      users with ~* &* +@all, or with unchecked-commands in their rules (users, users_file)";
+
 /// All of slotway's own users. Immutable: a changed file creates a new value.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Users {
     /// Sorted by name.
     own: Vec<Arc<User>>,
-    /// The cluster decides about other names.
+    /// Other names may be users of the cluster.
     passthrough: bool,
     /// Logging in is required even without users: a users file that is empty, perhaps only for a
     /// moment, must not grant access.
@@ -66,7 +68,8 @@ pub enum Login {
 impl Users {
     /// `passthrough`: other names may be the cluster's. `closed`: without users, nobody has access.
     ///
-    /// # Errors Two users have the same name.
+    /// # Errors
+    /// Two users have the same name.
     pub fn new(mut own: Vec<User>, passthrough: bool, closed: bool) -> Result<Users, String> {
         own.sort_by(|a, b| a.name.cmp(&b.name));
         if let Some(twice) = own.windows(2).find(|pair| matches!(pair, [a, b] if a.name == b.name))
@@ -139,7 +142,7 @@ impl Users {
         self.own.iter().filter_map(|user| user.warning(&table)).collect()
     }
 
-    /// The same users, for the commands of another table.
+    /// The same users, compiled for another command table.
     pub fn compiled(&self, table: &CommandTable) -> Users {
         let own = self.own.iter().map(|user| Arc::new(user.compiled(table))).collect();
         Users { own, ..*self }
@@ -148,7 +151,8 @@ impl Users {
 
 /// Parses an ACL file: lines `user NAME rules …`; empty lines and comments (`#`) are skipped.
 ///
-/// # Errors The error, with its line number.
+/// # Errors
+/// The error, with its line number.
 pub fn parse_file(text: &str, table: &CommandTable) -> Result<Vec<User>, String> {
     let mut users = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {

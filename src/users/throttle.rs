@@ -18,7 +18,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// The source for a client's address; `None` for a Unix socket.
+    /// The source of a client. A client on a Unix socket has no `address`.
     pub fn of(address: Option<IpAddr>) -> Source {
         match address.map(|ip| ip.to_canonical()) {
             Some(IpAddr::V4(ip)) => Source::Network(u64::from(u32::from(ip))),

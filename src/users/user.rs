@@ -191,7 +191,7 @@ impl User {
         Ok(())
     }
 
-    /// The same user, for the commands of another table.
+    /// The same user, compiled for another command table.
     pub fn compiled(&self, table: &CommandTable) -> User {
         let mut user = self.clone();
         let unchecked = self.unchecked;
