@@ -47,9 +47,9 @@
 //! | [`base`] | what takes several of the parts above: greeting, sending, users that change | resp, dest, hash, command, cluster, errors, scripts, users, tls, buf, stream, route, metrics, upstream, client, mailbox, common, nodes, clients, access, node_scripts, subscribers |
 //! | [`operations`] | commands of more than one step, holds and retries, carried out | resp, dest, hash, command, cluster, errors, observe, users, buf, placement, route, emulate, ops, metrics, upstream, client, mailbox, common, nodes, clients, access, subscribers, base |
 //! | [`recorder`] | what is seen of commands as they pass a worker | resp, dest, command, observe, config, upstream, client, common, nodes, clients, base, operations |
-//! | [`engine`] | all parts of a worker together, and what passes between them below commands and replies | resp, dest, errors, users, config, buf, placement, route, emulate, ops, metrics, upstream, client, mailbox, common, nodes, clients, access, node_scripts, subscribers, base, operations, recorder |
-//! | [`dispatch`] | commands of clients: what is done about each | resp, dest, hash, command, cluster, errors, scripts, observe, users, buf, placement, route, emulate, ops, metrics, upstream, client, mailbox, common, nodes, clients, access, node_scripts, base, operations, engine |
-//! | [`delivery`] | replies of nodes: whose they are, what becomes of refusals and of what was lost | resp, dest, cluster, errors, users, buf, placement, route, ops, metrics, upstream, mailbox, common, nodes, clients, subscribers, base, engine, dispatch |
+//! | [`engine`] | all parts of a worker together; replies to clients, next steps, deadlines | resp, dest, errors, users, config, buf, placement, route, emulate, ops, metrics, upstream, client, mailbox, common, nodes, clients, access, node_scripts, subscribers, base, operations, recorder |
+//! | [`dispatch`] | commands of clients, from the plan to the buffers of the nodes | resp, dest, hash, command, cluster, errors, scripts, observe, users, buf, placement, route, emulate, ops, metrics, upstream, client, mailbox, common, nodes, clients, access, node_scripts, base, operations, engine |
+//! | [`delivery`] | replies of nodes: which command each answers; refusals, lost connections | resp, dest, cluster, errors, users, buf, placement, route, ops, metrics, upstream, mailbox, common, nodes, clients, subscribers, base, engine, dispatch |
 //! | [`worker`] | the event loop of one core: reads, writes, timers, messages from other threads | resp, dest, hash, meter, arena, command, cluster, proxy_protocol, config, tls, buf, placement, route, emulate, metrics, upstream, client, mailbox, common, nodes, clients, access, node_scripts, subscribers, base, operations, recorder, engine, dispatch, delivery |
 //! | [`control`] | topology refresh, health of replicas, questions to nodes, the pool of workers | resp, lines, backoff, command, cluster, errors, descriptors, channel, observe, users, config, tls, pubsub, metrics, upstream, client, mailbox, common, hub, worker |
 //! | [`admin`] | HTTP: metrics, health, the status page | command, cluster, descriptors, observe, users, config, tls, placement, metrics, client, control |
@@ -83,18 +83,24 @@
 //! | back | `client/replies.rs` | `complete` |
 //!
 //! Where to look first:
-//! - **What is sent again**, after which refusal or loss, and what never is: `placement/policy.rs`.
-//!   `placement/policy_tests.rs` has a line for each kind of command in each case.
-//! - **What becomes of a command that waits** (BLPOP, WATCH, a transaction behind WATCH): its states
-//!   in `ops/errand.rs`; `operations/errand.rs` sends it, `delivery/dedicated.rs` has the replies. A
-//!   node ends the wait itself (MOVED, UNBLOCKED) when a key's slot leaves it.
-//! - **A command of one's own**: what is done about it is a line of `OVERRIDES` in
-//!   `route/behaviour.rs`, where the server's own table does not say it; a new kind is a `Behaviour`, a
-//!   `Plan` that `route/mod.rs` makes of it, and an arm of `dispatch_rare` in `dispatch/plans.rs`.
-//!   What it is inside MULTI, `clients/transaction.rs` says; for users of the cluster,
-//!   `check_in_realm` in `base/users.rs`. If it waits for a time, `route/blocking.rs` finds that.
-//! - **What concerns several parts of a worker** (a lost connection, a failed command, a client that is
-//!   closed): an `Effect` (`common/effect.rs`), carried out in `delivery/effect.rs`.
+//! - **What is sent again**, after which refusal or loss, and what never is: `after_refusal` and
+//!   `after_loss` in `placement/policy.rs`. `placement/policy_tests.rs` has a line for each kind of
+//!   command in each case. For shared connections `Pending::work` in `upstream/pending.rs` says what
+//!   kind a command is, and `Upstream::lost` and `delivery/refused.rs` ask the policy.
+//! - **A command that waits at a node** (BLPOP, WATCH, a transaction behind WATCH): its states are
+//!   in `ops/errand.rs`; `operations/errand.rs` sends it, `delivery/dedicated.rs` handles the
+//!   replies. When a key's slot leaves a node, the node itself ends the wait (MOVED, UNBLOCKED), and
+//!   `refused` in `operations/errand.rs` sends the command to the new owner with the rest of its
+//!   timeout.
+//! - **A command that needs code of its own**: `OVERRIDES` in `route/behaviour.rs` says what is done
+//!   about it if the server's own table does not. A new kind is a `Behaviour`, a `Plan` that
+//!   `route/mod.rs` makes of it, and an arm of `dispatch_rare` in `dispatch/plans.rs`. A command
+//!   that slotway answers is a `Local`: see `local` in `dispatch/plans.rs` and `client/local.rs`.
+//!   One that no server has is declared in `PROXY_COMMANDS` in `command/table.rs`. Then: `place` in
+//!   `clients/transaction.rs` (inside MULTI), `check_in_realm` in `base/users.rs` (users of the
+//!   cluster), `wait_time` in `route/blocking.rs` (its timeout), `docs/commands.rs` (the reference).
+//! - **What concerns several parts of a worker** (a lost connection, a failed command, a client that
+//!   is closed): an `Effect` (`common/effect.rs`), carried out in `delivery/effect.rs`.
 //! - **A command over several slots**: a recipe in `emulate`, named in `emulate/table.rs`. What its
 //!   steps read is in `READS` of `emulate/talk.rs`. If it waits its name begins with b, or
 //!   `spec_blocks` in `dispatch/emulation.rs` knows it. `docs/commands.rs` writes the reference.

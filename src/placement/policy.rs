@@ -13,10 +13,10 @@
 //!   the others wait for the answer;
 //! - **budget** of a worker ([`super::Budget`]): retries are limited to a share of recent commands.
 //!
-//! Callers: `Upstream::lost` for shared connections; `ops::Errand` and `worker/dedicated.rs` for
-//! dedicated connections; `worker/refused.rs` and `nodes/shards.rs` after refusals;
-//! `worker/join.rs` for KEYS; `worker/topology.rs` for unsent commands; `worker/clock.rs` at
-//! deadlines; `emulate::Talk` for the steps of emulated commands.
+//! Callers: `Upstream::lost` for shared connections; `ops::Errand` and `delivery/dedicated.rs` for
+//! dedicated connections; `delivery/refused.rs` and `nodes/shards.rs` after refusals;
+//! `operations/join.rs` for KEYS; `operations/resends.rs` for unsent commands;
+//! `engine/deadlines.rs` at deadlines; `emulate::Talk` for the steps of emulated commands.
 //!
 //! A redirection to a known node is progress rather than repetition: a command follows its first
 //! [`FAST_TRIES`] redirections without a pause.
@@ -98,7 +98,7 @@ pub enum Work {
         /// The command only reads.
         reads: bool,
         /// The part is sent in a transaction behind a read of one of the shard's keys
-        /// (`worker/shard_check.rs`).
+        /// (`delivery/shard_check.rs`).
         behind_check: bool,
     },
     /// A part for one particular node (CONFIG SET).
@@ -356,8 +356,8 @@ pub fn leaves_queue(target: Target, node: NodeStatus) -> bool {
     }
 }
 
-/// Pause before attempt number `tries` of a command or probein microseconds, without jitter: 1, 2,
-/// 4 … 50 ms.
+/// Pause before attempt number `tries` of a command or probe, in microseconds, without jitter: 1,
+/// 2, 4 … 50 ms.
 pub fn pause(tries: u8) -> u64 {
     (MIN_PAUSE << tries.saturating_sub(1).min(10)).min(MAX_PAUSE)
 }
