@@ -23,7 +23,7 @@
 //! | [`scripts`] | the Lua scripts that any node can be given at any time. No I/O | resp, hash |
 //! | [`observe`] | hot keys, big keys, slow commands, spans: what is seen as commands pass. No I/O | resp, hash, command, cluster, dest |
 //! | [`users`] | who clients are and what they may do. No I/O | resp, hash, command, errors, channel |
-//! | [`config`] | the configuration: file, environment, command line; the table of its keys | command, observe, users |
+//! | [`config`] | the configuration: file, environment, command line; the table of its keys | command, cluster, observe, users |
 //! | [`tls`] | certificates, and TLS on sockets | config |
 //! | [`buf`] | byte queues towards sockets |  |
 //! | [`stream`] | sockets of either side | tls |

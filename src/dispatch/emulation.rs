@@ -69,7 +69,7 @@ impl Dispatcher<'_> {
         }
         let Some(client) = self.engine.clients.slab.get(index) else { return Flow::Stop };
         let (protocol, generation) = (client.session.protocol, client.generation);
-        let slots = keys.iter().filter_map(|&at| args.get(at)).map(|key| slot_of(key));
+        let slots = keys.iter().filter_map(|&at| args.get(at)).map(slot_of);
         let full = slots
             .filter_map(|slot| self.engine.nodes.route(slot))
             .find_map(|node| self.full_upstream(node, protocol, index));
