@@ -223,7 +223,12 @@ fn plan(c: &mut Criterion) {
         group.bench_function(name, |b| {
             b.iter(|| {
                 let args = black_box(Args::new(&buf, &ranges));
-                router.plan(router.command(&args), &args, &mut keys)
+                router.plan(
+                    slotway::cluster::ViewId::ROUTED,
+                    router.command(&args),
+                    &args,
+                    &mut keys,
+                )
             });
         });
     }

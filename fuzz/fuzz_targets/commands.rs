@@ -31,7 +31,7 @@ fuzz_target!(|reply: &[u8]| {
             let command = router.command(&args);
             assert!(command <= router.unknown());
             keys.clear();
-            router.plan(command, &args, &mut keys);
+            router.plan(slotway::cluster::ViewId::ROUTED, command, &args, &mut keys);
             assert!(keys.iter().all(|&at| (at as usize) < args.len()), "{name}: {keys:?}");
         }
     }

@@ -67,7 +67,7 @@ fuzz_target!(|input: Input| {
     }
     let args = Args::new(&buf, &ranges);
     let mut keys = Vec::new();
-    let plan = ROUTER.plan(ROUTER.command(&args), &args, &mut keys);
+    let plan = ROUTER.plan(slotway::cluster::ViewId::ROUTED, ROUTER.command(&args), &args, &mut keys);
     match plan {
         Plan::Slot(slot) => {
             // Where keys were looked for, the first decides.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::base::Base;
 use crate::buf::CHUNK;
+use crate::cluster::UpstreamId;
 use crate::command::CommandId;
 use crate::common::Source;
 use crate::common::requests::discarded;
@@ -65,7 +66,9 @@ impl Base<'_> {
         if loads.is_empty() {
             return;
         }
-        for node in self.nodes.fan_targets(Fan::Primaries, self.core).into_iter().flatten() {
+        let upstreams = self.core.router.view(client.session.view).upstreams();
+        let primaries = self.nodes.fan_targets(upstreams, Fan::Primaries, self.core);
+        for node in primaries.into_iter().flatten() {
             let u = self.upstream_for(node, protocol, index);
             for load in &loads {
                 self.core.stats.script_loads += 1;
@@ -174,7 +177,9 @@ impl Base<'_> {
             up.handshake.select(database);
         }
         // A replica outside of a cluster answers reads, and does not know READONLY.
-        if up.read_only && !self.core.settings.slots.is_one() {
+        let node = self.nodes.list.get(up.node.at());
+        let upstream = node.map_or(UpstreamId::FIRST, |node| node.upstream);
+        if up.read_only && !self.core.router.views().map().space(upstream).is_one() {
             up.handshake.read_only();
         }
         // Addresses are given to other servers, whose data a client must not see or change.

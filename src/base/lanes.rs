@@ -102,7 +102,7 @@ impl Base<'_> {
     /// that have nothing under way.
     pub(crate) fn release_slot(&mut self, slot: Slot) {
         let owner = match slot {
-            Slot::NONE => self.nodes.placement.slots.primaries().first().copied(),
+            keyless if keyless.is_keyless() => self.nodes.any_primary(0, keyless),
             slot => self.nodes.placement.slots.owner(slot),
         };
         let Some(owner) = owner else { return };
@@ -113,7 +113,7 @@ impl Base<'_> {
                 .iter()
                 .any(|p| ours(p) && (up.node != owner || p.flags.contains(PendingFlags::ASKING)))
         });
-        let elsewhere = elsewhere && slot != Slot::NONE;
+        let elsewhere = elsewhere && !slot.is_keyless();
         if !elsewhere {
             for (_, up) in &mut self.nodes.upstreams {
                 for pending in up.pending.iter_mut().filter(|p| p.slot == slot) {

@@ -73,7 +73,7 @@ impl Base<'_> {
         self.core.router = Arc::new(Router::with_rules(
             table,
             self.core.router.rules().clone(),
-            self.core.router.slot_space(),
+            Arc::clone(self.core.router.views()),
         ));
         let new_unknown = self.core.router.unknown().index();
         for (_, client) in &mut self.clients.slab {
@@ -287,7 +287,12 @@ impl Base<'_> {
             return None;
         }
         // By its arguments, too; of other commands the name is enough.
-        let channels = match self.core.router.plan(command, args, &mut self.core.spare.keys) {
+        let channels = match self.core.router.plan(
+            self.clients.view_of(index),
+            command,
+            args,
+            &mut self.core.spare.keys,
+        ) {
             Plan::PubSub(PubSub::Subscribe(_), _) => true,
             Plan::PubSub(PubSub::Unsubscribe(_), _) | Plan::Local(_) => false,
             // Its own connection could not be told from others' by a node that refuses MULTI.

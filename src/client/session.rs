@@ -1,5 +1,6 @@
 //! The session of a client: what it has said about itself, and its connection's settings.
 
+use crate::cluster::ViewId;
 use crate::command::CommandId;
 use crate::resp::Protocol;
 
@@ -23,6 +24,8 @@ pub struct Session {
     pub(super) switches: Switches,
     /// SELECT: the database of its commands.
     pub database: u16,
+    /// Which upstreams it sees.
+    pub view: ViewId,
     /// The last command; [`NO_COMMAND`] before the first.
     pub last_command: CommandId,
     /// `CLIENT SETNAME`.
@@ -88,6 +91,7 @@ impl Session {
             account: None,
             switches: Switches::empty(),
             database: 0,
+            view: ViewId::ROUTED,
             last_command: NO_COMMAND,
             name: None,
             library: None,

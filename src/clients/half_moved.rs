@@ -31,7 +31,7 @@ impl Division {
         nodes: &mut Nodes,
         core: &mut Core,
     ) -> Option<Division> {
-        if pending.slot == Slot::NONE || pending.before > 0 {
+        if pending.slot.is_keyless() || pending.before > 0 {
             return None;
         }
         let mut ranges: Vec<ArgRange> = Vec::new();

@@ -6,6 +6,7 @@ use std::sync::{MutexGuard, PoisonError};
 
 use crate::client::Paused;
 use crate::clients::{Clients, Flow};
+use crate::cluster::ViewId;
 use crate::command::CommandId;
 use crate::common::Core;
 use crate::common::clock::{Job, Timer};
@@ -53,6 +54,12 @@ impl Clients {
     /// The logins of clients.
     pub(crate) fn logins(&mut self) -> Logins<'_> {
         Logins { clients: self }
+    }
+
+    /// What the client sees of the upstreams.
+    #[inline]
+    pub(crate) fn view_of(&self, client: usize) -> ViewId {
+        self.slab.get(client).map_or(ViewId::ROUTED, |client| client.session.view)
     }
 
     /// The realm of a client that is here.

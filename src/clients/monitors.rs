@@ -121,7 +121,8 @@ impl Monitors<'_> {
         let Some(lent) = client.lent.as_ref().filter(|l| l.monitor) else { return };
         let heard: Vec<NodeId> =
             lent.heard.iter().filter_map(|&u| nodes.upstreams.get(u)).map(|up| up.node).collect();
-        for node in nodes.placement.slots.primaries().to_vec() {
+        let upstreams = core.router.view(client.session.view).upstreams();
+        for node in nodes.primaries_of(upstreams).collect::<Vec<_>>() {
             if heard.contains(&node) {
                 continue;
             }

@@ -197,7 +197,7 @@ impl ReplicaReads<'_> {
             if !pending.flags.contains(PendingFlags::READ_ONLY) {
                 written.insert(key);
             }
-            let plain = pending.slot != Slot::NONE
+            let plain = !pending.slot.is_keyless()
                 && !core.router.has_node_cursor(pending.command)
                 && pending.before == 0
                 && pending.tries <= MOST_TRIES

@@ -73,8 +73,10 @@ impl Transactions<'_> {
         nodes: &mut Nodes,
         core: &mut Core,
     ) -> Result<Place, Failure> {
-        let split = core.settings.split_transactions;
-        let one_server = core.router.slot_space().is_one();
+        let view = self.clients.view_of(index);
+        let one_server = core.router.view(view).is_one_server();
+        // One server has nothing to split.
+        let split = core.settings.split_transactions && !one_server;
         let table = core.router.table();
         let spec = table.get(command);
         if command == core.router.unknown() || (spec.container && args.len() > 1) {
@@ -91,10 +93,10 @@ impl Transactions<'_> {
             });
         }
         let upper = || name.to_ascii_uppercase().replace('|', " ");
-        let plan = core.router.plan(command, args, &mut core.spare.keys);
+        let plan = core.router.plan(view, command, args, &mut core.spare.keys);
         let place = match self.clients.filtered_for(index, plan) {
             Plan::Slot(slot) | Plan::Block(Some(slot)) => Place::Slot(slot),
-            Plan::CrossSlot(slot) => match core.refused_in_multi(name, args) {
+            Plan::CrossSlot(slot) => match core.refused_in_multi(view, name, args) {
                 Some(failure) => return Err(failure),
                 None => Place::Slot(slot),
             },
@@ -145,7 +147,7 @@ impl Transactions<'_> {
                 let _ = key_positions(spec, args, &mut keys);
                 let keys = keys.iter().filter_map(|&at| args.get(at as usize));
                 let mut slots: Vec<(Slot, &[u8])> =
-                    keys.map(|key| (core.router.slot_of(key), key)).collect();
+                    keys.map(|key| (core.router.view(view).slot_of(key), key)).collect();
                 if let (Place::Slot(slot), true) = (place, slots.is_empty()) {
                     // It names its slot by number.
                     slots.push((slot, args.get(2).unwrap_or_default()));

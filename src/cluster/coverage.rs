@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::{Node, NodeAddr, Role, SLOTS, Slot, Snapshot};
+use super::{Node, NodeAddr, Role, Slot, Snapshot};
 
 /// Maximum number of described changes: replacing a whole cluster must not log a thousand lines.
 const MAX_CHANGES: usize = 24;
@@ -27,10 +27,10 @@ impl fmt::Display for SlotRange {
     }
 }
 
-/// The slots for which `wanted` is true, as ranges.
-fn ranges(wanted: impl Fn(Slot) -> bool) -> Vec<SlotRange> {
+/// The slots in ranges.
+fn ranges(slots: impl Iterator<Item = Slot>) -> Vec<SlotRange> {
     let mut found: Vec<SlotRange> = Vec::new();
-    for Slot(slot) in Slot::all().filter(|&slot| wanted(slot)) {
+    for Slot(slot) in slots {
         match found.last_mut() {
             Some(last) if last.end + 1 == slot => last.end = slot,
             _ => found.push(SlotRange { start: slot, end: slot }),
@@ -40,19 +40,35 @@ fn ranges(wanted: impl Fn(Slot) -> bool) -> Vec<SlotRange> {
 }
 
 impl Snapshot {
+    /// All slots, in ascending order.
+    pub fn each_slot(&self) -> impl ExactSizeIterator<Item = Slot> + DoubleEndedIterator + Clone {
+        Slot::first(self.slots.len())
+    }
+
+    /// The first slot of each shard; `None`: it has none.
+    pub fn first_slots(&self) -> Vec<Option<Slot>> {
+        let mut first = vec![None; self.shards.len()];
+        for (&shard, slot) in self.slots.iter().zip(self.each_slot()) {
+            if let Some(place) = first.get_mut(usize::from(shard)) {
+                place.get_or_insert(slot);
+            }
+        }
+        first
+    }
+
     /// Number of slots whose primary is not failed.
     pub fn slots_covered(&self) -> usize {
-        Slot::all().filter(|&s| self.primary_of(s).is_some()).count()
+        self.each_slot().filter(|&slot| self.primary_of(slot).is_some()).count()
     }
 
     /// Whether every slot has a primary that is not failed.
     pub fn covered(&self) -> bool {
-        self.slots_covered() == SLOTS as usize
+        self.slots_covered() == self.slots.len()
     }
 
     /// The slots without such a primary.
     pub fn missing_slots(&self) -> Vec<SlotRange> {
-        ranges(|slot| self.primary_of(slot).is_none())
+        ranges(self.each_slot().filter(|&slot| self.primary_of(slot).is_none()))
     }
 
     /// Whether each shard owns slots. One that does not is excluded from "every primary": it has no
@@ -148,14 +164,14 @@ fn moved_slots(old: &Snapshot, new: &Snapshot) -> Vec<String> {
         (old.primary_of(slot).map(|n| &n.addr), new.primary_of(slot).map(|n| &n.addr))
     };
     let pairs: BTreeSet<(Owner, Owner)> =
-        Slot::all().map(owners).filter(|(from, to)| from != to).collect();
+        new.each_slot().map(owners).filter(|(from, to)| from != to).collect();
     // There are few pairs of owners in practice; otherwise only the first ones are described, to
     // bound the work.
     pairs
         .into_iter()
         .take(MAX_CHANGES + 1)
         .map(|pair| {
-            let slots = listed(&ranges(|slot| owners(slot) == pair));
+            let slots = listed(&ranges(new.each_slot().filter(|&slot| owners(slot) == pair)));
             match pair {
                 (None, Some(to)) => format!("slots {slots} are served by {to}"),
                 (Some(from), None) => format!("slots {slots} lost their primary {from}"),

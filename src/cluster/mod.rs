@@ -10,6 +10,7 @@ pub mod server;
 mod slot;
 pub mod trust;
 mod upstreams;
+mod views;
 
 pub use coverage::{SlotRange, diff, listed};
 pub use health::{
@@ -22,6 +23,7 @@ pub use parse::{
 };
 pub use slot::{SLOTS, Slot, SlotSpace, hash_tag, key_in_slot, slot_of};
 pub use upstreams::{KeyRoutes, SlotCount, SlotMap, TooManyUpstreams, UpstreamId};
+pub use views::{UpstreamSet, View, ViewId, Views};
 
 use std::net::SocketAddr;
 

@@ -2,6 +2,8 @@
 
 use std::sync::LazyLock;
 
+use super::UpstreamId;
+
 /// Number of hash slots of a cluster.
 pub const SLOTS: u16 = 16384;
 
@@ -10,8 +12,34 @@ pub const SLOTS: u16 = 16384;
 pub struct Slot(pub u16);
 
 impl Slot {
-    /// Stands for the slot of a command without keys.
+    /// Stands for the slot of a command without keys for the first upstream.
     pub const NONE: Slot = Slot(u16::MAX);
+    /// What stands for the slot of a command without keys is no less than this.
+    const FIRST_KEYLESS: u16 = u16::MAX - UpstreamId::MAX as u16 + 1;
+
+    /// Stands for the slot of a command without keys for this upstream: such commands wait for
+    /// their own upstream only.
+    pub const fn keyless(upstream: UpstreamId) -> Slot {
+        Slot(u16::MAX - upstream.0 as u16)
+    }
+
+    /// Whether it stands for the slot of a command without keys.
+    #[inline]
+    pub fn is_keyless(self) -> bool {
+        self.0 >= Self::FIRST_KEYLESS
+    }
+
+    /// The upstream, if it stands for the slot of a command without keys.
+    pub fn keyless_of(self) -> Option<UpstreamId> {
+        self.is_keyless().then_some(UpstreamId((u16::MAX - self.0) as u8))
+    }
+
+    /// The first `count` slots, in ascending order.
+    pub fn first(
+        count: usize,
+    ) -> impl ExactSizeIterator<Item = Slot> + DoubleEndedIterator + Clone {
+        (0..count.min(usize::from(Self::FIRST_KEYLESS)) as u16).map(Slot)
+    }
 
     /// All slots of a cluster, in ascending order.
     pub fn all() -> impl ExactSizeIterator<Item = Slot> + DoubleEndedIterator {
@@ -29,10 +57,10 @@ impl Slot {
         usize::from(self.0)
     }
 
-    /// The slot; `None` for [`Slot::NONE`].
+    /// The slot; `None` for what stands for none.
     #[inline]
     pub fn known(self) -> Option<Slot> {
-        (self != Slot::NONE).then_some(self)
+        (!self.is_keyless()).then_some(self)
     }
 }
 

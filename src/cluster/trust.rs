@@ -175,7 +175,7 @@ impl Overlap {
 fn lost_slots(before: &Snapshot, after: &Snapshot) -> Vec<Slot> {
     let lost =
         |slot: &Slot| before.primary_of(*slot).is_some() && after.primary_of(*slot).is_none();
-    Slot::all().filter(lost).collect()
+    before.each_slot().filter(lost).collect()
 }
 
 /// Judges one view against the view in use, which covers slots.

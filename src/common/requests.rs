@@ -1,6 +1,6 @@
 //! Requests as the command table and the settings see them. No I/O.
 
-use crate::cluster::{Slot, hash_tag, slot_of};
+use crate::cluster::{Slot, View, ViewId, hash_tag};
 use crate::command::{CommandId, invalid_key_count, key_positions};
 use crate::common::Core;
 use crate::dest::Dest;
@@ -40,12 +40,18 @@ impl Core {
 
     /// Why a command over several slots is refused behind MULTI. `None`: a node will say what it
     /// thinks of it.
-    pub(crate) fn refused_in_multi(&self, name: &str, args: &Args) -> Option<Failure> {
+    pub(crate) fn refused_in_multi(
+        &self,
+        view: ViewId,
+        name: &str,
+        args: &Args,
+    ) -> Option<Failure> {
+        let view = self.router.view(view);
         let keys: Vec<usize> = self.spare.keys.iter().map(|&at| at as usize).collect();
-        if let Some(others) = apart(args, &keys).filter(|_| runs_script(name)) {
+        if let Some(others) = apart(view, args, &keys).filter(|_| runs_script(name)) {
             return Some(cross_slot(name, others));
         }
-        match apart(args, &keys) {
+        match apart(view, args, &keys) {
             Some(others) => Some(keys_apart(others, CrossSlotRemedy::InMulti)),
             None if self.settings.emulate => {
                 Some(Failure::PatternInMulti { command: name.to_ascii_uppercase().into() })
@@ -69,7 +75,9 @@ impl Core {
             if self.router.has_keys(&args, &mut keys) {
                 let key = keys.first().and_then(|&key| args.get(key as usize))?;
                 let absent = [b"{", hash_tag(key), b"}", ABSENT].concat();
-                return (self.router.slot_of(&absent) == slot).then_some(absent);
+                let map = self.router.views().map();
+                let space = map.space(map.upstream_of(slot));
+                return (space.slot_of(&absent) == slot).then_some(absent);
             }
             at += len;
         }
@@ -79,6 +87,7 @@ impl Core {
     /// of its keys.
     pub(crate) fn in_slots(
         &self,
+        view: ViewId,
         command: CommandId,
         args: &Args,
         mut each: impl FnMut(Slot, &[u8], Vec<u32>),
@@ -91,10 +100,11 @@ impl Core {
             [a, b, ..] => b.saturating_sub(*a),
             _ => 1,
         };
+        let view = self.router.view(view);
         let mut slots: Vec<(Slot, u32)> = (0..)
             .zip(&keys)
             .map(|(position, &at)| {
-                (self.router.slot_of(args.get(at as usize).unwrap_or_default()), position)
+                (view.slot_of(args.get(at as usize).unwrap_or_default()), position)
             })
             .collect();
         slots.sort_unstable();
@@ -130,8 +140,8 @@ pub(crate) fn discarded(command: CommandId, now: u64) -> Pending {
 /// Two keys in different slots.
 type Apart<'a> = ((&'a [u8], Slot), (&'a [u8], Slot));
 
-pub(crate) fn apart<'a>(args: &Args<'a>, keys: &[usize]) -> Option<Apart<'a>> {
-    let mut keys = keys.iter().filter_map(|&at| args.get(at)).map(|key| (key, slot_of(key)));
+pub(crate) fn apart<'a>(view: &View, args: &Args<'a>, keys: &[usize]) -> Option<Apart<'a>> {
+    let mut keys = keys.iter().filter_map(|&at| args.get(at)).map(|key| (key, view.slot_of(key)));
     let first = keys.next()?;
     let other = keys.find(|(_, slot)| *slot != first.1)?;
     Some((first, other))

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use crate::backoff::Backoff;
 use crate::client::{AnnouncedNode, Client};
-use crate::cluster::SlotSpace;
 use crate::config::{
     Address, AnnounceMode, ClientAuth, Config, CrossSlot, CrossSlotCommand, Listen, OnGap,
-    OnOutcomeUnknown, ReadFrom, Secret, UpstreamKind, is_public,
+    OnOutcomeUnknown, ReadFrom, Secret, is_public,
 };
 use crate::placement::ReadPreferences;
 use crate::resp::RequestLimits;
@@ -56,8 +55,6 @@ pub(crate) struct Settings {
     pub request: RequestLimits,
     /// For what was let in before: the largest limits that there have been.
     pub accepted: RequestLimits,
-    /// How keys become slots: by `upstream.kind`.
-    pub slots: SlotSpace,
     /// `announce_mode`
     pub announce_mode: AnnounceMode,
     announce: Option<Address>,
@@ -128,7 +125,6 @@ impl Settings {
             held: config.limits.held / workers,
             accepted: request,
             request,
-            slots: slot_space(config.upstream.kind),
             announce_mode: config.announce_mode,
             announce: config.announce.clone(),
             announce_tls: config.tls.downstream.announce.clone(),
@@ -141,9 +137,7 @@ impl Settings {
             users: config.limits.users,
             protected: config.protected_mode,
             tls_shows: config.tls.downstream.client_auth == ClientAuth::Required,
-            // One server has nothing to split.
-            split_transactions: config.transactions.cross_slot == CrossSlot::Split
-                && config.upstream.kind == UpstreamKind::Cluster,
+            split_transactions: config.transactions.cross_slot == CrossSlot::Split,
             disconnect_on_unknown: config.on_outcome_unknown == OnOutcomeUnknown::Disconnect,
             emulate: config.emulation.cross_slot == CrossSlotCommand::Emulate,
             emulation_turn: micros(config.emulation.turn),
@@ -181,13 +175,5 @@ impl Settings {
             port: first.map_or(6379, |a| a.port),
             tls,
         }
-    }
-}
-
-/// How keys become slots before such an upstream.
-pub(crate) fn slot_space(kind: UpstreamKind) -> SlotSpace {
-    match kind {
-        UpstreamKind::Cluster => SlotSpace::CLUSTER,
-        UpstreamKind::Sentinel | UpstreamKind::Standalone => SlotSpace::ONE,
     }
 }

@@ -1,7 +1,7 @@
 //! Several upstreams: `[upstreams.NAME]`, and who goes to which of them.
 
 use super::{Address, Config, Listen, ReadFrom, TlsUpstream, Upstream, UpstreamKind};
-use crate::cluster::{SlotCount, SlotMap, UpstreamId};
+use crate::cluster::{SlotCount, SlotMap, UpstreamId, Views};
 
 /// The name of the upstream that `seeds` and `[upstream]` describe.
 pub const MAIN: &str = "main";
@@ -100,5 +100,13 @@ impl Config {
         let kinds: Vec<SlotCount> = (0..self.upstream_names().len()).map(kind).collect();
         // Loading a configuration has refused one with too many.
         SlotMap::new(&kinds).unwrap_or_default()
+    }
+
+    /// What clients see of the upstreams.
+    pub fn views(&self) -> Views {
+        let routes = self.routes.iter().filter_map(|route| {
+            Some((route.prefix.as_deref()?, self.upstream_id(&route.upstream)?))
+        });
+        Views::new(self.slot_map(), routes)
     }
 }

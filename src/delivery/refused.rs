@@ -1,7 +1,6 @@
 //! Refused commands on shared connections: sent again, elsewhere or later, in their client's order.
 
 use crate::base::{Base, base};
-use crate::cluster::Slot;
 use crate::delivery::Delivery;
 use crate::dest::Dest;
 use crate::metrics::RetryReason;
@@ -22,7 +21,7 @@ impl Delivery<'_> {
             if text.starts_with(b"BUSY ") {
                 up.scripts.clear();
             }
-            if front.slot != Slot::NONE {
+            if !front.slot.is_keyless() {
                 self.engine.nodes.note_probe(u, frame);
             }
             return false;

@@ -1,9 +1,11 @@
 //! Starting commands over several slots that are emulated in steps.
 
+use std::sync::Arc;
+
 use crate::base::{Base, base};
 use crate::buf::CHUNK;
 use crate::clients::Flow;
-use crate::cluster::{Slot, slot_of};
+use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::common::requests::{apart, cross_slot};
 use crate::dest::ClientId;
@@ -34,7 +36,9 @@ impl Dispatcher<'_> {
         let spec = self.engine.core.router.table().get(command);
         let name = spec.name.to_string();
         let keys: Vec<usize> = self.engine.core.spare.keys.iter().map(|&at| at as usize).collect();
-        let others = apart(args, &keys);
+        let router = Arc::clone(&self.engine.core.router);
+        let view = router.view(self.engine.clients.view_of(index));
+        let others = apart(view, args, &keys);
         let entry = emulate::entry(&name).filter(|_| self.engine.core.settings.emulate);
         let Some((_, entry)) = entry else {
             return match others {
@@ -69,7 +73,7 @@ impl Dispatcher<'_> {
         }
         let Some(client) = self.engine.clients.slab.get(index) else { return Flow::Stop };
         let (protocol, generation) = (client.session.protocol, client.generation);
-        let slots = keys.iter().filter_map(|&at| args.get(at)).map(slot_of);
+        let slots = keys.iter().filter_map(|&at| args.get(at)).map(|key| view.slot_of(key));
         let full = slots
             .filter_map(|slot| self.engine.nodes.route(slot))
             .find_map(|node| self.full_upstream(node, protocol, index));
@@ -85,7 +89,7 @@ impl Dispatcher<'_> {
         let mut errand = Errand::new(
             ErrandKind::Emulated,
             command,
-            Slot::NONE,
+            view.keyless(),
             Vec::new(),
             self.engine.core.now,
         );

@@ -67,7 +67,8 @@ impl Dispatcher<'_> {
     pub(super) fn random_key(&mut self, index: usize, command: CommandId, frame: &[u8]) -> Flow {
         let Some(client) = self.engine.clients.slab.get(index) else { return Flow::Stop };
         let protocol = client.session.protocol;
-        let nodes = self.engine.nodes.fan_targets(Fan::Primaries, &mut self.engine.core);
+        let upstreams = self.engine.core.router.view(client.session.view).upstreams();
+        let nodes = self.engine.nodes.fan_targets(upstreams, Fan::Primaries, &mut self.engine.core);
         if self.engine.nodes.topology.snapshot.generation == 0 || nodes.is_empty() {
             return self.engine.clients.refusals().no_cluster(
                 index,

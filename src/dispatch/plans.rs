@@ -22,7 +22,9 @@ impl Dispatcher<'_> {
         frame: &[u8],
         args: &Args,
     ) -> Flow {
-        let plan = self.engine.core.router.plan(command, args, &mut self.engine.core.spare.keys);
+        let view = self.engine.clients.view_of(index);
+        let core = &mut self.engine.core;
+        let plan = core.router.plan(view, command, args, &mut core.spare.keys);
         match plan {
             Plan::Slot(slot) => {
                 self.engine.ops.forward(index, command, slot, frame, &mut base!(self.engine))
@@ -61,6 +63,11 @@ impl Dispatcher<'_> {
             return self.dispatch_read(index, frame, args);
         }
         self.dispatch(index, frame, args)
+    }
+
+    /// Stands for the slot of the client's commands without keys.
+    pub(super) fn keyless(&self, index: usize) -> Slot {
+        self.engine.core.router.view(self.engine.clients.view_of(index)).keyless()
     }
 
     /// Carries out a plan of any kind. Most [`Plan::Slot`]s do not come here: see `walk`.
@@ -120,11 +127,12 @@ impl Dispatcher<'_> {
                     .then(|| self.engine.core.without_number(command, args));
                 let other = other.flatten();
                 let frame = other.as_deref().unwrap_or(frame);
-                match self.engine.nodes.any_primary(index) {
+                let keyless = self.keyless(index);
+                match self.engine.nodes.any_primary(index, keyless) {
                     Some(node) => self.engine.ops.forward_to(
                         index,
                         command,
-                        Slot::NONE,
+                        keyless,
                         node,
                         frame,
                         &mut base!(self.engine),
@@ -156,7 +164,7 @@ impl Dispatcher<'_> {
             Plan::Block(slot) => self.engine.ops.errands().block(
                 index,
                 command,
-                slot.unwrap_or(Slot::NONE),
+                slot,
                 frame,
                 &mut base!(self.engine),
             ),

@@ -25,7 +25,9 @@ impl Dispatcher<'_> {
         {
             return self.dispatch_known(index, command, frame, args);
         }
-        let plan = self.engine.core.router.plan(command, args, &mut self.engine.core.spare.keys);
+        let view = self.engine.clients.view_of(index);
+        let core = &mut self.engine.core;
+        let plan = core.router.plan(view, command, args, &mut core.spare.keys);
         let Plan::Slot(slot) = plan else {
             return self.dispatch_rare(index, command, plan, frame, args);
         };

@@ -154,7 +154,9 @@ impl Dispatcher<'_> {
         let mut singles = Vec::new();
         let mut asked = Vec::new();
         let mut ranges: Vec<ArgRange> = Vec::new();
-        let home = multi.first.as_ref().map_or(Slot::NONE, |(slot, _)| *slot);
+        let view = self.engine.clients.view_of(index);
+        let keyless = self.engine.core.router.view(view).keyless();
+        let home = multi.first.as_ref().map_or(keyless, |(slot, _)| *slot);
         let mut push = |slot: Slot, frame: &[u8], place: usize, read_only: bool| {
             let at = *by_slot.entry(slot).or_insert_with(|| {
                 batches.push(Batch {
@@ -208,7 +210,7 @@ impl Dispatcher<'_> {
                     let args =
                         requests::scan(frame, &self.engine.core.settings.accepted, &mut ranges);
                     let nested = exec.nest(i, merge);
-                    self.engine.core.in_slots(queued.command, &args, |slot, frame, keys| {
+                    self.engine.core.in_slots(view, queued.command, &args, |slot, frame, keys| {
                         let place = exec.piece(nested, keys);
                         push(slot, frame, place, read_only);
                     });
@@ -219,7 +221,7 @@ impl Dispatcher<'_> {
                     }
                     let nested = exec.nest(i, merge);
                     for target in
-                        self.engine.nodes.fan_targets_for(index, to, &mut self.engine.core)
+                        self.engine.nodes.fan_targets_for((index, view), to, &mut self.engine.core)
                     {
                         let name = match &target {
                             Ok(node) => self.engine.nodes.list.get(node.at()).map(|n| &n.addr),

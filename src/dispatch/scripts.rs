@@ -62,9 +62,9 @@ impl Dispatcher<'_> {
         }
         let node = match slot {
             Some(slot) => self.engine.nodes.route(slot),
-            None => self.engine.nodes.any_primary(index),
+            None => self.engine.nodes.any_primary(index, self.keyless(index)),
         };
-        let number = slot.unwrap_or(Slot::NONE);
+        let number = slot.unwrap_or_else(|| self.keyless(index));
         let Some(node) = node else {
             return match slot {
                 Some(_) => {

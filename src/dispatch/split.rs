@@ -47,9 +47,10 @@ impl Dispatcher<'_> {
         let lane = ClientId::new(index, client.generation);
         let mut slots = std::mem::take(&mut self.engine.core.spare.slots);
         slots.clear();
+        let view = self.engine.core.router.view(client.session.view);
         for (position, &at) in self.engine.core.spare.keys.iter().enumerate() {
             let key = args.get(at as usize).unwrap_or_default();
-            slots.push((crate::cluster::slot_of(key), position as u32));
+            slots.push((view.slot_of(key), position as u32));
         }
         slots.sort_unstable();
         // Full connections pause the client before anything of the command is sent.
@@ -155,10 +156,12 @@ impl Dispatcher<'_> {
     ) -> Flow {
         let Some(client) = self.engine.clients.slab.get(index) else { return Flow::Stop };
         let protocol = client.session.protocol;
-        let mut nodes = self.engine.nodes.fan_targets_for(index, to, &mut self.engine.core);
+        let view = client.session.view;
+        let mut nodes = self.engine.nodes.fan_targets_for((index, view), to, &mut self.engine.core);
         if nodes.is_empty() && to == Fan::Reached {
             // Wait for the primaries instead.
-            nodes = self.engine.nodes.fan_targets(Fan::Primaries, &mut self.engine.core);
+            let upstreams = self.engine.core.router.view(view).upstreams();
+            nodes = self.engine.nodes.fan_targets(upstreams, Fan::Primaries, &mut self.engine.core);
         }
         if self.engine.nodes.topology.snapshot.generation == 0 || nodes.is_empty() {
             return self.engine.clients.refusals().no_cluster(

@@ -12,7 +12,6 @@
 use crate::base::{Base, base};
 use crate::clients::Flow;
 use crate::clients::answers::buffers_full;
-use crate::cluster::Slot;
 use crate::command::{Class, CommandId, Flags};
 use crate::dispatch::Dispatcher;
 use crate::errors::Failure;
@@ -33,7 +32,12 @@ impl Dispatcher<'_> {
         let no_multi = spec.flags.contains(Flags::NO_MULTI);
         let denied = spec.class == Class::Transaction
             && matches!(
-                self.engine.core.router.plan(command, args, &mut self.engine.core.spare.keys),
+                self.engine.core.router.plan(
+                    self.engine.clients.view_of(index),
+                    command,
+                    args,
+                    &mut self.engine.core.spare.keys
+                ),
                 Plan::Refuse(_)
             );
         match &*spec.name {
@@ -171,7 +175,8 @@ impl Dispatcher<'_> {
         let Some(client) = self.engine.clients.slab.get(index) else { return Flow::Stop };
         let Some(multi) = client.multi.as_ref() else { return Flow::Next };
         let watches = client.lent.as_ref().map_or(&[][..], |l| &l.watches);
-        let one_slot = multi.first.as_ref().map_or(Slot::NONE, |(slot, _)| *slot);
+        let keyless = self.engine.core.router.view(client.session.view).keyless();
+        let one_slot = multi.first.as_ref().map_or(keyless, |(slot, _)| *slot);
         if !watches.is_empty() {
             // On a dedicated connection it could overtake earlier commands.
             if !client.is_drained() {
@@ -192,7 +197,7 @@ impl Dispatcher<'_> {
                 return Flow::Next;
             }
             let simple = !multi.scattered
-                && matches!(watches, [w] if w.slot == one_slot || one_slot == Slot::NONE);
+                && matches!(watches, [w] if w.slot == one_slot || one_slot.is_keyless());
             return if simple {
                 self.engine.ops.transactions().exec_watched(index, command, &mut base!(self.engine))
             } else {

@@ -18,11 +18,12 @@ impl Dispatcher<'_> {
     pub(crate) fn dispatch(&mut self, index: usize, frame: &[u8], args: &Args) -> Flow {
         // Which command is it, and in which slot are its keys?
         let command = self.engine.core.router.command(args);
-        let slot =
-            match self.engine.core.router.plan(command, args, &mut self.engine.core.spare.keys) {
-                Plan::Slot(slot) => slot,
-                plan => return self.dispatch_rare(index, command, plan, frame, args),
-            };
+        let view = self.engine.clients.view_of(index);
+        let core = &mut self.engine.core;
+        let slot = match core.router.plan(view, command, args, &mut core.spare.keys) {
+            Plan::Slot(slot) => slot,
+            plan => return self.dispatch_rare(index, command, plan, frame, args),
+        };
         if self.engine.clients.memory().is_over_limit(&mut self.engine.nodes, &mut self.engine.core)
         {
             return self.engine.clients.refusals().for_memory(

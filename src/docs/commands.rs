@@ -433,6 +433,7 @@ fn client(spec: &CommandSpec) -> Behaviour {
 fn destination(behaviour: Behaviour) -> &'static str {
     match behaviour {
         Behaviour::Key(_) => "its key's slot",
+        Behaviour::SwapDb => "refused",
         Behaviour::Keys
         | Behaviour::Sort
         | Behaviour::Blocking

@@ -22,7 +22,7 @@ impl Engine {
             self.core.router = Arc::new(Router::with_rules(
                 table,
                 config.commands.clone(),
-                self.core.router.slot_space(),
+                Arc::clone(self.core.router.views()),
             ));
         }
         let elsewhere = self.core.settings.reads.any();

@@ -10,7 +10,7 @@ impl Placement {
     /// What a refusal says of its slot's migration.
     pub(crate) fn note_migration(&mut self, slot: Slot, refusal: &Refusal) {
         match MigrationNews::of(refusal) {
-            _ if slot == Slot::NONE => {}
+            _ if slot.is_keyless() => {}
             MigrationNews::To(addr) => self.slots.migration_mut(slot).leads_to(addr.clone()),
             MigrationNews::Over => self.slots.migrated(slot),
             MigrationNews::None => {}

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use crate::cluster::{Health, Identity, Slot, Snapshot};
+use crate::cluster::{Health, Identity, Slot, Snapshot, UpstreamId};
 use crate::placement::{Latency, ReadCandidates, Retries, SlotTable};
 use crate::upstream::{LaneCommand, Upstream};
 
@@ -31,6 +31,8 @@ pub(crate) struct Node {
     /// Its ID, which a connection to it is verified by; empty where it is not known.
     pub(crate) id: Box<str>,
     pub(crate) socket: Option<std::net::SocketAddr>,
+    /// Where it belongs to.
+    pub(crate) upstream: UpstreamId,
     /// Stands in the current snapshot.
     pub(crate) known: bool,
     /// Since when no shared connection to it could be made or kept, microseconds; 0: it is reached.

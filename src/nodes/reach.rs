@@ -1,6 +1,6 @@
 //! Which nodes there are, and which of them are reached.
 
-use crate::cluster::{NodeAddr, Slot};
+use crate::cluster::{NodeAddr, Slot, UpstreamId, UpstreamSet};
 use crate::common::Core;
 use crate::dest::NodeId;
 use crate::metrics::NodeStats;
@@ -14,21 +14,31 @@ impl Nodes {
         self.placement.slots.route(slot)
     }
 
-    /// The same primary for the same client, so that what it sends one after the other is
-    /// answered in that order; another one only while that one is not reached.
-    pub(crate) fn any_primary(&self, index: usize) -> Option<NodeId> {
-        let first = index.checked_rem(self.placement.slots.primaries().len())?;
-        let in_turn = || {
-            self.placement
-                .slots
-                .primaries()
-                .iter()
-                .cycle()
-                .skip(first)
-                .take(self.placement.slots.primaries().len())
-        };
-        let reached = in_turn().find(|&&node| self.is_reached(node));
-        reached.or_else(|| in_turn().next()).copied()
+    /// The primaries with slots of these upstreams, in the order of the topology.
+    pub(crate) fn primaries_of(
+        &self,
+        upstreams: UpstreamSet,
+    ) -> impl Iterator<Item = NodeId> + Clone {
+        let all = self.placement.slots.primaries().iter().copied();
+        all.filter(move |&node| upstreams.contains(self.upstream_of(node)))
+    }
+
+    /// The upstream that the node belongs to.
+    pub(crate) fn upstream_of(&self, node: NodeId) -> UpstreamId {
+        self.list.get(node.at()).map_or(UpstreamId::FIRST, |node| node.upstream)
+    }
+
+    /// A primary for a command without keys, whose slot is `keyless`: the same for the same client,
+    /// so that what it sends one after the other is answered in that order; another one only while
+    /// that one is not reached.
+    pub(crate) fn any_primary(&self, index: usize, keyless: Slot) -> Option<NodeId> {
+        let upstream = keyless.keyless_of().unwrap_or_default();
+        let all = self.primaries_of([upstream].into_iter().collect());
+        let count = all.clone().count();
+        let first = index.checked_rem(count)?;
+        let in_turn = all.cycle().skip(first).take(count);
+        let reached = in_turn.clone().find(|&node| self.is_reached(node));
+        reached.or_else(|| in_turn.clone().next())
     }
 
     /// No connection to it is waiting for its next attempt, or for a sign of life.
@@ -86,6 +96,7 @@ impl Nodes {
             known: false,
             unreached_since: 0,
             shard_slot: Slot::NONE,
+            upstream: UpstreamId::FIRST,
             shared: [vec![None; connections], vec![None; connections]],
             replica: [vec![None; connections], vec![None; connections]],
             latency: Default::default(),

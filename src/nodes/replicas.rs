@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::cluster::{Health, Slot};
+use crate::cluster::Health;
 use crate::common::Core;
 use crate::dest::{Dest, NodeId};
 use crate::nodes::Nodes;
@@ -53,7 +53,7 @@ impl Nodes {
         let Some(up) = self.upstreams.get(u) else { return };
         let plain = pending.flags.contains(PendingFlags::READ_ONLY)
             && pending.tries == 0
-            && pending.slot != Slot::NONE
+            && !pending.slot.is_keyless()
             && up.dedicated.is_none()
             && matches!(pending.dest, Dest::Client { .. });
         if plain && let Some(node) = self.list.get_mut(up.node.at()) {

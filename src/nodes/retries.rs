@@ -96,7 +96,7 @@ impl Placement {
             pause / 2 + pause * jitter / (1 << 10)
         };
         self.slots.holds.close(slot, class, core.now, jittered);
-        if wide && slot != Slot::NONE {
+        if wide && !slot.is_keyless() {
             self.retries.note_refused(node, slot, class);
         }
     }
@@ -117,7 +117,7 @@ impl Placement {
 impl Nodes {
     pub(crate) fn owner_for(&self, slot: Slot, lane: ClientId) -> Option<NodeId> {
         match slot {
-            Slot::NONE => self.any_primary(lane.at()),
+            keyless if keyless.is_keyless() => self.any_primary(lane.at(), keyless),
             slot => self.placement.slots.owner(slot),
         }
     }
@@ -140,7 +140,7 @@ impl Nodes {
         let primary = outage.primary.and_then(|node| self.list.get(node.at()));
         let primary = primary.map_or_else(|| "unknown".to_owned(), |node| node.addr.to_string());
         let place = match slot {
-            Slot::NONE => "a command without keys".into(),
+            slot if slot.is_keyless() => "a command without keys".into(),
             slot => format!("slot {slot}").into(),
         };
         let why = match outage.cause {
@@ -188,10 +188,10 @@ impl Nodes {
             let Some(up) = self.upstreams.get_mut(u) else { continue };
             let taken = up.take_unsent(&mut core.spare.pool, |p: &Pending| {
                 p.dest != Dest::Discard
-                    && (p.slot != Slot::NONE || p.flags.contains(PendingFlags::NODE_BOUND))
+                    && (!p.slot.is_keyless() || p.flags.contains(PendingFlags::NODE_BOUND))
             });
             for (pending, _) in taken {
-                let at = if pending.slot == Slot::NONE { slot } else { pending.slot };
+                let at = if pending.slot.is_keyless() { slot } else { pending.slot };
                 let failure = self.without_primary(at, pending.class(), core);
                 let failure =
                     failure.or_else(|| self.without_primary(slot, GateClass::Write, core));

@@ -37,7 +37,7 @@ impl ShardChecks<'_> {
             return None;
         }
         let slot = match pending.slot {
-            Slot::NONE => self.nodes.list.get(node.at())?.shard_slot,
+            slot if slot.is_keyless() => self.nodes.list.get(node.at())?.shard_slot,
             slot => slot,
         };
         slot.known()
@@ -123,7 +123,7 @@ impl ShardChecks<'_> {
     ) -> Option<Vec<u8>> {
         let up = self.nodes.upstreams.get(u).filter(|up| !up.serves_shard)?;
         let slot = self.nodes.list.get(up.node.at())?.shard_slot;
-        if slot == Slot::NONE {
+        if slot.is_keyless() {
             return None;
         }
         pending.before = 1;

@@ -61,7 +61,7 @@ impl Shards<'_> {
             return false;
         }
         let slot = self.nodes.list.get(node.at()).map_or(Slot::NONE, |n| n.shard_slot);
-        if slot == Slot::NONE {
+        if slot.is_keyless() {
             return false;
         }
         pending.slot = slot;
@@ -101,7 +101,7 @@ impl Shards<'_> {
     /// The primary of the node's shard, if there is one; `None`: its shard is not known.
     fn owner_of(&self, node: NodeId) -> Option<Option<NodeId>> {
         let slot = self.nodes.list.get(node.at()).map_or(Slot::NONE, |n| n.shard_slot);
-        (slot != Slot::NONE).then(|| self.nodes.placement.slots.owner(slot))
+        (!slot.is_keyless()).then(|| self.nodes.placement.slots.owner(slot))
     }
 
     /// Shared connections to nodes that have failed are given up before anything is sent elsewhere:
@@ -121,14 +121,8 @@ impl Shards<'_> {
     /// has put another node in its place.
     pub(crate) fn note_slots(&mut self, core: &mut Core) {
         let snapshot = Arc::clone(&self.nodes.topology.snapshot);
-        let mut first = vec![Slot::NONE; snapshot.shards.len()];
-        for (&shard, slot) in snapshot.slots.iter().zip(Slot::all()).rev() {
-            if let Some(place) = first.get_mut(usize::from(shard)) {
-                *place = slot;
-            }
-        }
-        for (shard, &slot) in snapshot.shards.iter().zip(&first).filter(|(_, s)| **s != Slot::NONE)
-        {
+        for (shard, first) in snapshot.shards.iter().zip(snapshot.first_slots()) {
+            let Some(slot) = first else { continue };
             for n in shard.primary.iter().chain(&shard.replicas) {
                 let Some(node) = snapshot.nodes.get(usize::from(*n)) else { continue };
                 let id = self.nodes.node_at(&node.addr, core);

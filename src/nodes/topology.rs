@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::cluster::{NO_SHARD, NodeState, Slot};
+use crate::cluster::{NO_SHARD, NodeState, Slot, UpstreamSet, ViewId};
 use crate::common::Core;
 use crate::dest::NodeId;
 use crate::errors::Failure;
@@ -99,26 +99,30 @@ impl Nodes {
     /// The nodes that a command of client `index` goes to, and those that are missing.
     pub(crate) fn fan_targets_for(
         &mut self,
-        index: usize,
+        (index, view): (usize, ViewId),
         to: Fan,
         core: &mut Core,
     ) -> Vec<Result<NodeId, MissingTarget>> {
-        match (to, self.any_primary(index)) {
+        let view = core.router.view(view);
+        let (keyless, upstreams) = (view.keyless(), view.upstreams());
+        match (to, self.any_primary(index, keyless)) {
             (Fan::One, Some(node)) => vec![Ok(node)],
-            _ => self.fan_targets(to, core),
+            _ => self.fan_targets(upstreams, to, core),
         }
     }
 
-    /// The nodes that a command for several goes to, and those that cannot be asked.
+    /// The nodes of these upstreams that a command for several goes to, and those that cannot be
+    /// asked.
     pub(crate) fn fan_targets(
         &mut self,
+        upstreams: UpstreamSet,
         to: Fan,
         core: &mut Core,
     ) -> Vec<Result<NodeId, MissingTarget>> {
         let snapshot = Arc::clone(&self.topology.snapshot);
         if matches!(to, Fan::Nodes | Fan::Answering | Fan::Reached) {
             let mut targets = Vec::with_capacity(snapshot.nodes.len());
-            for node in &snapshot.nodes {
+            for node in snapshot.nodes.iter().filter(|node| upstreams.contains(node.upstream)) {
                 let at = self.node_at(&node.addr, core);
                 match to {
                     Fan::Reached if !self.is_reached(at) => {}
@@ -132,20 +136,18 @@ impl Nodes {
             return targets;
         }
         let mut targets = Vec::new();
-        let owning = snapshot.shards.iter().zip(snapshot.shards_with_slots()).enumerate();
-        for (i, (shard, _)) in owning.filter(|(_, (_, owns))| *owns) {
+        let views = Arc::clone(core.router.views());
+        let is_asked = |slot: Slot| upstreams.contains(views.map().upstream_of(slot));
+        for (shard, first) in snapshot.shards.iter().zip(snapshot.first_slots()) {
+            let Some(slot) = first.filter(|&slot| is_asked(slot)) else { continue };
             match shard.primary.and_then(|n| snapshot.nodes.get(usize::from(n))) {
                 Some(node) => targets.push(Ok(self.node_at(&node.addr, core))),
-                None => {
-                    let owned = |(_, s): &(Slot, &u16)| usize::from(**s) == i;
-                    let first = Slot::all().zip(&snapshot.slots).find(owned);
-                    if let Some((slot, _)) = first {
-                        targets.push(Err(MissingTarget::Primary(slot)));
-                    }
-                }
+                None => targets.push(Err(MissingTarget::Primary(slot))),
             }
         }
-        let orphans = snapshot.slots.iter().filter(|&&s| s == NO_SHARD).count();
+        let without_shard = snapshot.slots.iter().zip(snapshot.each_slot());
+        let orphans =
+            without_shard.filter(|(shard, slot)| **shard == NO_SHARD && is_asked(*slot)).count();
         if orphans > 0 {
             targets.push(Err(MissingTarget::Owners(orphans)));
         }

@@ -38,13 +38,15 @@ impl Errands<'_> {
         &mut self,
         index: usize,
         command: CommandId,
-        slot: Slot,
+        slot: Option<Slot>,
         frame: &[u8],
         base: &mut Base<'_>,
     ) -> Flow {
         if base.clients.slab.get(index).is_some_and(|c| !c.is_drained()) {
             return base.clients.pause_until_replied(index, base.core);
         }
+        let keyless = || base.core.router.view(base.clients.view_of(index)).keyless();
+        let slot = slot.unwrap_or_else(keyless);
         self.start(index, ErrandKind::Block, command, slot, frame.to_vec(), base);
         Flow::Next
     }
@@ -89,8 +91,6 @@ impl Errands<'_> {
 
     /// Sends the errand's command to its slot's primary, or to `ask` with ASKING.
     pub(crate) fn send(&mut self, index: usize, ask: Option<NodeId>, base: &mut Base<'_>) {
-        let any = base.nodes.any_primary(index);
-        let slot_table = &base.nodes.placement.slots;
         let Some(client) = base.clients.slab.get_mut(index) else { return };
         let (protocol, generation) = (client.session.protocol, client.generation);
         let Some(lent) = client.lent.as_mut() else { return };
@@ -98,11 +98,10 @@ impl Errands<'_> {
         let watching = lent.watches.iter().find(|w| w.slot == errand.slot).map(|w| w.upstream);
         let me = ClientId::new(index, generation);
         let (seq, slot, command) = (errand.seq, errand.slot, errand.command);
-        let owner = slot_table.owner(slot);
-        let owner = if slot == Slot::NONE { any } else { owner };
+        let owner = base.nodes.owner_for(slot, me);
         let Some(node) = ask.or(owner) else {
             errand.last = Some(match slot {
-                Slot::NONE => Failure::NoPrimary.to_string(),
+                slot if slot.is_keyless() => Failure::NoPrimary.to_string(),
                 slot => Failure::SlotWithoutPrimary { slot }.to_string(),
             });
             base.core.link.want_topology(None);

@@ -75,10 +75,11 @@ impl Fleets<'_> {
         let of = |n: &&NodeId| wrote & n.bit() != 0;
         let mut nodes: Vec<NodeId> =
             base.nodes.placement.slots.primaries().iter().filter(of).copied().collect();
+        let upstreams = base.core.router.view(base.clients.view_of(index)).upstreams();
         let known: u64 = nodes.iter().fold(0, |bits, n| bits | n.bit());
         if wrote == 0 || known != wrote {
             // It has written nothing yet, or to a node that is no primary any more.
-            nodes = base.nodes.placement.slots.primaries().to_vec();
+            nodes = base.nodes.primaries_of(upstreams).collect();
         }
         let batch = [PING, frame].concat();
         self.send(index, command, nodes, Merge::Min, Some(args), (&batch, 1), base)
@@ -98,8 +99,9 @@ impl Fleets<'_> {
         base: &mut Base<'_>,
     ) -> Flow {
         let snapshot = Arc::clone(&base.nodes.topology.snapshot);
-        let mut nodes = base.nodes.placement.slots.primaries().to_vec();
-        for node in &snapshot.nodes {
+        let upstreams = base.core.router.view(base.clients.view_of(index)).upstreams();
+        let mut nodes: Vec<NodeId> = base.nodes.primaries_of(upstreams).collect();
+        for node in snapshot.nodes.iter().filter(|node| upstreams.contains(node.upstream)) {
             let node = base.nodes.node_at(&node.addr, base.core);
             if !nodes.contains(&node) {
                 nodes.push(node);
@@ -174,7 +176,8 @@ impl Fleets<'_> {
             base.clients.answer_own(index, command, b"+OK\r\n", base.core);
             return Flow::Next;
         }
-        let nodes = base.nodes.placement.slots.primaries().to_vec();
+        let upstreams = base.core.router.view(base.clients.view_of(index)).upstreams();
+        let nodes: Vec<NodeId> = base.nodes.primaries_of(upstreams).collect();
         if !nodes.is_empty() {
             base.core.shared.monitors.fetch_add(1, Relaxed);
             base.clients.lending().lent(index, |lent| lent.monitor = true);

@@ -30,7 +30,12 @@ impl Operations {
         if has_modes && base.core.router.is_read_only(command) {
             return Err(frame); // it may go elsewhere
         }
-        let slot = match base.core.router.plan(command, &args, &mut base.core.spare.keys) {
+        let slot = match base.core.router.plan(
+            base.clients.view_of(index),
+            command,
+            &args,
+            &mut base.core.spare.keys,
+        ) {
             Plan::Slot(slot) => slot,
             _ => return Err(frame),
         };

@@ -86,7 +86,7 @@ impl Operations {
         base: &mut Base<'_>,
     ) {
         let owner = base.nodes.placement.slots.owner(slot);
-        let Some(node) = base.nodes.list.get(refuser.at()).filter(|_| slot != Slot::NONE) else {
+        let Some(node) = base.nodes.list.get(refuser.at()).filter(|_| !slot.is_keyless()) else {
             return;
         };
         let addr = node.addr.clone();

@@ -91,7 +91,8 @@ impl Operations {
         if base.nodes.topology.snapshot.generation == 0 {
             return base.clients.refusals().no_cluster(index, command, base.nodes, base.core);
         }
-        self.hold_fresh(index, command, Slot::NONE, frame, base)
+        let keyless = base.core.router.view(base.clients.view_of(index)).keyless();
+        self.hold_fresh(index, command, keyless, frame, base)
     }
 
     /// Holds `slot` (on), and notes which of its commands are under way already.
@@ -107,7 +108,7 @@ impl Operations {
         let mut slots = vec![slot];
         if core.turn.held_now > MANY_HOLDS {
             for (_, up) in &nodes.upstreams {
-                slots.extend(up.pending.iter().map(|p| p.slot).filter(|s| *s != Slot::NONE));
+                slots.extend(up.pending.iter().map(|p| p.slot).filter(|s| !s.is_keyless()));
             }
             core.turn.held_now = 0;
         }
@@ -132,7 +133,7 @@ impl Operations {
         for (_, up) in nodes.upstreams.iter_mut().filter(|(_, up)| up.is_ordered()) {
             for pending in up.pending.iter_mut() {
                 // Commands without keys have no order to keep among those already sent.
-                let concerned = pending.slot != Slot::NONE
+                let concerned = !pending.slot.is_keyless()
                     && !pending.flags.intersects(PendingFlags::SPECIAL)
                     && pending.dest != Dest::Discard
                     && slots.binary_search(&pending.slot).is_ok();

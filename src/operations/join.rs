@@ -62,7 +62,9 @@ impl Joining<'_> {
 
     /// Asks all primaries, the first time or anew.
     pub(crate) fn send(&mut self, index: usize, base: &mut Base<'_>) {
-        let targets = base.nodes.fan_targets(crate::route::Fan::Primaries, base.core);
+        let view = base.core.router.view(base.clients.view_of(index));
+        let upstreams = view.upstreams();
+        let targets = base.nodes.fan_targets(upstreams, crate::route::Fan::Primaries, base.core);
         let Some(client) = base.clients.slab.get_mut(index) else { return };
         let (protocol, me) = (client.session.protocol, ClientId::new(index, client.generation));
         let Some(lent) = client.lent.as_mut() else { return };

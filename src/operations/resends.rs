@@ -56,7 +56,7 @@ impl Resends<'_> {
                 let node = named;
                 base.core.link.want_topology(Some(addr));
                 if let Some(node) = node {
-                    if slot == Slot::NONE {
+                    if slot.is_keyless() {
                         // A command whose keys slotway does not know: the node knows them.
                         return base.send_to(node, pending, bytes, lane.index);
                     }
@@ -64,7 +64,7 @@ impl Resends<'_> {
                 }
             }
             Refusal::Ask(..) => match named {
-                Some(node) if slot == Slot::NONE => {
+                Some(node) if slot.is_keyless() => {
                     return base.send_asking(node, pending, bytes, lane.index);
                 }
                 Some(_) => ask = named.filter(|_| when == Retry::Asking),
@@ -242,9 +242,11 @@ impl Resends<'_> {
             let standing = NodeStatus { known, reachable, superseded, deposed };
             let target = |p: &Pending| match p.slot {
                 _ if p.dest == Dest::Discard => Target::Nobody,
-                Slot::NONE if !p.flags.contains(PendingFlags::NODE_BOUND) => Target::Any,
-                Slot::NONE if router.is_for_shards(p.command) => Target::Shard,
-                Slot::NONE => Target::Node,
+                slot if slot.is_keyless() && !p.flags.contains(PendingFlags::NODE_BOUND) => {
+                    Target::Any
+                }
+                slot if slot.is_keyless() && router.is_for_shards(p.command) => Target::Shard,
+                slot if slot.is_keyless() => Target::Node,
                 slot => {
                     let elsewhere = slot_table.owner(slot).is_some_and(|owner| owner != node);
                     Target::Owner { elsewhere, asking: p.flags.contains(PendingFlags::ASKING) }
@@ -265,10 +267,10 @@ impl Resends<'_> {
                 if pending.flags.contains(PendingFlags::NODE_BOUND) {
                     let name = base.nodes.list.get(node.at()).map(|n| n.addr.to_string());
                     base.core.fail(&pending, &name.unwrap_or_default(), &Failure::NodeFailed);
-                } else if slot == Slot::NONE {
+                } else if slot.is_keyless() {
                     let node = match publish::is_lone_publish(&pending) {
                         true => base.subscribers.publish_node_of(&frame, base.nodes, base.core),
-                        false => base.nodes.any_primary(lane.at()),
+                        false => base.nodes.any_primary(lane.at(), slot),
                     };
                     match node {
                         Some(other) => base.send_to(other, pending, frame, lane.index),

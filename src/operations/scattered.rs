@@ -67,7 +67,7 @@ impl Transactions<'_> {
             return base.nodes.send_owned(u, pending, batch.frame, base.core);
         }
         let node = match batch.slot {
-            Slot::NONE => base.nodes.any_primary(index),
+            keyless if keyless.is_keyless() => base.nodes.any_primary(index, keyless),
             slot => base.nodes.route(slot),
         };
         match node {
@@ -83,7 +83,7 @@ impl Transactions<'_> {
                 );
                 base.nodes.send_owned(u, pending, batch.frame, base.core);
             }
-            None if batch.slot == Slot::NONE && base.nodes.topology.snapshot.generation == 0 => {
+            None if batch.slot.is_keyless() && base.nodes.topology.snapshot.generation == 0 => {
                 base.core.fail(&pending, "", &base.nodes.topology.no_cluster_failure(base.core));
             }
             None if !base.nodes.placement.slots.holds.fits(

@@ -78,7 +78,7 @@ impl Transactions<'_> {
         base: &mut Base<'_>,
     ) -> Flow {
         let node = match slot {
-            Slot::NONE => base.nodes.any_primary(index),
+            keyless if keyless.is_keyless() => base.nodes.any_primary(index, keyless),
             slot => base.nodes.route(slot),
         };
         let admitted = match node {
@@ -115,7 +115,7 @@ impl Transactions<'_> {
                     base.nodes.send_owned(u, pending, std::mem::take(&mut multi.frames), base.core);
                 }
             }
-            None if slot == Slot::NONE && base.nodes.topology.snapshot.generation == 0 => {
+            None if slot.is_keyless() && base.nodes.topology.snapshot.generation == 0 => {
                 base.clients.answer_own_error(
                     index,
                     command,

@@ -35,10 +35,11 @@ impl Transactions<'_> {
         let spec = base.core.router.table().get(command);
         // Its arity was looked at: it has keys.
         let _ = key_positions(spec, args, &mut keys);
+        let view = base.clients.view_of(index);
         let mut slots: Vec<(Slot, &[u8])> = keys
             .iter()
             .filter_map(|&at| args.get(at as usize))
-            .map(|key| (base.core.router.slot_of(key), key))
+            .map(|key| (base.core.router.view(view).slot_of(key), key))
             .collect();
         slots.sort_by_key(|s| s.0);
         let watched = base.clients.slab.get(index).and_then(|c| c.lent.as_ref());

@@ -135,7 +135,7 @@ impl Errand {
         self.tries = self.tries.saturating_add(1);
         self.refused = Some(kind);
         self.last = Some(said);
-        let keyless = self.slot == Slot::NONE;
+        let keyless = self.slot.is_keyless();
         match (retry, scope) {
             (_, Scope::Slot | Scope::Node) if !keyless => {
                 AfterRefusedErrand::WaitAtGate { wide: scope == Scope::Node }

@@ -98,7 +98,7 @@ impl<T: HoldMeta> SlotTable<T> {
     /// previous topology had another primary. `unreached` returns since when a node is unreachable.
     pub fn set_owners(
         &mut self,
-        owners: impl Iterator<Item = Option<NodeId>>,
+        owners: impl ExactSizeIterator<Item = Option<NodeId>>,
         primaries: Vec<NodeId>,
         now: u64,
         is_news: impl Fn(Slot) -> bool,
@@ -106,7 +106,8 @@ impl<T: HoldMeta> SlotTable<T> {
     ) {
         self.primaries = primaries;
         let mut changed = Vec::new();
-        let places = self.owners.iter_mut().zip(Slot::all());
+        self.grow(owners.len());
+        let places = self.owners.iter_mut().zip(Slot::first(usize::MAX));
         for ((place, slot), owner) in places.zip(owners.chain(std::iter::repeat(None))) {
             let owner = owner.unwrap_or(NodeId::NONE);
             let last = std::mem::replace(place, owner);
@@ -131,9 +132,22 @@ impl<T: HoldMeta> SlotTable<T> {
         }
     }
 
+    /// Makes room for so many slots: of several upstreams there are more than of one cluster.
+    fn grow(&mut self, slots: usize) {
+        for table in [&mut self.routes, &mut self.owners] {
+            if table.len() < slots {
+                let mut longer = std::mem::take(table).into_vec();
+                longer.resize(slots, NodeId::NONE);
+                *table = longer.into();
+            }
+        }
+    }
+
     /// Routes the slots that are not held to their owners.
     pub fn set_routes(&mut self) {
-        for ((route, &owner), slot) in self.routes.iter_mut().zip(&self.owners).zip(Slot::all()) {
+        for ((route, &owner), slot) in
+            self.routes.iter_mut().zip(&self.owners).zip(Slot::first(usize::MAX))
+        {
             *route = if self.holds.contains(slot) { NodeId::NONE } else { owner };
         }
     }

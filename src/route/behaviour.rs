@@ -12,6 +12,9 @@ use crate::resp::Args;
 /// What slotway does about a command, derived from its table entry alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Behaviour {
+    /// SWAPDB: to the server if there is only one; otherwise refused, like what would act on one
+    /// node only.
+    SwapDb,
     /// One key, at this argument: to its slot.
     Key(u8),
     /// Keys that must share a slot: to that slot.

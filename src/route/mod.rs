@@ -29,7 +29,7 @@ pub use server::{ReportMerge, SlotOrder};
 
 use std::sync::Arc;
 
-use crate::cluster::{SLOTS, Slot, SlotSpace};
+use crate::cluster::{SLOTS, Slot, View, ViewId, Views};
 use crate::command::{
     Class, CommandId, CommandSpec, CommandTable, Flags, KeyError, RuleVerdict, Rules,
     is_announced_address, key_positions,
@@ -98,7 +98,7 @@ pub struct Router {
     denied_unlisted: Vec<Box<str>>,
     /// By command id; the last entry is for unknown commands.
     commands: Vec<Routed>,
-    slots: SlotSpace,
+    views: Arc<Views>,
 }
 
 /// What the hot path needs to know of a command, in one place.
@@ -115,16 +115,15 @@ struct Routed {
 impl Router {
     /// A router for `table` with default rules, for a cluster.
     pub fn new(table: Arc<CommandTable>) -> Self {
-        Self::with_rules(table, Rules::default(), SlotSpace::CLUSTER)
+        Self::with_rules(table, Rules::default(), Arc::default())
     }
 
-    /// A router with the rules of `commands.deny` and `commands.allow`, for the slots of a cluster
-    /// or of a single server.
-    pub fn with_rules(table: Arc<CommandTable>, rules: Rules, slots: SlotSpace) -> Self {
+    /// A router with the rules of `commands.deny` and `commands.allow`, for clients with these
+    /// views.
+    pub fn with_rules(table: Arc<CommandTable>, rules: Rules, views: Arc<Views>) -> Self {
         let routed = |spec: &CommandSpec| Routed {
             behaviour: match rules.verdict(spec) {
-                // There is nothing behind which it could act.
-                RuleVerdict::Open if slots.is_one() && *spec.name == *"swapdb" => Behaviour::Any,
+                RuleVerdict::Open if *spec.name == *"swapdb" => Behaviour::SwapDb,
                 RuleVerdict::Denied(_) => Behaviour::Refused(RefusalReason::Denied),
                 RuleVerdict::Opened => behaviour_if_allowed(spec),
                 RuleVerdict::Allowed | RuleVerdict::Open => {
@@ -141,7 +140,7 @@ impl Router {
         let unlisted = |name: &&str| !name.starts_with('@') && table.by_name(name).is_none();
         let denied = rules.deny.iter().map(|rule| rule.text());
         let denied_unlisted = denied.filter(unlisted).map(Into::into).collect();
-        Router { table, rules, denied_unlisted, commands, slots }
+        Router { table, rules, denied_unlisted, commands, views }
     }
 
     /// The command table.
@@ -149,15 +148,15 @@ impl Router {
         &self.table
     }
 
-    /// How keys become slots.
-    pub fn slot_space(&self) -> SlotSpace {
-        self.slots
+    /// The views of clients.
+    pub fn views(&self) -> &Arc<Views> {
+        &self.views
     }
 
-    /// The slot of `key`.
+    /// A client's view.
     #[inline]
-    pub fn slot_of(&self, key: &[u8]) -> Slot {
-        self.slots.slot_of(key)
+    pub fn view(&self, view: ViewId) -> &View {
+        self.views.get(view)
     }
 
     /// The command table, for creating another router.
@@ -305,7 +304,7 @@ impl Router {
         let Behaviour::Split(merge) = self.commands.get(command.index())?.behaviour else {
             return None;
         };
-        let Slots::One(_) = self.slots(command, args, keys) else { return None };
+        key_positions(self.table.get(command), args, keys).ok()?;
         match keys.as_slice() {
             [a, b, ..] => Some((merge, b.saturating_sub(*a))),
             _ => None,
@@ -314,17 +313,20 @@ impl Router {
 
     /// Whether the request has keys.
     pub fn has_keys(&self, args: &Args, keys: &mut Vec<u32>) -> bool {
-        !matches!(self.slots(self.command(args), args, keys), Slots::None | Slots::Unpaired)
+        let spec = self.table.get(self.command(args));
+        key_positions(spec, args, keys).is_ok() && !keys.is_empty()
     }
 
-    /// The plan for a request. `keys` is a scratch buffer, to avoid an allocation.
+    /// The plan for a request of a client with this view. `keys` is a scratch buffer, to avoid an
+    /// allocation.
     #[inline]
-    pub fn plan(&self, command: CommandId, args: &Args, keys: &mut Vec<u32>) -> Plan {
+    pub fn plan(&self, view: ViewId, command: CommandId, args: &Args, keys: &mut Vec<u32>) -> Plan {
+        let view = self.view(view);
         let Some(routed) = self.commands.get(command.index()) else { return Plan::Any };
         match routed.behaviour {
             // With too few arguments it goes to any node, which reports that in its own words.
             Behaviour::Key(at) => match args.get(usize::from(at)) {
-                Some(key) => Plan::Slot(self.slot_of(key)),
+                Some(key) => Plan::Slot(view.slot_of(key)),
                 None => Plan::Any,
             },
             Behaviour::Any | Behaviour::Client if self.is_denied_unlisted(args) => {
@@ -337,6 +339,12 @@ impl Router {
             ) => {
                 let fits = self.arity_fits(command, args);
                 Plan::Refuse(if fits { why } else { RefusalReason::Arity })
+            }
+            // Behind one server there is nothing else on which it would have to act.
+            Behaviour::SwapDb if view.is_one_server() => Plan::Any,
+            Behaviour::SwapDb => {
+                let fits = self.arity_fits(command, args);
+                Plan::Refuse(if fits { RefusalReason::Dangerous } else { RefusalReason::Arity })
             }
             // No node knows this command.
             Behaviour::Local(Local::Proxy) if !self.arity_fits(command, args) => {
@@ -356,7 +364,7 @@ impl Router {
             }
             Behaviour::Fan { to, merge } => Plan::Fan { to, merge },
             Behaviour::Script(script) if script.fan().is_some() => Plan::Script(script, None),
-            Behaviour::Script(script) => match self.slots(command, args, keys) {
+            Behaviour::Script(script) => match self.slots(view, command, args, keys) {
                 Slots::One(slot) => Plan::Script(script, Some(slot)),
                 Slots::Several(slot, _) => Plan::CrossSlot(slot),
                 Slots::None | Slots::Unpaired => Plan::Script(script, None),
@@ -364,20 +372,21 @@ impl Router {
             Behaviour::SlotAt(at) => {
                 let number = args.get(usize::from(at)).and_then(crate::resp::strict_i64);
                 match number.and_then(|n| u16::try_from(n).ok()).filter(|&n| n < SLOTS) {
-                    Some(slot) => Plan::Slot(Slot(slot)),
+                    Some(slot) => Plan::Slot(view.home().slot(slot)),
                     None => Plan::Any,
                 }
             }
             Behaviour::ConfigSet => config_set(args),
             Behaviour::Scan => Plan::Scan,
             Behaviour::RandomKey => Plan::RandomKey,
-            Behaviour::Debug => self.debug_command(args),
+            Behaviour::Debug => debug_command(view, args),
             Behaviour::Transaction(which) => Plan::Transaction(which),
             Behaviour::Wait => Plan::Wait,
             Behaviour::Monitor => Plan::Monitor,
-            Behaviour::PubSub(PubSub::ShardPublish) => {
-                Plan::PubSub(PubSub::ShardPublish, args.get(1).map(|channel| self.slot_of(channel)))
-            }
+            Behaviour::PubSub(PubSub::ShardPublish) => Plan::PubSub(
+                PubSub::ShardPublish,
+                args.get(1).map(|channel| view.home().slot_of(channel)),
+            ),
             // Other numbers of arguments are a node's to reject.
             Behaviour::PubSub(ask @ PubSub::Query(PubSubQuery::Channels(_))) if args.len() <= 3 => {
                 Plan::PubSub(ask, None)
@@ -391,7 +400,7 @@ impl Router {
                     Behaviour::BlockingIfAsked => blocks(args),
                     other => other == Behaviour::Blocking,
                 };
-                match self.slots(command, args, keys) {
+                match self.slots(view, command, args, keys) {
                     Slots::One(slot) if waits => Plan::Block(Some(slot)),
                     Slots::One(slot) => Plan::Slot(slot),
                     Slots::Several(slot, _) => Plan::CrossSlot(slot),
@@ -402,19 +411,19 @@ impl Router {
                     Slots::None | Slots::Unpaired => Plan::Any,
                 }
             }
-            Behaviour::Sort => match self.slots(command, args, keys) {
+            Behaviour::Sort => match self.slots(view, command, args, keys) {
                 // All keys of a single server are in reach of its patterns.
-                Slots::One(slot) if self.slots.is_one() || !has_patterns(args) => Plan::Slot(slot),
+                Slots::One(slot) if view.is_one_server() || !has_patterns(args) => Plan::Slot(slot),
                 Slots::One(slot) | Slots::Several(slot, _) => Plan::CrossSlot(slot),
                 Slots::None | Slots::Unpaired => Plan::Any,
             },
-            Behaviour::Split(merge) => match self.slots(command, args, keys) {
+            Behaviour::Split(merge) => match self.slots(view, command, args, keys) {
                 Slots::One(slot) => Plan::Slot(slot),
                 Slots::Several(_, step) => Plan::Split { merge, step },
                 Slots::Unpaired => Plan::Refuse(RefusalReason::Arity),
                 Slots::None => Plan::Any,
             },
-            Behaviour::SameSlot => match self.slots(command, args, keys) {
+            Behaviour::SameSlot => match self.slots(view, command, args, keys) {
                 Slots::One(slot) => Plan::Slot(slot),
                 Slots::Several(slot, _) => Plan::CrossSlot(slot),
                 Slots::Unpaired => Plan::Refuse(RefusalReason::Arity),
@@ -424,17 +433,6 @@ impl Router {
                 let spec = self.table.get(command);
                 client_command(args, !spec.container)
             }
-        }
-    }
-
-    fn debug_command(&self, args: &Args) -> Plan {
-        let is_one = |words: &[&str]| words.iter().any(|word| args.is(1, word));
-        match args.get(2) {
-            Some(key) if is_one(&behaviour::DEBUG_BY_KEY) => Plan::Slot(self.slot_of(key)),
-            _ if is_one(&behaviour::DEBUG_EVERYWHERE) => {
-                Plan::Fan { to: Fan::Primaries, merge: Merge::AllSucceeded }
-            }
-            _ => Plan::Any,
         }
     }
 
@@ -451,14 +449,14 @@ impl Router {
         self.table.get(command).arity_fits(args.len())
     }
 
-    fn slots(&self, command: CommandId, args: &Args, keys: &mut Vec<u32>) -> Slots {
+    fn slots(&self, view: &View, command: CommandId, args: &Args, keys: &mut Vec<u32>) -> Slots {
         let spec = self.table.get(command);
         match key_positions(spec, args, keys) {
             Ok(()) => {}
             Err(KeyError::Unbalanced) => return Slots::Unpaired,
             Err(_) => return Slots::None,
         }
-        let slot = |at: &u32| args.get(*at as usize).map(|key| self.slot_of(key));
+        let slot = |at: &u32| args.get(*at as usize).map(|key| view.slot_of(key));
         let Some(first) = keys.first().and_then(slot) else { return Slots::None };
         if keys.iter().skip(1).all(|at| slot(at) == Some(first)) {
             return Slots::One(first);
@@ -531,6 +529,17 @@ pub fn asks_to_block(args: &Args) -> bool {
 fn blocks(args: &Args) -> bool {
     let first = if args.is(0, "xreadgroup") { 4 } else { 1 };
     (first..args.len()).take_while(|&i| !args.is(i, "streams")).any(|i| args.is(i, "block"))
+}
+
+fn debug_command(view: &View, args: &Args) -> Plan {
+    let is_one = |words: &[&str]| words.iter().any(|word| args.is(1, word));
+    match args.get(2) {
+        Some(key) if is_one(&behaviour::DEBUG_BY_KEY) => Plan::Slot(view.slot_of(key)),
+        _ if is_one(&behaviour::DEBUG_EVERYWHERE) => {
+            Plan::Fan { to: Fan::Primaries, merge: Merge::AllSucceeded }
+        }
+        _ => Plan::Any,
+    }
 }
 
 /// To any primary; secrets are removed from the reply.

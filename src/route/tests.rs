@@ -7,7 +7,7 @@ fn plan(line: &str) -> Plan {
     let router = Router::new(Arc::new(CommandTable::builtin()));
     let ranges = crate::resp::words(line);
     let args = Args::new(line.as_bytes(), &ranges);
-    router.plan(router.command(&args), &args, &mut Vec::new())
+    router.plan(ViewId::ROUTED, router.command(&args), &args, &mut Vec::new())
 }
 
 fn at(key: &str) -> Plan {
@@ -122,15 +122,11 @@ fn plan_with(deny: &[&str], allow: &[&str], line: &str) -> (Plan, String) {
         allow: allow.iter().map(rule).collect(),
         ..Rules::default()
     };
-    let router = Router::with_rules(
-        Arc::new(CommandTable::builtin()),
-        rules,
-        crate::cluster::SlotSpace::CLUSTER,
-    );
+    let router = Router::with_rules(Arc::new(CommandTable::builtin()), rules, Arc::default());
     let ranges = crate::resp::words(line);
     let args = Args::new(line.as_bytes(), &ranges);
     let command = router.command(&args);
-    let plan = router.plan(command, &args, &mut Vec::new());
+    let plan = router.plan(ViewId::ROUTED, command, &args, &mut Vec::new());
     let text = match plan {
         Plan::Refuse(why) => router.refusal(command, why).to_string(),
         _ => String::new(),
@@ -225,12 +221,14 @@ fn commands_of_newer_servers_obey_the_rules() {
     for entry in ["json.set", "@write"] {
         let rule = crate::command::Rule::parse(entry, &CommandTable::builtin(), |_, _| None);
         let rules = Rules { deny: vec![rule.expect(entry)], ..Rules::default() };
-        let router =
-            Router::with_rules(Arc::clone(&table), rules, crate::cluster::SlotSpace::CLUSTER);
+        let router = Router::with_rules(Arc::clone(&table), rules, Arc::default());
         let id = table.by_name("json.set").expect("it is known");
         let arg = crate::resp::ArgRange { start: 0, end: 0 };
         let ranges = [arg; 3];
         let args = Args::new(b"", &ranges);
-        assert_eq!(router.plan(id, &args, &mut Vec::new()), Plan::Refuse(RefusalReason::Denied));
+        assert_eq!(
+            router.plan(ViewId::ROUTED, id, &args, &mut Vec::new()),
+            Plan::Refuse(RefusalReason::Denied)
+        );
     }
 }

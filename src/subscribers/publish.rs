@@ -1,7 +1,6 @@
 //! PUBLISH and PUBSUB: where they go, and what is counted.
 
 use crate::channel::{TopicKind, matches};
-use crate::cluster::Slot;
 use crate::common::Core;
 use crate::dest::NodeId;
 use crate::nodes::Nodes;
@@ -16,7 +15,7 @@ use crate::upstream::Pending;
 pub(crate) fn is_lone_publish(pending: &Pending) -> bool {
     pending.flags.contains(PendingFlags::PUBLISHES)
         && pending.before == 0
-        && pending.slot == Slot::NONE
+        && pending.slot.is_keyless()
 }
 
 impl Subscribers {

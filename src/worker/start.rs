@@ -7,7 +7,6 @@ use crate::clients::{Arrivals, Clients, Stop, leave, login, tls};
 use crate::cluster::Snapshot;
 use crate::command::CommandTable;
 use crate::common::settings::Settings;
-use crate::common::settings::slot_space;
 use crate::common::shared::Shared;
 use crate::common::{Clock, Core, Link, LogLines, Memory, Source, Spare, Turn};
 use crate::config::Config;
@@ -97,7 +96,7 @@ impl Worker {
         let router = Arc::new(Router::with_rules(
             commands,
             config.commands.clone(),
-            slot_space(config.upstream.kind),
+            Arc::new(config.views()),
         ));
         let stats = WorkerStats {
             commands: vec![Default::default(); router.unknown().index() + 1],

@@ -20,6 +20,7 @@ impl Worker {
             let id = self.engine.nodes.node_at(&node.addr, &mut self.engine.core);
             if let Some(mine) = self.engine.nodes.list.get_mut(id.at()) {
                 mine.known = true;
+                mine.upstream = node.upstream;
                 mine.socket = node.socket.or(mine.socket);
                 if mine.id != node.id {
                     mine.id = node.id.clone();

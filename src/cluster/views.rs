@@ -1,0 +1,208 @@
+//! What a client sees of several upstreams: one keyspace made of some of them. No I/O.
+
+use super::{KeyRoutes, Slot, SlotMap, SlotSpace, UpstreamId};
+
+/// A view, by its place in [`Views`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct ViewId(u8);
+
+impl ViewId {
+    /// The view of clients for which nothing else is configured: keys go by the routes, and those
+    /// that none fits to the first upstream.
+    pub const ROUTED: ViewId = ViewId(0);
+
+    /// The view of clients that have this upstream and no other.
+    pub fn of(upstream: UpstreamId) -> ViewId {
+        ViewId(upstream.0 + 1)
+    }
+}
+
+/// A set of upstreams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpstreamSet(u64);
+
+impl UpstreamSet {
+    /// All upstreams.
+    pub const ALL: UpstreamSet = UpstreamSet(u64::MAX);
+
+    /// Whether the upstream is in it.
+    #[inline]
+    pub fn contains(self, upstream: UpstreamId) -> bool {
+        self.0 >> (upstream.0 & 63) & 1 == 1
+    }
+}
+
+impl FromIterator<UpstreamId> for UpstreamSet {
+    fn from_iter<I: IntoIterator<Item = UpstreamId>>(all: I) -> Self {
+        UpstreamSet(all.into_iter().fold(0, |set, upstream| set | 1 << (upstream.0 & 63)))
+    }
+}
+
+/// One view: which slots the keys are in, and which upstreams there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    upstream: UpstreamId,
+    home: SlotSpace,
+    routes: KeyRoutes,
+    upstreams: UpstreamSet,
+}
+
+impl View {
+    /// The slot of `key`.
+    #[inline]
+    pub fn slot_of(&self, key: &[u8]) -> Slot {
+        if self.routes.is_empty() {
+            return self.home.slot_of(key);
+        }
+        self.space_of(key).slot_of(key)
+    }
+
+    /// The slots among which `key` has its own.
+    fn space_of(&self, key: &[u8]) -> SlotSpace {
+        self.routes.space_of(key).unwrap_or(self.home)
+    }
+
+    /// The upstream of commands without keys.
+    pub fn upstream(&self) -> UpstreamId {
+        self.upstream
+    }
+
+    /// The slots of that upstream.
+    pub fn home(&self) -> SlotSpace {
+        self.home
+    }
+
+    /// Stands for the slot of commands without keys.
+    pub fn keyless(&self) -> Slot {
+        Slot::keyless(self.upstream)
+    }
+
+    /// The upstreams that its keys can be in.
+    pub fn upstreams(&self) -> UpstreamSet {
+        self.upstreams
+    }
+
+    /// Whether all keys are on one server, so that any of them may be used together.
+    pub fn is_one_server(&self) -> bool {
+        self.home.is_one() && self.routes.is_empty()
+    }
+
+    /// The prefix of the route that decides on `key`, if there is one.
+    pub fn route_of(&self, key: &[u8]) -> Option<&[u8]> {
+        self.routes.prefix_of(key)
+    }
+}
+
+/// The views of all clients, and where the slots of the upstreams lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Views {
+    map: SlotMap,
+    /// [`ViewId::ROUTED`], then that of each upstream alone.
+    all: Box<[View]>,
+}
+
+impl Default for Views {
+    /// Those of one cluster.
+    fn default() -> Self {
+        Views::new(SlotMap::default(), [])
+    }
+}
+
+impl Views {
+    /// The views of upstreams whose slots lie as `map` says; `routes`: prefixes of keys, and the
+    /// upstream that keys with this prefix belong to.
+    pub fn new<'a>(
+        map: SlotMap,
+        routes: impl IntoIterator<Item = (&'a [u8], UpstreamId)>,
+    ) -> Views {
+        let routes: Vec<(&[u8], UpstreamId)> = routes.into_iter().collect();
+        let reached = routes.iter().map(|(_, upstream)| *upstream);
+        let routed = View {
+            upstream: UpstreamId::FIRST,
+            home: map.space(UpstreamId::FIRST),
+            upstreams: reached.chain([UpstreamId::FIRST]).collect(),
+            routes: KeyRoutes::new(
+                routes.iter().map(|(prefix, upstream)| (*prefix, map.space(*upstream))),
+            ),
+        };
+        let alone = (0..map.upstreams()).map(|at| {
+            let upstream = UpstreamId(at as u8);
+            View {
+                upstream,
+                home: map.space(upstream),
+                routes: KeyRoutes::default(),
+                upstreams: [upstream].into_iter().collect(),
+            }
+        });
+        let all = std::iter::once(routed).chain(alone).collect();
+        Views { map, all }
+    }
+
+    /// Where the slots of the upstreams lie.
+    pub fn map(&self) -> &SlotMap {
+        &self.map
+    }
+
+    /// A view; [`ViewId::ROUTED`] in the place of one that does not exist.
+    ///
+    /// # Panics
+    /// Never: there is at least one view.
+    #[inline]
+    pub fn get(&self, view: ViewId) -> &View {
+        static NOTHING: std::sync::LazyLock<View> = std::sync::LazyLock::new(|| View {
+            upstream: UpstreamId::FIRST,
+            home: SlotSpace::CLUSTER,
+            routes: KeyRoutes::default(),
+            upstreams: UpstreamSet::ALL,
+        });
+        self.all.get(usize::from(view.0)).or(self.all.first()).unwrap_or_else(|| &NOTHING)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{SlotCount, slot_of};
+
+    fn views() -> Views {
+        let map = SlotMap::new(&[SlotCount::Cluster, SlotCount::One, SlotCount::One]).unwrap();
+        Views::new(map, [(&b"rq:"[..], UpstreamId(1))])
+    }
+
+    #[test]
+    fn keys_go_by_the_routes_and_otherwise_to_the_first_upstream() {
+        let views = views();
+        let routed = views.get(ViewId::ROUTED);
+        assert_eq!(routed.slot_of(b"rq:job:1"), Slot(16384));
+        assert_eq!(routed.slot_of(b"rq"), slot_of(b"rq"));
+        assert_eq!((routed.route_of(b"rq:1"), routed.route_of(b"a")), (Some(&b"rq:"[..]), None));
+        assert!(!routed.is_one_server());
+        assert_eq!(routed.keyless(), Slot::NONE);
+        let has = |at| routed.upstreams().contains(UpstreamId(at));
+        assert_eq!([0, 1, 2].map(has), [true, true, false], "those that its keys can be in");
+    }
+
+    #[test]
+    fn a_view_of_one_upstream_has_its_keys_only() {
+        let views = views();
+        let alone = views.get(ViewId::of(UpstreamId(2)));
+        assert_eq!(alone.slot_of(b"rq:job:1"), Slot(16385));
+        assert!(alone.is_one_server());
+        assert_eq!(alone.keyless().keyless_of(), Some(UpstreamId(2)));
+        let has = |at| alone.upstreams().contains(UpstreamId(at));
+        assert_eq!([0, 1, 2].map(has), [false, false, true]);
+        assert!(!views.get(ViewId::of(UpstreamId(0))).is_one_server());
+        assert_eq!(views.get(ViewId::of(UpstreamId(9))), views.get(ViewId::ROUTED));
+    }
+
+    #[test]
+    fn one_upstream_has_the_slots_that_it_always_had() {
+        let views = Views::default();
+        for view in [ViewId::ROUTED, ViewId::of(UpstreamId::FIRST)] {
+            let view = views.get(view);
+            assert_eq!((view.slot_of(b"foo"), view.keyless()), (slot_of(b"foo"), Slot::NONE));
+        }
+        let one = Views::new(SlotMap::new(&[SlotCount::One]).unwrap(), []);
+        assert_eq!(one.get(ViewId::ROUTED).slot_of(b"foo"), Slot(0));
+    }
+}
