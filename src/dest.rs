@@ -1,4 +1,4 @@
-//! Identities of clients and nodes, and destinations of replies.
+//! Identities of clients, nodes and connections, and destinations of replies.
 
 /// A client of a worker. Indexes are reused, the pair of index and generation is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,9 +27,9 @@ impl ClientId {
 }
 
 /// A node, by its index among those that a worker knows. A worker keeps a node's index for as long
-/// as the cluster has the node's address or something of the worker's refers to it, and gives it to
-/// another node afterwards. The topology numbers its nodes anew in each snapshot, so its indexes are
-/// others.
+/// as the cluster has the node's address or a connection of the worker's is to it, and may give it
+/// to another node afterwards. It is not the topology's index of the node, which is another in each
+/// snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub u16);
 
@@ -59,6 +59,28 @@ impl NodeId {
     #[inline]
     pub fn known(self) -> Option<NodeId> {
         (self != NodeId::NONE).then_some(self)
+    }
+}
+
+/// A worker's connection to a node, by its index among those connections. The index is reused once
+/// the connection is closed and forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId(u32);
+
+impl ConnId {
+    /// Stands for no connection.
+    pub const NONE: ConnId = ConnId(u32::MAX);
+
+    /// The connection at `index` of the worker's connections to nodes.
+    #[inline]
+    pub fn new(index: usize) -> ConnId {
+        ConnId(index as u32)
+    }
+
+    /// The connection's index among the worker's connections to nodes.
+    #[inline]
+    pub fn at(self) -> usize {
+        self.0 as usize
     }
 }
 

@@ -20,7 +20,7 @@ use std::sync::LazyLock;
 use rustc_hash::FxHasher;
 
 use crate::cluster::Slot;
-use crate::dest::{ClientId, NodeId};
+use crate::dest::{ClientId, ConnId, NodeId};
 
 /// A map whose keys a client or a node may choose.
 pub type KeyedMap<K, V> = HashMap<K, V, RandomState>;
@@ -49,7 +49,7 @@ macro_rules! int_keys {
         )*
     };
 }
-int_keys!(u8, u16, u32, u64, usize, ClientId, NodeId, Slot);
+int_keys!(u8, u16, u32, u64, usize, ClientId, ConnId, NodeId, Slot);
 
 impl<A: IntKey, B: IntKey> sealed::Sealed for (A, B) {}
 impl<A: IntKey, B: IntKey> IntKey for (A, B) {}

@@ -8,7 +8,7 @@
 //! | room | is | uses |
 //! |---|---|---|
 //! | [`resp`] | the wire protocol: scans requests, finds ends of replies, writes replies. No I/O |  |
-//! | [`dest`] | identities of clients and nodes, destinations of replies. No I/O |  |
+//! | [`dest`] | identities of clients, nodes and connections, destinations of replies. No I/O |  |
 //! | [`lines`] | log lines that others can cause, limited. No I/O |  |
 //! | [`backoff`] | pauses between attempts, with jitter. No I/O |  |
 //! | [`meter`] | memory that a thread has taken |  |
@@ -35,7 +35,7 @@
 //! | [`pubsub`] | one subscription at the cluster for all subscribers: topics and the hub's logic. No I/O | resp, hash, backoff, cluster, channel, placement |
 //! | [`metrics`] | what is counted, and how Prometheus sees it | command, cluster, errors, channel, tls, placement, emulate, pubsub |
 //! | [`upstream`] | connections to nodes | resp, dest, command, cluster, scripts, buf, stream, placement, route |
-//! | [`client`] | one downstream connection, its ordered reply queue, its limits | resp, hash, command, cluster, errors, channel, proxy_protocol, scripts, observe, users, config, buf, stream, route, ops, metrics |
+//! | [`client`] | one downstream connection, its ordered reply queue, its limits | resp, dest, hash, command, cluster, errors, channel, proxy_protocol, scripts, observe, users, config, buf, stream, route, ops, metrics |
 //! | [`mailbox`] | what threads say to each other | hash, command, cluster, errors, channel, dest, proxy_protocol, observe, users, config, pubsub, metrics, upstream, client |
 //! | [`hub`] | the thread that holds the subscriptions at the cluster | resp, hash, lines, backoff, cluster, config, tls, buf, stream, pubsub, upstream, mailbox |
 //! | [`common`] | what all parts of a worker share: the time, the settings, the turn at hand, the counters | resp, dest, lines, backoff, meter, arena, command, cluster, errors, descriptors, channel, scripts, observe, users, config, tls, buf, stream, placement, route, emulate, ops, metrics, upstream, client, mailbox, hub |

@@ -5,7 +5,7 @@ use crate::clients::Clients;
 use crate::command::CommandId;
 use crate::common::clock::{Job, Timer};
 use crate::common::{Core, Source};
-use crate::dest::{Dest, NodeId};
+use crate::dest::{ConnId, Dest, NodeId};
 use crate::errors::{Code, Failure};
 use crate::hash::IntMap;
 use crate::nodes::{Nodes, reaccount};
@@ -91,39 +91,39 @@ impl Access {
         protocol: Protocol,
         client: usize,
         clients: &Clients,
-    ) -> Option<usize> {
+    ) -> Option<ConnId> {
         let bulk = clients.slab.get(client).is_some_and(|c| c.bulk);
         self.realms.get(&realm)?.shared.get(&place(node, protocol, bulk)).copied()
     }
 
     /// A connection of a user of the cluster that nothing waits for is not made anew, but when
     /// something does: the user may be gone. `true`: it is forgotten.
-    pub(crate) fn is_unwanted(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) -> bool {
+    pub(crate) fn is_unwanted(&mut self, conn: ConnId, nodes: &mut Nodes, core: &mut Core) -> bool {
         let unwanted = |up: &Upstream| {
             up.realm != OWN_REALM && up.dedicated.is_none() && up.pending.is_empty()
         };
-        let unwanted = nodes.upstreams.get(u).is_some_and(unwanted);
+        let unwanted = nodes.upstreams.get(conn).is_some_and(unwanted);
         if unwanted {
-            self.remove_upstream(u, nodes, core);
+            self.remove_upstream(conn, nodes, core);
         }
         unwanted
     }
 
     /// A connection is forgotten.
-    pub(crate) fn leave_realm(&mut self, u: usize, nodes: &mut Nodes) {
-        let Some(up) = nodes.upstreams.get(u).filter(|up| up.realm != OWN_REALM) else { return };
+    pub(crate) fn leave_realm(&mut self, conn: ConnId, nodes: &mut Nodes) {
+        let Some(up) = nodes.upstreams.get(conn).filter(|up| up.realm != OWN_REALM) else { return };
         let place = place(up.node, up.protocol, up.bulk);
         if let Some(realm) = self.realms.get_mut(&up.realm)
-            && realm.shared.get(&place) == Some(&u)
+            && realm.shared.get(&place) == Some(&conn)
         {
             realm.shared.remove(&place);
         }
     }
 
     /// A shared connection is not kept any longer; nothing waits on it.
-    pub(crate) fn remove_upstream(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
-        self.leave_realm(u, nodes);
-        let Some(up) = nodes.upstreams.get_mut(u) else { return };
+    pub(crate) fn remove_upstream(&mut self, conn: ConnId, nodes: &mut Nodes, core: &mut Core) {
+        self.leave_realm(conn, nodes);
+        let Some(up) = nodes.upstreams.get_mut(conn) else { return };
         let node = up.node;
         if let Some(stream) = up.stream.as_mut() {
             stream.unwatch(core.link.poll.registry());
@@ -132,24 +132,24 @@ impl Access {
         core.turn.resume.extend(up.turns.drain());
         reaccount(&mut core.memory.accounted, &mut up.accounted, 0);
         up.queue.clear(&mut core.spare.pool);
-        nodes.upstreams.remove(u);
-        nodes.connections().leave_node(node, u);
-        core.turn.again.retain(|s| *s != Source::Upstream(u));
+        nodes.upstreams.remove(conn);
+        nodes.connections().leave_node(node, conn);
+        core.turn.again.retain(|s| *s != Source::Upstream(conn));
     }
 
     /// The node does not let the user in (any more): who waits is told in the node's words.
     pub(crate) fn realm_refused(
         &mut self,
-        u: usize,
+        conn: ConnId,
         text: &str,
         nodes: &mut Nodes,
         core: &mut Core,
     ) {
-        let Some(realm) = nodes.upstreams.get(u).map(|up| up.realm) else { return };
+        let Some(realm) = nodes.upstreams.get(conn).map(|up| up.realm) else { return };
         if database_of(realm).is_none() && crate::users::is_refusal(text.as_bytes()) {
             self.doubt_realm(realm, core);
         }
-        let Some(up) = nodes.upstreams.get_mut(u) else { return };
+        let Some(up) = nodes.upstreams.get_mut(conn) else { return };
         if up.realm == OWN_REALM || up.dedicated.is_some() {
             return;
         }
@@ -205,7 +205,7 @@ pub(crate) struct Realm {
     /// Its user is not any more. One that logs in by the same name and password is another.
     pub dead: bool,
     /// By [`place`].
-    pub(crate) shared: IntMap<(NodeId, u8), usize>,
+    pub(crate) shared: IntMap<(NodeId, u8), ConnId>,
     /// By command: what a node has said about it, and until when that holds.
     pub(crate) verdicts: IntMap<u16, (u64, CheckResult)>,
 }

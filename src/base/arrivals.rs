@@ -6,6 +6,7 @@ use crate::base::Base;
 use crate::base::users::NEXT_CLIENT;
 use crate::client::{Client, SessionModes, Traffic};
 use crate::common::Source;
+use crate::dest::ConnId;
 use crate::mailbox::{Arrival, Downstream};
 use crate::sparsely;
 use crate::stream::Stream;
@@ -74,8 +75,8 @@ impl Base<'_> {
 
     /// The handshake with a node goes on.
     #[cold]
-    pub(crate) fn securing(&mut self, u: usize) {
-        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
+    pub(crate) fn securing(&mut self, conn: ConnId) {
+        let Some(up) = self.nodes.upstreams.get_mut(conn) else { return };
         let Some(stream) = up.stream.as_mut() else { return };
         let outcome = stream.tls().map_or(Ok(true), TlsStream::handshake);
         match outcome {
@@ -83,26 +84,26 @@ impl Base<'_> {
                 let unsent = stream.unsent();
                 if unsent != up.watching {
                     up.watching = unsent;
-                    let token = Source::Upstream(u).token();
+                    let token = Source::Upstream(conn).token();
                     if let Err(error) =
                         stream.watch(self.core.link.poll.registry(), token, unsent, true)
                     {
-                        self.core.lose(u, error.into());
+                        self.core.lose(conn, error.into());
                     }
                 }
             }
             Ok(true) => {
-                self.greet(u);
+                self.greet(conn);
                 // The node may have said something behind its handshake, and its event has been.
-                let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
+                let Some(up) = self.nodes.upstreams.get_mut(conn) else { return };
                 if !up.again && up.stream.is_some() {
                     up.again = true;
-                    self.core.turn.again.push(Source::Upstream(u));
+                    self.core.turn.again.push(Source::Upstream(conn));
                 }
             }
             Err(error) => {
-                let why = self.nodes.connections().tls_why(u, &error, self.core);
-                self.core.lose(u, why);
+                let why = self.nodes.connections().tls_why(conn, &error, self.core);
+                self.core.lose(conn, why);
             }
         }
     }

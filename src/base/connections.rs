@@ -8,7 +8,7 @@ use crate::cluster::UpstreamId;
 use crate::command::CommandId;
 use crate::common::Source;
 use crate::common::requests::discarded;
-use crate::dest::NodeId;
+use crate::dest::{ConnId, NodeId};
 use crate::nodes::reaccount;
 use crate::resp::{Args, Protocol};
 use crate::route::Fan;
@@ -17,8 +17,12 @@ use crate::upstream::{ConnectionEnd, ConnectionState, Handshake, HandshakeError}
 use crate::users::{OWN_REALM, database_of};
 
 impl Base<'_> {
-    pub(crate) fn handshake_reply(&mut self, u: usize, frame: &[u8]) -> Result<(), ConnectionEnd> {
-        let Some(up) = self.nodes.upstreams.get_mut(u) else { return Ok(()) };
+    pub(crate) fn handshake_reply(
+        &mut self,
+        conn: ConnId,
+        frame: &[u8],
+    ) -> Result<(), ConnectionEnd> {
+        let Some(up) = self.nodes.upstreams.get_mut(conn) else { return Ok(()) };
         if up.stream.is_none() {
             // A dedicated connection that was closed while what it had said was being read.
             return Ok(());
@@ -36,12 +40,12 @@ impl Base<'_> {
                     let realm = up.realm;
                     self.access.note_unverified(realm);
                 }
-                self.scripts.ready(u, self.nodes, self.core);
+                self.scripts.ready(conn, self.nodes, self.core);
                 Ok(())
             }
             Err(HandshakeError::Refused(text)) => {
-                self.access.realm_refused(u, &text, self.nodes, self.core);
-                if let Some(up) = self.nodes.upstreams.get_mut(u) {
+                self.access.realm_refused(conn, &text, self.nodes, self.core);
+                if let Some(up) = self.nodes.upstreams.get_mut(conn) {
                     up.refused = Some(text.as_bytes().into());
                 }
                 Err(ConnectionEnd::HandshakeRefused(text))
@@ -69,25 +73,25 @@ impl Base<'_> {
         let upstreams = self.core.router.view(client.session.view).upstreams();
         let primaries = self.nodes.fan_targets(upstreams, Fan::Primaries, self.core);
         for node in primaries.into_iter().flatten() {
-            let u = self.upstream_for(node, protocol, index);
+            let conn = self.upstream_for(node, protocol, index);
             for load in &loads {
                 self.core.stats.script_loads += 1;
                 // Nobody waits for what the node says: if it refuses, EVALSHA says NOSCRIPT.
                 let pending = discarded(command, self.core.now);
-                self.nodes.send(u, pending, load, self.core);
+                self.nodes.send(conn, pending, load, self.core);
             }
         }
     }
 
     /// Forgets a connection whose node has left the cluster, or that was set aside, once nothing
     /// waits for it. `true`: it is gone.
-    pub(crate) fn retire(&mut self, u: usize) -> bool {
-        let Some(up) = self.nodes.upstreams.get_mut(u) else { return true };
+    pub(crate) fn retire(&mut self, conn: ConnId) -> bool {
+        let Some(up) = self.nodes.upstreams.get_mut(conn) else { return true };
         let node = up.node;
         let known = self.nodes.list.get(node.at()).is_none_or(|n| n.known);
         if let Some(dedicated) = up.dedicated {
             if !known && dedicated.client.is_none() {
-                self.clients.lending().close(u, self.nodes, self.core);
+                self.clients.lending().close(conn, self.nodes, self.core);
             }
             return false;
         }
@@ -95,7 +99,7 @@ impl Base<'_> {
         if wanted || !up.pending.is_empty() {
             return false;
         }
-        self.access.remove_upstream(u, self.nodes, self.core);
+        self.access.remove_upstream(conn, self.nodes, self.core);
         true
     }
 
@@ -106,7 +110,7 @@ impl Base<'_> {
         node: NodeId,
         protocol: Protocol,
         client: usize,
-    ) -> usize {
+    ) -> ConnId {
         // Hardly ever is there any user of the cluster.
         let realm =
             if self.access.realms.is_empty() { OWN_REALM } else { self.clients.realm_of(client) };
@@ -121,42 +125,42 @@ impl Base<'_> {
         node: NodeId,
         protocol: Protocol,
         client: usize,
-    ) -> usize {
+    ) -> ConnId {
         if realm != OWN_REALM {
             return self.realm_upstream(realm, node, protocol, client);
         }
         let which = self.clients.connection_of(client, self.core);
         let shared = self.nodes.list.get(node.at()).map(|n| &n.shared);
-        if let Some(Some(u)) = shared.and_then(|s| s[protocol as usize].get(which)) {
-            return *u;
+        if let Some(Some(conn)) = shared.and_then(|s| s[protocol as usize].get(which)) {
+            return *conn;
         }
         self.nodes.connections().add(node, protocol, which, self.core)
     }
 
-    pub(crate) fn connecting(&mut self, u: usize) {
-        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
+    pub(crate) fn connecting(&mut self, conn: ConnId) {
+        let Some(up) = self.nodes.upstreams.get_mut(conn) else { return };
         let Some(stream) = up.stream.as_mut() else { return };
         match stream.connected() {
             Ok(()) => {}
             Err(e) if e.kind() == std::io::ErrorKind::NotConnected => return,
-            Err(error) => return self.core.lose(u, error.into()),
+            Err(error) => return self.core.lose(conn, error.into()),
         }
-        let token = Source::Upstream(u).token();
+        let token = Source::Upstream(conn).token();
         if let Err(error) = stream.watch(self.core.link.poll.registry(), token, false, true) {
-            return self.core.lose(u, error.into());
+            return self.core.lose(conn, error.into());
         }
         if stream.tls().is_some() {
             up.state = ConnectionState::Securing {
                 until: self.core.now + self.core.settings.connect_timeout,
             };
-            return self.securing(u);
+            return self.securing(conn);
         }
-        self.greet(u);
+        self.greet(conn);
     }
 
     /// The connection stands: what is said first.
-    pub(crate) fn greet(&mut self, u: usize) {
-        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
+    pub(crate) fn greet(&mut self, conn: ConnId) {
+        let Some(up) = self.nodes.upstreams.get_mut(conn) else { return };
         let settings = &self.core.settings;
         let (identify, name) = (up.dedicated.is_some(), &settings.client_name);
         let password = settings.password.reveal();
@@ -168,7 +172,7 @@ impl Base<'_> {
                 self.access.realms.get(&realm).map(|realm| (&*realm.who.user, &*realm.who.password))
             }
         };
-        let Some(who) = who else { return self.core.lose(u, ConnectionEnd::UserGone) };
+        let Some(who) = who else { return self.core.lose(conn, ConnectionEnd::UserGone) };
         up.handshake = match database {
             Some(_) => Handshake::new(up.protocol, who, name, identify),
             None => Handshake::for_user(up.protocol, who, name),
@@ -190,14 +194,14 @@ impl Base<'_> {
         }
         up.state = ConnectionState::Handshake { until: self.core.now + settings.connect_timeout };
         if up.handshake.is_done() {
-            self.scripts.ready(u, self.nodes, self.core);
+            self.scripts.ready(conn, self.nodes, self.core);
         }
-        self.nodes.mark_upstream(u, self.core);
+        self.nodes.mark_upstream(conn, self.core);
     }
 
     #[inline]
-    pub(crate) fn account_upstream(&mut self, u: usize) {
-        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
+    pub(crate) fn account_upstream(&mut self, conn: ConnId) {
+        let Some(up) = self.nodes.upstreams.get_mut(conn) else { return };
         let held = up.memory();
         reaccount(&mut self.core.memory.accounted, &mut up.accounted, held);
         let (busy, growing) = (!up.pending.is_empty(), up.tail.len() > CHUNK);
@@ -205,9 +209,9 @@ impl Base<'_> {
             self.core.arm_tick();
         }
         if growing && self.clients.memory().is_over_limit(self.nodes, self.core) {
-            self.clients.deliveries().refuse_reply(u, self.nodes, self.core);
+            self.clients.deliveries().refuse_reply(conn, self.nodes, self.core);
         }
-        self.clients.fairness().wake(u, self.nodes, self.core);
-        self.retire(u);
+        self.clients.fairness().wake(conn, self.nodes, self.core);
+        self.retire(conn);
     }
 }

@@ -62,11 +62,14 @@ impl Base<'_> {
             self.clients.note_write(client as usize, Some(node));
         }
         let protocol = protocol_of(&pending);
-        let u = self.upstream_as(pending.realm, node, protocol, client as usize);
-        self.scripts.script_before_again(u, &mut pending, &bytes, self.nodes, self.core);
-        let bytes =
-            self.nodes.checks().behind_check(u, &mut pending, &bytes, self.core).unwrap_or(bytes);
-        self.nodes.send_owned(u, pending, bytes, self.core);
+        let conn = self.upstream_as(pending.realm, node, protocol, client as usize);
+        self.scripts.script_before_again(conn, &mut pending, &bytes, self.nodes, self.core);
+        let bytes = self
+            .nodes
+            .checks()
+            .behind_check(conn, &mut pending, &bytes, self.core)
+            .unwrap_or(bytes);
+        self.nodes.send_owned(conn, pending, bytes, self.core);
     }
 
     pub(crate) fn send_asking(
@@ -81,8 +84,8 @@ impl Base<'_> {
         }
         self.clients.note_write(client as usize, Some(node));
         let protocol = protocol_of(&pending);
-        let u = self.upstream_as(pending.realm, node, protocol, client as usize);
-        self.scripts.script_before_again(u, &mut pending, &bytes, self.nodes, self.core);
+        let conn = self.upstream_as(pending.realm, node, protocol, client as usize);
+        self.scripts.script_before_again(conn, &mut pending, &bytes, self.nodes, self.core);
         let asking = Pending {
             dest: Dest::Discard,
             flags: PendingFlags::empty(),
@@ -92,9 +95,9 @@ impl Base<'_> {
             expected: 0,
             ..pending
         };
-        self.nodes.send(u, asking, ASKING, self.core);
+        self.nodes.send(conn, asking, ASKING, self.core);
         pending.flags.insert(PendingFlags::ASKING);
-        self.nodes.send_owned(u, pending, bytes, self.core);
+        self.nodes.send_owned(conn, pending, bytes, self.core);
     }
 
     /// A slot is calm: it is pipelined again. If all that is under way for it is on its owner's
@@ -106,16 +109,15 @@ impl Base<'_> {
             slot => self.nodes.placement.slots.owner(slot),
         };
         let Some(owner) = owner else { return };
-        let mut ordered = self.nodes.upstreams.iter().filter(|(_, up)| up.is_ordered());
-        let elsewhere = ordered.any(|(_, up)| {
-            let ours = |p: &Pending| p.slot == slot && p.dest != Dest::Discard;
-            up.pending
-                .iter()
-                .any(|p| ours(p) && (up.node != owner || p.flags.contains(PendingFlags::ASKING)))
+        let ours = |p: &Pending| p.slot == slot && p.dest != Dest::Discard;
+        let elsewhere = self.nodes.upstreams.iter().any(|(_, up)| {
+            let asking = |p: &Pending| p.flags.contains(PendingFlags::ASKING);
+            let away = |p: &Pending| ours(p) && (up.node != owner || asking(p));
+            up.is_ordered() && up.pending.iter().any(away)
         });
         let elsewhere = elsewhere && !slot.is_keyless();
         if !elsewhere {
-            for (_, up) in &mut self.nodes.upstreams {
+            for (_, up) in self.nodes.upstreams.iter_mut() {
                 for pending in up.pending.iter_mut().filter(|p| p.slot == slot) {
                     pending.flags.remove(PendingFlags::SPECIAL);
                 }

@@ -2,7 +2,7 @@
 
 use crate::access::realms::{IDLE, place};
 use crate::base::Base;
-use crate::dest::NodeId;
+use crate::dest::{ConnId, NodeId};
 use crate::resp::Protocol;
 use crate::upstream::Upstream;
 
@@ -24,20 +24,22 @@ impl Base<'_> {
     /// Closes its connections. `false`: something is under way on them.
     pub(crate) fn close_realm(&mut self, number: u16) -> bool {
         let Some(realm) = self.access.realms.get(&number) else { return true };
-        let all: Vec<usize> = realm.shared.values().copied().collect();
-        let busy =
-            |&u: &usize| self.nodes.upstreams.get(u).is_some_and(|up| !up.pending.is_empty());
+        let all: Vec<ConnId> = realm.shared.values().copied().collect();
+        let busy = |&conn: &ConnId| {
+            self.nodes.upstreams.get(conn).is_some_and(|up| !up.pending.is_empty())
+        };
         if all.iter().any(busy) {
             return false;
         }
         self.access.realms.remove(&number);
         self.access.unverified.remove(&number);
-        for u in all {
-            self.access.remove_upstream(u, self.nodes, self.core);
+        for conn in all {
+            self.access.remove_upstream(conn, self.nodes, self.core);
         }
-        let lent = |&u: &usize| self.nodes.upstreams.get(u).is_some_and(|up| up.realm == number);
-        let idle: Vec<usize> = self.nodes.dedicated.idle.iter().copied().filter(lent).collect();
-        idle.into_iter().for_each(|u| self.clients.lending().close(u, self.nodes, self.core));
+        let lent =
+            |&conn: &ConnId| self.nodes.upstreams.get(conn).is_some_and(|up| up.realm == number);
+        let idle: Vec<ConnId> = self.nodes.dedicated.idle.iter().copied().filter(lent).collect();
+        idle.into_iter().for_each(|conn| self.clients.lending().close(conn, self.nodes, self.core));
         true
     }
 
@@ -48,19 +50,21 @@ impl Base<'_> {
         node: NodeId,
         protocol: Protocol,
         client: usize,
-    ) -> usize {
-        if let Some(u) = self.access.realm_connection(realm, node, protocol, client, self.clients) {
-            return u;
+    ) -> ConnId {
+        if let Some(conn) =
+            self.access.realm_connection(realm, node, protocol, client, self.clients)
+        {
+            return conn;
         }
         let mut up = Upstream::new(node, protocol);
         up.realm = realm;
         up.bulk = self.clients.slab.get(client).is_some_and(|c| c.bulk);
         let place = place(node, protocol, up.bulk);
-        let u = self.nodes.upstreams.insert(up);
+        let conn = self.nodes.upstreams.insert(up);
         if let Some(realm) = self.access.realms.get_mut(&realm) {
-            realm.shared.insert(place, u);
+            realm.shared.insert(place, conn);
         }
-        self.nodes.connections().connect(u, self.core);
-        u
+        self.nodes.connections().connect(conn, self.core);
+        conn
     }
 }

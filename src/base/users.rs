@@ -185,7 +185,8 @@ impl Base<'_> {
                 all.extend(lent.heard.iter().copied());
                 all.extend(lent.watches.iter().filter_map(|watch| watch.upstream));
             }
-            all.into_iter().for_each(|u| self.clients.lending().close(u, self.nodes, self.core));
+            all.into_iter()
+                .for_each(|conn| self.clients.lending().close(conn, self.nodes, self.core));
         }
     }
 

@@ -1,6 +1,7 @@
 //! A client's dedicated connections: for a blocking command, WATCH, MONITOR.
 
 use crate::cluster::Slot;
+use crate::dest::ConnId;
 use crate::hash::IntSet;
 use crate::ops::Errand;
 
@@ -14,11 +15,11 @@ pub struct Lent {
     /// The errand that the client waits for.
     pub errand: Option<Errand>,
     /// Connections of a command for several nodes (WAIT).
-    pub fleet: Vec<usize>,
+    pub fleet: Vec<ConnId>,
     /// MONITOR: lines from the connections in [`Lent::heard`] are passed on to the client.
     pub monitor: bool,
     /// Connections in MONITOR mode.
-    pub heard: Vec<usize>,
+    pub heard: Vec<ConnId>,
     /// A timer is set to find primaries that are not monitored yet.
     pub monitor_timer_set: bool,
 }
@@ -35,15 +36,15 @@ pub struct Watch {
     /// The connection's node is importing the slot, so commands need ASKING.
     pub asking: bool,
     /// The connection that watches; `None` if it was lost, so that a change may have been missed.
-    pub upstream: Option<usize>,
+    pub upstream: Option<ConnId>,
 }
 
 impl Lent {
-    /// Removes the closed connection `u`. Keys watched there may have changed.
-    pub fn forget(&mut self, u: usize) {
-        self.fleet.retain(|&f| f != u);
-        self.heard.retain(|&f| f != u);
-        for watch in self.watches.iter_mut().filter(|w| w.upstream == Some(u)) {
+    /// Removes the closed connection `conn`. Keys watched there may have changed.
+    pub fn forget(&mut self, conn: ConnId) {
+        self.fleet.retain(|&f| f != conn);
+        self.heard.retain(|&f| f != conn);
+        for watch in self.watches.iter_mut().filter(|w| w.upstream == Some(conn)) {
             watch.upstream = None;
         }
     }

@@ -3,7 +3,7 @@
 use crate::buf::CHUNK;
 use crate::clients::Clients;
 use crate::common::Core;
-use crate::dest::Dest;
+use crate::dest::{ConnId, Dest};
 use crate::errors::Failure;
 use crate::metrics::DisconnectReason;
 use crate::nodes::Nodes;
@@ -71,8 +71,8 @@ impl Deliveries<'_> {
 
     /// The rest of a reply that was being handed on will not come. A client that has seen its
     /// beginning can only be closed; another gets what the rules for lost connections say.
-    pub(crate) fn abandon_arriving(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
-        let Some(up) = nodes.upstreams.get_mut(u) else { return };
+    pub(crate) fn abandon_arriving(&mut self, conn: ConnId, nodes: &mut Nodes, core: &mut Core) {
+        let Some(up) = nodes.upstreams.get_mut(conn) else { return };
         if !std::mem::take(&mut up.streaming) {
             return;
         }
@@ -88,8 +88,8 @@ impl Deliveries<'_> {
 
     /// A reply that cannot be handed on in pieces grows beyond what there is room for: its command
     /// gets an error, and the connection, which is in the middle of it, is made anew.
-    pub(crate) fn refuse_reply(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
-        let Some(up) = nodes.upstreams.get_mut(u) else { return };
+    pub(crate) fn refuse_reply(&mut self, conn: ConnId, nodes: &mut Nodes, core: &mut Core) {
+        let Some(up) = nodes.upstreams.get_mut(conn) else { return };
         let node = nodes.list.get(up.node.at()).map(|n| n.addr.to_string());
         let client = up.dedicated.and_then(|dedicated| dedicated.client);
         if let Some(pending) = up.pending.pop_front() {
@@ -103,6 +103,6 @@ impl Deliveries<'_> {
                 _ => core.fail(&pending, &node.unwrap_or_default(), &failure),
             }
         }
-        core.lose(u, ConnectionEnd::ReplyTooLarge);
+        core.lose(conn, ConnectionEnd::ReplyTooLarge);
     }
 }

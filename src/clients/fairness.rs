@@ -34,7 +34,7 @@ use crate::common::Core;
 use crate::common::connections::{
     BYTES_WHEN_SHARED, REMEMBERED, has_room_for_transfer, note_shared,
 };
-use crate::dest::ClientId;
+use crate::dest::{ClientId, ConnId};
 use crate::metrics::LimitHit;
 use crate::nodes::Nodes;
 use crate::upstream::Upstream;
@@ -100,10 +100,16 @@ impl Clients {
         }
     }
 
-    /// Whether a client has to wait before it may send on connection `u`. HOT PATH.
+    /// Whether a client has to wait before it may send on connection `conn`. HOT PATH.
     #[inline]
-    pub(crate) fn has_to_wait(&self, index: usize, u: usize, nodes: &Nodes, core: &Core) -> bool {
-        nodes.upstreams.get(u).is_some_and(|up| {
+    pub(crate) fn has_to_wait(
+        &self,
+        index: usize,
+        conn: ConnId,
+        nodes: &Nodes,
+        core: &Core,
+    ) -> bool {
+        nodes.upstreams.get(conn).is_some_and(|up| {
             up.queue.len() > core.settings.upstream_in_flight
                 || (up.pending.expected() > MANY_BYTES
                     && has_to_take_turns(self.slab.get(index), up, core))
@@ -136,19 +142,19 @@ impl Fairness<'_> {
         false
     }
 
-    /// The client is not read from until connection `u` has room again, its turn has come, or half
+    /// The client is not read from until connection `conn` has room again, its turn has come, or half
     /// of what it is owed is there.
     pub(crate) fn pause(
         &mut self,
         index: usize,
-        u: usize,
+        conn: ConnId,
         nodes: &mut Nodes,
         core: &mut Core,
     ) -> Flow {
-        let Some(up) = nodes.upstreams.get(u) else { return Flow::Pause };
+        let Some(up) = nodes.upstreams.get(conn) else { return Flow::Pause };
         let wait = reason_to_wait(self.clients.slab.get(index), up, core);
         let (Some(client), Some(up)) =
-            (self.clients.slab.get_mut(index), nodes.upstreams.get_mut(u))
+            (self.clients.slab.get_mut(index), nodes.upstreams.get_mut(conn))
         else {
             return Flow::Pause;
         };
@@ -183,44 +189,44 @@ impl Fairness<'_> {
         Flow::Pause
     }
 
-    /// Clients that wait for connection `u` go on: all when half of a full queue is answered, one
+    /// Clients that wait for connection `conn` go on: all when half of a full queue is answered, one
     /// after the other as there is room for their transfers.
     #[inline]
-    pub(crate) fn wake(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
-        let Some(up) = nodes.upstreams.get_mut(u) else { return };
+    pub(crate) fn wake(&mut self, conn: ConnId, nodes: &mut Nodes, core: &mut Core) {
+        let Some(up) = nodes.upstreams.get_mut(conn) else { return };
         if !up.waiters.is_empty() && up.queue.len() <= core.settings.upstream_in_flight / 2 {
             core.turn.resume.append(&mut up.waiters);
         }
         if !up.turns.is_empty() {
-            self.next_turn(u, nodes, core);
+            self.next_turn(conn, nodes, core);
         }
     }
 
     /// Gives the client whose turn it is its turn, if there is room for what it asks for.
-    fn next_turn(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
-        let Some(up) = nodes.upstreams.get_mut(u) else { return };
+    fn next_turn(&mut self, conn: ConnId, nodes: &mut Nodes, core: &mut Core) {
+        let Some(up) = nodes.upstreams.get_mut(conn) else { return };
         if !up.delivers() {
             // What it sends now waits for another connection, or for its deadline.
             core.turn.resume.extend(up.turns.drain());
             return;
         }
-        while let Some(next) = nodes.upstreams.get(u).and_then(|up| up.turns.peek()) {
+        while let Some(next) = nodes.upstreams.get(conn).and_then(|up| up.turns.peek()) {
             let client = self.clients.slab.get(next.at());
             let waits =
                 client.filter(|c| c.generation == next.generation && c.paused == Paused::Turn);
-            let Some(up) = nodes.upstreams.get(u) else { return };
+            let Some(up) = nodes.upstreams.get(conn) else { return };
             if waits.is_some_and(|client| !has_room_for_transfer(up, client, core.now)) {
                 return;
             }
             let waits = waits.is_some();
-            if let Some(up) = nodes.upstreams.get_mut(u) {
+            if let Some(up) = nodes.upstreams.get_mut(conn) {
                 up.turns.pop();
             }
             if waits && let Some(client) = self.clients.slab.get_mut(next.at()) {
                 client.transfer_sizes.begin_turn();
                 core.turn.resume.push(next);
                 // There may be room for the next one when this one has sent what it may.
-                nodes.mark_upstream(u, core);
+                nodes.mark_upstream(conn, core);
                 return;
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::clients::Clients;
 use crate::common::Core;
-use crate::dest::{ClientId, Dest, NodeId};
+use crate::dest::{ClientId, ConnId, Dest, NodeId};
 use crate::errors::Failure;
 use crate::mailbox::{ProbeResult, Probed};
 use crate::metrics::LimitHit;
@@ -52,7 +52,7 @@ impl Lending<'_> {
         client: ClientId,
         nodes: &mut Nodes,
         core: &mut Core,
-    ) -> Result<usize, LendError> {
+    ) -> Result<ConnId, LendError> {
         let configured = core.settings.dedicated;
         let most = configured.min(core.shared.max_dedicated());
         if !core.shared.lend(most) {
@@ -64,30 +64,31 @@ impl Lending<'_> {
         }
         let lent = Dedicated { client: Some(client), id: 0 };
         let realm = self.clients.realm_of(client.at());
-        let fits = |&u: &usize| {
+        let fits = |&conn: &ConnId| {
             let fits = |up: &Upstream| (up.node, up.protocol, up.realm) == (node, protocol, realm);
-            nodes.upstreams.get(u).is_some_and(fits)
+            nodes.upstreams.get(conn).is_some_and(fits)
         };
         if let Some(at) = nodes.dedicated.idle.iter().position(fits) {
-            let u = nodes.dedicated.idle.swap_remove(at);
-            if let Some(dedicated) = nodes.upstreams.get_mut(u).and_then(|up| up.dedicated.as_mut())
+            let conn = nodes.dedicated.idle.swap_remove(at);
+            if let Some(dedicated) =
+                nodes.upstreams.get_mut(conn).and_then(|up| up.dedicated.as_mut())
             {
                 dedicated.client = lent.client;
-                return Ok(u);
+                return Ok(conn);
             }
         }
         let mut up = Upstream::new(node, protocol);
         up.dedicated = Some(lent);
         up.realm = realm;
-        let u = nodes.upstreams.insert(up);
-        if nodes.connections().connect(u, core) { Ok(u) } else { Err(LendError::NotNow) }
+        let conn = nodes.upstreams.insert(up);
+        if nodes.connections().connect(conn, core) { Ok(conn) } else { Err(LendError::NotNow) }
     }
 
     /// The client is done with the connection.
-    pub(crate) fn give_back(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
-        let Some(up) = nodes.upstreams.get_mut(u) else { return };
+    pub(crate) fn give_back(&mut self, conn: ConnId, nodes: &mut Nodes, core: &mut Core) {
+        let Some(up) = nodes.upstreams.get_mut(conn) else { return };
         let Some(dedicated) = up.dedicated.as_mut() else { return };
-        if nodes.dedicated.dead.contains(&u) {
+        if nodes.dedicated.dead.contains(&conn) {
             return;
         }
         if dedicated.client.take().is_some() {
@@ -98,20 +99,20 @@ impl Lending<'_> {
             && nodes.list.get(up.node.at()).is_some_and(|n| n.known);
         if clean
             && nodes.dedicated.idle.len() < core.shared.max_idle_dedicated()
-            && !nodes.dedicated.idle.contains(&u)
+            && !nodes.dedicated.idle.contains(&conn)
         {
-            nodes.dedicated.idle.push(u);
+            nodes.dedicated.idle.push(conn);
         } else {
-            self.close(u, nodes, core);
+            self.close(conn, nodes, core);
         }
     }
 
     /// Closes the connection; its place is free at the end of the turn, and may be another
     /// connection's then: nobody may keep its index.
-    pub(crate) fn close(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
-        nodes.dedicated.idle.retain(|&i| i != u);
-        let Some(up) = nodes.upstreams.get_mut(u) else { return };
-        if up.dedicated.is_none() || nodes.dedicated.dead.contains(&u) {
+    pub(crate) fn close(&mut self, conn: ConnId, nodes: &mut Nodes, core: &mut Core) {
+        nodes.dedicated.idle.retain(|&i| i != conn);
+        let Some(up) = nodes.upstreams.get_mut(conn) else { return };
+        if up.dedicated.is_none() || nodes.dedicated.dead.contains(&conn) {
             return;
         }
         if let Some(mut stream) = up.stream.take() {
@@ -123,10 +124,10 @@ impl Lending<'_> {
         up.queue.clear(&mut core.spare.pool);
         up.tail = Vec::new();
         reaccount(&mut core.memory.accounted, &mut up.accounted, 0);
-        nodes.dedicated.dead.push(u);
+        nodes.dedicated.dead.push(conn);
         if let Some(client) = client {
             core.shared.give_back();
-            self.lent_of(client, |lent| lent.forget(u));
+            self.lent_of(client, |lent| lent.forget(conn));
         }
         // A gathering ends when it has heard of all its parts, whether its client is there or not.
         for pending in pending.iter().filter(|p| matches!(p.dest, Dest::Part { .. })) {
@@ -150,15 +151,15 @@ impl Lending<'_> {
         let (shared, dedicated): (Vec<_>, Vec<_>) =
             found.partition(|(_, up)| up.dedicated.is_none());
         let shared = shared.into_iter().filter(|(_, up)| silent(up));
-        let shared: Vec<usize> = shared.map(|(u, _)| u).collect();
-        let idle: Vec<usize> = dedicated.into_iter().map(|(u, _)| u).collect();
-        for u in shared {
-            nodes.silence().after_probe(u, probed.verdict, core);
+        let shared: Vec<ConnId> = shared.map(|(conn, _)| conn).collect();
+        let idle: Vec<ConnId> = dedicated.into_iter().map(|(conn, _)| conn).collect();
+        for conn in shared {
+            nodes.silence().after_probe(conn, probed.verdict, core);
         }
         if probed.verdict == ProbeResult::Unreachable {
-            let idle: Vec<usize> =
-                idle.into_iter().filter(|u| nodes.dedicated.idle.contains(u)).collect();
-            idle.into_iter().for_each(|u| self.close(u, nodes, core));
+            let idle: Vec<ConnId> =
+                idle.into_iter().filter(|conn| nodes.dedicated.idle.contains(conn)).collect();
+            idle.into_iter().for_each(|conn| self.close(conn, nodes, core));
         }
     }
 

@@ -66,8 +66,8 @@ impl Memory<'_> {
         clients.iter().for_each(|&index| self.account(index, core));
         core.turn.dirty_clients = clients;
         let upstreams = std::mem::take(&mut core.turn.dirty_upstreams);
-        for &u in upstreams.iter().filter(|u| **u != core.turn.reading) {
-            if let Some(up) = nodes.upstreams.get_mut(u) {
+        for &conn in upstreams.iter().filter(|conn| **conn != core.turn.reading) {
+            if let Some(up) = nodes.upstreams.get_mut(conn) {
                 let held = up.memory();
                 reaccount(&mut core.memory.accounted, &mut up.accounted, held);
             }

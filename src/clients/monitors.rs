@@ -9,7 +9,7 @@ use crate::clients::errands::NO_PRIMARY_PAUSE;
 use crate::command::{CommandId, Flags};
 use crate::common::Core;
 use crate::common::clock::{Job, Timer};
-use crate::dest::{ClientId, Dest, NodeId};
+use crate::dest::{ClientId, ConnId, Dest, NodeId};
 use crate::nodes::Nodes;
 use crate::resp::Args;
 use crate::upstream::ConnectionEnd;
@@ -53,7 +53,7 @@ impl Monitors<'_> {
         if monitored {
             core.shared.monitors.fetch_sub(1, Relaxed);
         }
-        heard.into_iter().for_each(|u| self.clients.lending().close(u, nodes, core));
+        heard.into_iter().for_each(|conn| self.clients.lending().close(conn, nodes, core));
     }
 
     /// That moment has come.
@@ -119,17 +119,21 @@ impl Monitors<'_> {
         let Some(client) = self.clients.slab.get(index) else { return };
         let (protocol, me) = (client.session.protocol, ClientId::new(index, client.generation));
         let Some(lent) = client.lent.as_ref().filter(|l| l.monitor) else { return };
-        let heard: Vec<NodeId> =
-            lent.heard.iter().filter_map(|&u| nodes.upstreams.get(u)).map(|up| up.node).collect();
+        let heard: Vec<NodeId> = lent
+            .heard
+            .iter()
+            .filter_map(|&conn| nodes.upstreams.get(conn))
+            .map(|up| up.node)
+            .collect();
         let upstreams = core.router.view(client.session.view).upstreams();
         for node in nodes.primaries_of(upstreams).collect::<Vec<_>>() {
             if heard.contains(&node) {
                 continue;
             }
             match self.clients.lending().lend(node, protocol, me, nodes, core) {
-                Ok(u) => {
-                    self.clients.lending().lent(index, |lent| lent.heard.push(u));
-                    nodes.discard(u, MONITOR, core);
+                Ok(conn) => {
+                    self.clients.lending().lent(index, |lent| lent.heard.push(conn));
+                    nodes.discard(conn, MONITOR, core);
                 }
                 Err(_) => self.listen_later(me, core),
             }
@@ -139,13 +143,13 @@ impl Monitors<'_> {
     /// Something that nobody asked for: a line of MONITOR.
     pub(crate) fn hear(
         &mut self,
-        u: usize,
+        conn: ConnId,
         frame: &[u8],
         nodes: &mut Nodes,
         core: &mut Core,
     ) -> Result<(), ConnectionEnd> {
-        let client = nodes.upstreams.get(u).and_then(|up| up.dedicated).and_then(|d| d.client);
-        let Some(client) = client.filter(|&c| self.has(c, u)) else {
+        let client = nodes.upstreams.get(conn).and_then(|up| up.dedicated).and_then(|d| d.client);
+        let Some(client) = client.filter(|&c| self.has(c, conn)) else {
             return Err(ConnectionEnd::UnexpectedReply);
         };
         if let Some(c) = self.clients.slab.get_mut(client.at()) {
@@ -155,10 +159,10 @@ impl Monitors<'_> {
         Ok(())
     }
 
-    /// Whether the client is shown what comes on connection `u`.
-    pub(crate) fn has(&self, client: ClientId, u: usize) -> bool {
+    /// Whether the client is shown what comes on connection `conn`.
+    pub(crate) fn has(&self, client: ClientId, conn: ConnId) -> bool {
         let c = self.clients.slab.get(client.at()).filter(|c| c.generation == client.generation);
         let lent = c.and_then(|c| c.lent.as_ref());
-        lent.is_some_and(|l| l.monitor && l.heard.contains(&u))
+        lent.is_some_and(|l| l.monitor && l.heard.contains(&conn))
     }
 }

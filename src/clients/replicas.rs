@@ -4,7 +4,7 @@ use crate::clients::Clients;
 use crate::cluster::Slot;
 use crate::common::Core;
 use crate::config::ReadFrom;
-use crate::dest::{ClientId, Dest, NodeId};
+use crate::dest::{ClientId, ConnId, Dest, NodeId};
 use crate::hash::{IntMap, IntSet};
 use crate::mailbox::ToControl;
 use crate::metrics::RetryReason;
@@ -64,8 +64,8 @@ impl ReplicaReads<'_> {
             }
             Choice::Replica(node, to) => {
                 core.stats.reads[to as usize] += 1;
-                let u = self.replica_upstream(node, protocol, index, nodes, core);
-                nodes.send(u, pending, frame, core);
+                let conn = self.replica_upstream(node, protocol, index, nodes, core);
+                nodes.send(conn, pending, frame, core);
                 true
             }
         }
@@ -141,7 +141,7 @@ impl ReplicaReads<'_> {
         // Who wants to read from primaries is only led elsewhere when more than a connection was
         // lost.
         let patience = u32::from(from == ReadFrom::Primary);
-        let up = shared.and_then(|u| nodes.upstreams.get(u));
+        let up = shared.and_then(|conn| nodes.upstreams.get(conn));
         // The control thread may have had no answer for another reason, such as maxclients.
         let heard = |up: &Upstream| core.now.saturating_sub(up.last_read) < HEARD;
         if is_unreachable(&nodes.reads.health, &node.addr) && !up.is_some_and(heard) {
@@ -159,32 +159,32 @@ impl ReplicaReads<'_> {
         client: usize,
         nodes: &mut Nodes,
         core: &mut Core,
-    ) -> usize {
+    ) -> ConnId {
         let which = self.clients.connection_of(client, core);
         let place = |nodes: &mut Vec<Node>| {
             let node = nodes.get_mut(node.at())?;
             Some(*node.replica[protocol as usize].get_mut(which)?)
         };
-        if let Some(Some(u)) = place(&mut nodes.list) {
-            return u;
+        if let Some(Some(conn)) = place(&mut nodes.list) {
+            return conn;
         }
         let mut up = Upstream::new(node, protocol);
         up.read_only = true;
         up.bulk = which >= core.settings.connections;
-        let u = nodes.upstreams.insert(up);
+        let conn = nodes.upstreams.insert(up);
         if let Some(node) = nodes.list.get_mut(node.at())
             && let Some(place) = node.replica[protocol as usize].get_mut(which)
         {
-            *place = Some(u);
+            *place = Some(conn);
         }
-        nodes.connections().connect(u, core);
-        u
+        nodes.connections().connect(conn, core);
+        conn
     }
 
     /// Reads that wait for a primary whose connection is lost go to replicas, where their clients
     /// may read there; but none that waits behind a write of its client.
-    pub(crate) fn leave_primary(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
-        let Some(up) = nodes.upstreams.get(u) else { return };
+    pub(crate) fn leave_primary(&mut self, conn: ConnId, nodes: &mut Nodes, core: &mut Core) {
+        let Some(up) = nodes.upstreams.get(conn) else { return };
         if up.dedicated.is_some() || up.pending.is_empty() {
             return;
         }
@@ -231,7 +231,7 @@ impl ReplicaReads<'_> {
             Dest::Client { index, seq, .. } => chosen.get(&(index, seq)).copied(),
             _ => None,
         };
-        let Some(up) = nodes.upstreams.get_mut(u) else { return };
+        let Some(up) = nodes.upstreams.get_mut(conn) else { return };
         for (pending, frame) in up.take_unsent(&mut core.spare.pool, |p| node_of(p).is_some()) {
             let (Some(node), Dest::Client { index, .. }) = (node_of(&pending), pending.dest) else {
                 continue;

@@ -4,7 +4,7 @@ use crate::client::Watch;
 use crate::clients::Clients;
 use crate::cluster::Slot;
 use crate::common::Core;
-use crate::dest::ClientId;
+use crate::dest::{ClientId, ConnId};
 use crate::hash::fingerprint;
 use crate::nodes::Nodes;
 use crate::resp::{Args, Protocol, RequestProgress, scan_request, write};
@@ -29,13 +29,13 @@ impl Watches<'_> {
         let Some(client) = self.clients.slab.get(index) else { return };
         let protocol = client.session.protocol;
         let Some(lent) = client.lent.as_ref() else { return };
-        let all: Vec<usize> = lent.watches.iter().filter_map(|w| w.upstream).collect();
+        let all: Vec<ConnId> = lent.watches.iter().filter_map(|w| w.upstream).collect();
         let version: &[u8] = if protocol == Protocol::Resp3 { b"3" } else { b"2" };
         let mut hello = Vec::new();
         write::request(&mut hello, &[b"HELLO", version]);
-        for u in all {
-            nodes.discard(u, &hello, core);
-            if let Some(up) = nodes.upstreams.get_mut(u) {
+        for conn in all {
+            nodes.discard(conn, &hello, core);
+            if let Some(up) = nodes.upstreams.get_mut(conn) {
                 up.protocol = protocol;
             }
         }
@@ -47,9 +47,9 @@ impl Watches<'_> {
             return;
         };
         let watches = std::mem::take(&mut lent.watches);
-        for u in watches.into_iter().filter_map(|w| w.upstream) {
-            nodes.discard(u, UNWATCH, core);
-            self.clients.lending().give_back(u, nodes, core);
+        for conn in watches.into_iter().filter_map(|w| w.upstream) {
+            nodes.discard(conn, UNWATCH, core);
+            self.clients.lending().give_back(conn, nodes, core);
         }
         self.clients.lending().forget(index);
     }
@@ -60,18 +60,18 @@ impl Watches<'_> {
             return;
         };
         let watches = std::mem::take(&mut lent.watches);
-        for u in watches.into_iter().filter_map(|w| w.upstream) {
-            let busy = nodes.upstreams.get(u).is_some_and(|up| !up.pending.is_empty());
+        for conn in watches.into_iter().filter_map(|w| w.upstream) {
+            let busy = nodes.upstreams.get(conn).is_some_and(|up| !up.pending.is_empty());
             if !busy {
-                nodes.discard(u, UNWATCH, core);
-                self.clients.lending().give_back(u, nodes, core);
+                nodes.discard(conn, UNWATCH, core);
+                self.clients.lending().give_back(conn, nodes, core);
             }
         }
         self.clients.lending().forget(index);
     }
 
-    /// Connection `u` watches what the client's WATCH names.
-    pub(crate) fn note(&mut self, client: ClientId, u: usize, slot: Slot, core: &mut Core) {
+    /// Connection `conn` watches what the client's WATCH names.
+    pub(crate) fn note(&mut self, client: ClientId, conn: ConnId, slot: Slot, core: &mut Core) {
         let mut ranges = Vec::new();
         let limits = core.settings.accepted;
         self.clients.lending().lent_of(client, |lent| {
@@ -80,20 +80,20 @@ impl Watches<'_> {
             let _ = scan_request(frame, &limits, &mut RequestProgress::default(), &mut ranges);
             let args = Args::new(frame, &ranges);
             let hashes = args.iter().skip(1).map(fingerprint);
-            if let Some(watch) = lent.watches.iter_mut().find(|w| w.upstream == Some(u)) {
+            if let Some(watch) = lent.watches.iter_mut().find(|w| w.upstream == Some(conn)) {
                 return watch.keys.extend(hashes);
             }
             let key = args.get(1).map(Box::from).unwrap_or_default();
             let asking = lent.errand.as_ref().is_some_and(|errand| errand.asking);
             let keys = hashes.collect();
-            lent.watches.push(Watch { slot, key, keys, asking, upstream: Some(u) });
+            lent.watches.push(Watch { slot, key, keys, asking, upstream: Some(conn) });
         });
     }
 
-    /// Whether the client watches keys on connection `u`.
-    pub(crate) fn has(&self, client: ClientId, u: usize) -> bool {
+    /// Whether the client watches keys on connection `conn`.
+    pub(crate) fn has(&self, client: ClientId, conn: ConnId) -> bool {
         let c = self.clients.slab.get(client.at()).filter(|c| c.generation == client.generation);
         let lent = c.and_then(|c| c.lent.as_ref());
-        lent.is_some_and(|l| l.watches.iter().any(|w| w.upstream == Some(u)))
+        lent.is_some_and(|l| l.watches.iter().any(|w| w.upstream == Some(conn)))
     }
 }

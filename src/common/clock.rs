@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use crate::cluster::Slot;
 use crate::common::{Core, micros};
-use crate::dest::ClientId;
+use crate::dest::{ClientId, ConnId};
 use crate::errors::{Code, Failure, ForSlot, Last, Unanswered};
 use crate::ops::Errand;
 use crate::placement::{GateClass, pause};
@@ -27,7 +27,7 @@ pub(crate) struct Timer {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Job {
     /// Connect this upstream anew.
-    Connect(usize),
+    Connect(ConnId),
     /// The errand of this client, of this reply's number, is sent again.
     Errand(ClientId, u32),
     /// This client, which monitors, looks for primaries that it does not hear.

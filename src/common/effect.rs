@@ -3,7 +3,7 @@
 
 use crate::cluster::Slot;
 use crate::common::Core;
-use crate::dest::ClientId;
+use crate::dest::{ClientId, ConnId};
 use crate::errors::Failure;
 use crate::placement::GateClass;
 use crate::upstream::{ConnectionEnd, Pending};
@@ -14,7 +14,7 @@ pub(crate) enum Effect {
     /// A command gets an error of slotway's own in place of the reply of a node.
     Failed(Box<(Pending, String, Failure)>),
     /// A connection to a node is gone, or could not be made.
-    Lost(usize, ConnectionEnd),
+    Lost(ConnId, ConnectionEnd),
     /// A client is closed.
     Closed(usize),
     /// The next command of a lane may be sent.
@@ -33,8 +33,8 @@ impl Core {
 
     /// The connection is gone or could not be made.
     #[cold]
-    pub(crate) fn lose(&mut self, u: usize, why: ConnectionEnd) {
-        self.turn.effects.push_back(Effect::Lost(u, why));
+    pub(crate) fn lose(&mut self, conn: ConnId, why: ConnectionEnd) {
+        self.turn.effects.push_back(Effect::Lost(conn, why));
     }
 
     /// Sends the lane's next command if it may go and there is a node for it.

@@ -30,7 +30,7 @@ use crate::cluster::Slot;
 use crate::common::effect::Effect;
 use crate::common::settings::Settings;
 use crate::common::shared::Shared;
-use crate::dest::ClientId;
+use crate::dest::{ClientId, ConnId};
 use crate::lines::LogLimit;
 use crate::mailbox::{ToControl, ToWorker, WorkerHandle};
 use crate::meter::Meter;
@@ -56,7 +56,7 @@ pub(crate) struct LogLines {
 pub(crate) enum Source {
     Waker,
     Client(usize),
-    Upstream(usize),
+    Upstream(ConnId),
 }
 
 impl Source {
@@ -64,14 +64,14 @@ impl Source {
         match self {
             Source::Waker => Token(0),
             Source::Client(i) => Token(i << 2 | 1),
-            Source::Upstream(i) => Token(i << 2 | 2),
+            Source::Upstream(conn) => Token(conn.at() << 2 | 2),
         }
     }
 
     pub(crate) fn of(token: Token) -> Source {
         match token.0 & 3 {
             1 => Source::Client(token.0 >> 2),
-            2 => Source::Upstream(token.0 >> 2),
+            2 => Source::Upstream(ConnId::new(token.0 >> 2)),
             _ => Source::Waker,
         }
     }
@@ -141,7 +141,7 @@ pub(crate) struct Turn {
     /// that occupies.
     pub(crate) at_hand: (usize, usize),
     /// The connection whose own buffer is being read from, which it does not hold meanwhile.
-    pub reading: usize,
+    pub reading: ConnId,
     /// What the parts have left for the worker to do.
     pub effects: VecDeque<Effect>,
     /// Slots newly held in this turn.
@@ -150,9 +150,9 @@ pub(crate) struct Turn {
     pub(crate) last_large: u64,
     /// Clients and upstreams with something to write at the end of the turn.
     pub(crate) dirty_clients: Vec<usize>,
-    pub(crate) dirty_upstreams: Vec<usize>,
+    pub(crate) dirty_upstreams: Vec<ConnId>,
     /// Upstreams whose write was put off to the next turn.
-    pub deferred: Vec<usize>,
+    pub deferred: Vec<ConnId>,
     /// Clients with more to be written than one turn is for.
     pub(crate) unwritten: Vec<usize>,
     /// Sockets that may have more to read, and clients that may go on.

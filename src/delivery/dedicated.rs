@@ -7,7 +7,7 @@
 use crate::base::dedicated::protocol_of;
 use crate::base::{Base, base};
 use crate::delivery::Delivery;
-use crate::dest::{ClientId, Dest, NodeId};
+use crate::dest::{ClientId, ConnId, Dest, NodeId};
 use crate::errors::Failure;
 use crate::ops::ErrandKind;
 use crate::placement::{
@@ -35,14 +35,14 @@ impl Delivery<'_> {
     /// The connection has to be closed.
     pub(super) fn dedicated_reply(
         &mut self,
-        u: usize,
+        conn: ConnId,
         said: &[u8],
         frame: &[u8],
     ) -> Result<(), ConnectionEnd> {
-        let Some(up) = self.engine.nodes.upstreams.get(u) else { return Ok(()) };
+        let Some(up) = self.engine.nodes.upstreams.get(conn) else { return Ok(()) };
         let Some(&pending) = up.pending.front() else {
             return self.engine.clients.monitors().hear(
-                u,
+                conn,
                 frame,
                 &mut self.engine.nodes,
                 &mut self.engine.core,
@@ -51,7 +51,7 @@ impl Delivery<'_> {
         let Some(Dedicated { client, .. }) = up.dedicated else { return Ok(()) };
         let node = up.node;
         let Dest::Client { index, generation, seq } = pending.dest else {
-            return self.part_of_dedicated(u, &pending, said, frame);
+            return self.part_of_dedicated(conn, &pending, said, frame);
         };
         let me = ClientId { index, generation };
         let refusal = self.engine.nodes.list.get(node.at()).and_then(|n| {
@@ -63,9 +63,9 @@ impl Delivery<'_> {
         let errand = owner.and_then(|c| c.lent.as_ref()).and_then(|l| l.errand.as_ref());
         let Some(kind) = errand.filter(|e| e.seq == seq).map(|e| e.kind) else {
             // The client has disconnected.
-            self.answer_first(u, frame)?;
+            self.answer_first(conn, frame)?;
             self.engine.clients.lending().give_back(
-                u,
+                conn,
                 &mut self.engine.nodes,
                 &mut self.engine.core,
             );
@@ -93,7 +93,7 @@ impl Delivery<'_> {
                         after_refusal(work, &refusal, known, tries)
                     {
                         return self.engine.ops.errands().refused(
-                            u,
+                            conn,
                             me,
                             refusal,
                             (when, scope),
@@ -113,12 +113,17 @@ impl Delivery<'_> {
                 } else {
                     frame
                 };
-                self.answer_first(u, answer)?;
+                self.answer_first(conn, answer)?;
                 if kind == ErrandKind::Watch && frame.first() == Some(&b'+') {
-                    self.engine.clients.watches().note(me, u, pending.slot, &mut self.engine.core);
-                } else if !self.engine.clients.watches().has(me, u) {
+                    self.engine.clients.watches().note(
+                        me,
+                        conn,
+                        pending.slot,
+                        &mut self.engine.core,
+                    );
+                } else if !self.engine.clients.watches().has(me, conn) {
                     self.engine.clients.lending().give_back(
-                        u,
+                        conn,
                         &mut self.engine.nodes,
                         &mut self.engine.core,
                     );
@@ -136,16 +141,16 @@ impl Delivery<'_> {
                 if aborted {
                     self.engine.core.link.want_topology(None);
                 }
-                self.answer_first(u, if aborted { null } else { frame })?;
+                self.answer_first(conn, if aborted { null } else { frame })?;
                 self.engine.clients.lending().give_back(
-                    u,
+                    conn,
                     &mut self.engine.nodes,
                     &mut self.engine.core,
                 );
                 self.engine.clients.errands().end(me, seq, &mut self.engine.core);
             }
             ErrandKind::Check { left, changed } => {
-                self.engine.nodes.pop_pending(u, &mut self.engine.core);
+                self.engine.nodes.pop_pending(conn, &mut self.engine.core);
                 let flags = text(frame).map(String::from_utf8_lossy).and_then(|line| {
                     let flags = line.split(' ').find_map(|f| f.strip_prefix("flags="));
                     flags.map(str::to_owned)
@@ -156,7 +161,7 @@ impl Delivery<'_> {
                 self.checked(me, seq, left.saturating_sub(1), changed);
             }
             ErrandKind::Fleet | ErrandKind::Join | ErrandKind::Emulated => {
-                self.answer_first(u, frame)?
+                self.answer_first(conn, frame)?
             }
         }
         Ok(())
@@ -169,55 +174,61 @@ impl Delivery<'_> {
     /// The connection has to be closed.
     pub(super) fn part_of_dedicated(
         &mut self,
-        u: usize,
+        conn: ConnId,
         pending: &Pending,
         said: &[u8],
         frame: &[u8],
     ) -> Result<(), ConnectionEnd> {
         if let Dest::Join { join, part } = pending.dest {
-            self.join_whole(u, join, part, frame);
+            self.join_whole(conn, join, part, frame);
             return Ok(());
         }
-        let Dest::Part { gather, .. } = pending.dest else { return self.answer_first(u, frame) };
-        let client =
-            self.engine.nodes.upstreams.get(u).and_then(|up| up.dedicated).and_then(|d| d.client);
+        let Dest::Part { gather, .. } = pending.dest else { return self.answer_first(conn, frame) };
+        let client = self
+            .engine
+            .nodes
+            .upstreams
+            .get(conn)
+            .and_then(|up| up.dedicated)
+            .and_then(|d| d.client);
         let node = self
             .engine
             .nodes
             .upstreams
-            .get(u)
+            .get(conn)
             .and_then(|up| self.engine.nodes.list.get(up.node.at()));
         let refusal = node.and_then(|n| Refusal::parse(said, &n.addr));
-        let watches = client.is_some_and(|client| self.engine.clients.watches().has(client, u));
+        let watches = client.is_some_and(|client| self.engine.clients.watches().has(client, conn));
         let work = self.engine.ops.gatherings.work_of_part(gather, watches);
         let after = refusal.map(|refusal| after_refusal(work, &refusal, false, 1));
         let aborted = after == Some(AfterRefusal::Aborted);
         if aborted && work == Work::ExecPiece {
             self.engine.core.link.want_topology(None);
-            self.answer_first(u, b"*-1\r\n")?;
+            self.answer_first(conn, b"*-1\r\n")?;
         } else if aborted && let Some(client) = client {
             // The watch is void: EXEC will be answered as if the key had changed.
             self.engine.core.link.want_topology(None);
             self.engine.clients.lending().lent_of(client, |lent| {
                 let watches = lent.watches.iter_mut();
-                watches.filter(|w| w.upstream == Some(u)).for_each(|w| w.upstream = None);
+                watches.filter(|w| w.upstream == Some(conn)).for_each(|w| w.upstream = None);
             });
-            self.answer_first(u, b"+OK\r\n")?;
+            self.answer_first(conn, b"+OK\r\n")?;
         } else {
-            self.answer_first(u, frame)?;
+            self.answer_first(conn, frame)?;
         }
         let keep = client.is_some_and(|c| {
-            self.engine.clients.watches().has(c, u) || self.engine.clients.monitors().has(c, u)
+            self.engine.clients.watches().has(c, conn)
+                || self.engine.clients.monitors().has(c, conn)
         });
         if !keep {
             if let Some(client) = client {
                 self.engine
                     .clients
                     .lending()
-                    .lent_of(client, |lent| lent.fleet.retain(|&f| f != u));
+                    .lent_of(client, |lent| lent.fleet.retain(|&f| f != conn));
             }
             self.engine.clients.lending().give_back(
-                u,
+                conn,
                 &mut self.engine.nodes,
                 &mut self.engine.core,
             );
@@ -228,13 +239,13 @@ impl Delivery<'_> {
     /// Closes a dedicated connection that is lost or could not be established, and resends or fails
     /// its commands.
     #[cold]
-    pub(crate) fn dedicated_lost(&mut self, u: usize, why: &ConnectionEnd) {
+    pub(crate) fn dedicated_lost(&mut self, conn: ConnId, why: &ConnectionEnd) {
         self.engine.clients.deliveries().abandon_arriving(
-            u,
+            conn,
             &mut self.engine.nodes,
             &mut self.engine.core,
         );
-        let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return };
+        let Some(up) = self.engine.nodes.upstreams.get_mut(conn) else { return };
         if let Some(stream) = up.stream.as_mut() {
             stream.unwatch(self.engine.core.link.poll.registry());
         }
@@ -248,8 +259,9 @@ impl Delivery<'_> {
         if let Some(stats) = self.engine.core.stats.nodes.get_mut(up.node.at()) {
             stats.failures += 1;
         }
-        let monitored = client.is_some_and(|client| self.engine.clients.monitors().has(client, u));
-        self.engine.clients.lending().close(u, &mut self.engine.nodes, &mut self.engine.core);
+        let monitored =
+            client.is_some_and(|client| self.engine.clients.monitors().has(client, conn));
+        self.engine.clients.lending().close(conn, &mut self.engine.nodes, &mut self.engine.core);
         self.engine.core.link.want_topology(None);
         let Some(client) = client else { return };
         if let Some(refused) = refused.filter(|_| database_of(realm).is_none()) {

@@ -22,7 +22,7 @@ impl Delivery<'_> {
                 let (pending, node, failure) = *failed;
                 self.engine.command_failed(&pending, &node, &failure);
             }
-            Effect::Lost(u, why) => self.connection_lost(u, why),
+            Effect::Lost(conn, why) => self.connection_lost(conn, why),
             Effect::Closed(index) => self.client_closed(index),
             Effect::Lane(slot, lane) => base!(self.engine).lane_goes_on(slot, lane),
             Effect::Gate(slot, class) => {

@@ -10,7 +10,7 @@ use crate::base::{Base, base, dedicated};
 use crate::clients::errands::FARTHEST_TIMER;
 use crate::common::clock::{Job, Timer};
 use crate::delivery::Delivery;
-use crate::dest::{ClientId, Dest};
+use crate::dest::{ClientId, ConnId, Dest};
 use crate::errors::{Code, Failure, ForSlot, Last, Unanswered};
 use crate::metrics::RetryReason;
 use crate::ops::ErrandKind;
@@ -98,7 +98,7 @@ impl Delivery<'_> {
             return self.engine.core.clock.timers.push(Timer { due, job });
         }
         self.engine.core.stats.deadline_exceeded += 1;
-        let sent = errand.upstream.and_then(|u| self.engine.nodes.upstreams.get(u));
+        let sent = errand.upstream.and_then(|conn| self.engine.nodes.upstreams.get(conn));
         let node = sent.map(|up| up.node).or(self.engine.nodes.placement.slots.owner(errand.slot));
         let node = node.and_then(|n| self.engine.nodes.list.get(n.at()));
         let node = node.map_or_else(|| "none".to_owned(), |n| n.addr.to_string());
@@ -125,24 +125,28 @@ impl Delivery<'_> {
             migration: cause.into(),
             last: Last(errand.last.clone()),
         };
-        if let Some(u) = errand.upstream {
-            self.engine.clients.lending().close(u, &mut self.engine.nodes, &mut self.engine.core);
+        if let Some(conn) = errand.upstream {
+            self.engine.clients.lending().close(
+                conn,
+                &mut self.engine.nodes,
+                &mut self.engine.core,
+            );
         }
         // Connections on which a part of it is unanswered.
         let part = |p: &Pending| matches!(p.dest, Dest::Part { .. });
         let has_part = |up: &Upstream| {
             up.dedicated.is_some_and(|d| d.client == Some(me)) && up.pending.iter().any(part)
         };
-        let silent: Vec<usize> = self
+        let silent: Vec<ConnId> = self
             .engine
             .nodes
             .upstreams
             .iter()
             .filter(|(_, up)| has_part(up))
-            .map(|(u, _)| u)
+            .map(|(conn, _)| conn)
             .collect();
-        for u in silent {
-            self.dedicated_lost(u, &ConnectionEnd::LentTimeout);
+        for conn in silent {
+            self.dedicated_lost(conn, &ConnectionEnd::LentTimeout);
         }
         self.engine.ops.joining().end_all_of(me, &mut base!(self.engine));
         self.engine.clients.errands().fail(

@@ -9,7 +9,7 @@
 use crate::base::{Base, base};
 use crate::common::Source;
 use crate::delivery::Delivery;
-use crate::dest::{ClientId, Dest};
+use crate::dest::{ClientId, ConnId, Dest};
 use crate::metrics::Histogram;
 use crate::ops::{Effect, Piece};
 use crate::resp::write;
@@ -19,23 +19,23 @@ const MAX_OUTPUT: usize = 1 << 20;
 
 impl Delivery<'_> {
     /// Handles a piece of an unfinished list. `true`: it is consumed.
-    pub(super) fn join_piece(&mut self, u: usize, j: u32, part: u32, piece: &[u8]) -> bool {
+    pub(super) fn join_piece(&mut self, conn: ConnId, j: u32, part: u32, piece: &[u8]) -> bool {
         let Some(join) = self.engine.ops.joins.get_mut(j as usize) else { return true };
-        let Some(up) = self.engine.nodes.upstreams.get(u) else { return true };
+        let Some(up) = self.engine.nodes.upstreams.get(conn) else { return true };
         let client = join.client;
         let (effects, piece) = join.lists.piece(part as usize, piece, up.streaming);
         self.run_join(j as usize, effects);
         match piece {
             Piece::Incomplete => false,
             Piece::Wait => {
-                if let Some(up) = self.engine.nodes.upstreams.get_mut(u) {
+                if let Some(up) = self.engine.nodes.upstreams.get_mut(conn) {
                     up.read_paused = true;
                 }
                 false
             }
             Piece::Pass(elements) => {
                 let output = self.engine.clients.slab.get(client.at()).map_or(0, |c| c.output());
-                if let Some(up) = self.engine.nodes.upstreams.get_mut(u) {
+                if let Some(up) = self.engine.nodes.upstreams.get_mut(conn) {
                     up.streaming = true;
                     up.read_paused = output + elements.len() > MAX_OUTPUT;
                 }
@@ -52,8 +52,8 @@ impl Delivery<'_> {
     }
 
     /// Handles a complete list, or the error in its place.
-    pub(super) fn join_whole(&mut self, u: usize, j: u32, part: u32, frame: &[u8]) {
-        self.engine.nodes.pop_pending(u, &mut self.engine.core);
+    pub(super) fn join_whole(&mut self, conn: ConnId, j: u32, part: u32, frame: &[u8]) {
+        self.engine.nodes.pop_pending(conn, &mut self.engine.core);
         let Some(join) = self.engine.ops.joins.get_mut(j as usize) else { return };
         let (client, seq, begun) = (join.client, join.seq, join.lists.has_begun());
         let Some(effects) = join.lists.whole(part as usize, frame) else {
@@ -68,14 +68,22 @@ impl Delivery<'_> {
             return self.engine.clients.deliveries().own(dest, frame, &mut self.engine.core);
         };
         self.engine.ops.joining().set_upstream(j, part as usize, None);
-        self.engine.clients.lending().give_back(u, &mut self.engine.nodes, &mut self.engine.core);
+        self.engine.clients.lending().give_back(
+            conn,
+            &mut self.engine.nodes,
+            &mut self.engine.core,
+        );
         self.run_join(j as usize, effects);
     }
 
     /// Handles the last piece of a list that was passed on in pieces.
-    pub(super) fn join_last(&mut self, u: usize, j: u32, part: u32, piece: &[u8]) {
+    pub(super) fn join_last(&mut self, conn: ConnId, j: u32, part: u32, piece: &[u8]) {
         self.engine.ops.joining().set_upstream(j, part as usize, None);
-        self.engine.clients.lending().give_back(u, &mut self.engine.nodes, &mut self.engine.core);
+        self.engine.clients.lending().give_back(
+            conn,
+            &mut self.engine.nodes,
+            &mut self.engine.core,
+        );
         let Some(join) = self.engine.ops.joins.get_mut(j as usize) else { return };
         let effects = join.lists.last_piece(piece);
         self.run_join(j as usize, effects);
@@ -113,8 +121,8 @@ impl Delivery<'_> {
                     &mut self.engine.core,
                 ),
                 Effect::Resume(list) => {
-                    if let Some(&Some(u)) = join.upstreams.get(list) {
-                        self.unpark(u);
+                    if let Some(&Some(conn)) = join.upstreams.get(list) {
+                        self.unpark(conn);
                     }
                 }
                 Effect::End => self.finish_join(j),
@@ -155,23 +163,23 @@ impl Delivery<'_> {
     }
 
     /// Resumes reading from the connection, beginning with what has been read of its list.
-    fn unpark(&mut self, u: usize) {
-        let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return };
+    fn unpark(&mut self, conn: ConnId) {
+        let Some(up) = self.engine.nodes.upstreams.get_mut(conn) else { return };
         up.read_paused = false;
         if !up.again {
             up.again = true;
-            self.engine.core.turn.again.push(Source::Upstream(u));
+            self.engine.core.turn.again.push(Source::Upstream(conn));
         }
         let Some(Dest::Join { join, part }) = up.pending.front().map(|p| p.dest) else { return };
         let scanned = std::mem::take(&mut up.scanned);
         let mut tail = std::mem::take(&mut up.tail);
         let piece = tail.get(..scanned).unwrap_or_default();
-        if scanned > 0 && self.join_piece(u, join, part, piece) {
+        if scanned > 0 && self.join_piece(conn, join, part, piece) {
             tail.drain(..scanned);
-        } else if let Some(up) = self.engine.nodes.upstreams.get_mut(u) {
+        } else if let Some(up) = self.engine.nodes.upstreams.get_mut(conn) {
             up.scanned = scanned;
         }
-        if let Some(up) = self.engine.nodes.upstreams.get_mut(u) {
+        if let Some(up) = self.engine.nodes.upstreams.get_mut(conn) {
             up.tail = tail;
         }
     }
@@ -188,10 +196,10 @@ impl Delivery<'_> {
             return;
         };
         let current = join.lists.current().and_then(|at| *join.upstreams.get(at)?);
-        if let Some(u) =
-            current.filter(|&u| self.engine.nodes.upstreams.get(u).is_some_and(|up| up.read_paused))
+        if let Some(conn) = current
+            .filter(|&conn| self.engine.nodes.upstreams.get(conn).is_some_and(|up| up.read_paused))
         {
-            self.unpark(u);
+            self.unpark(conn);
         }
     }
 }

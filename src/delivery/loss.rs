@@ -5,6 +5,7 @@ use crate::base::{Base, base};
 use crate::cluster::NodeAddr;
 use crate::common::clock::{Job, Timer};
 use crate::delivery::Delivery;
+use crate::dest::ConnId;
 use crate::errors::Failure;
 use crate::mailbox::ToControl;
 use crate::sparsely;
@@ -24,10 +25,10 @@ const MAX_FAILURES_IF_ANSWERED: u32 = 4;
 impl Delivery<'_> {
     /// Handles a connection that is lost or could not be established: commands that may be sent
     /// again wait for the next connection, the others are failed.
-    pub(super) fn connection_lost(&mut self, u: usize, why: ConnectionEnd) {
-        let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return };
+    pub(super) fn connection_lost(&mut self, conn: ConnId, why: ConnectionEnd) {
+        let Some(up) = self.engine.nodes.upstreams.get_mut(conn) else { return };
         if up.dedicated.is_some() {
-            return self.dedicated_lost(u, &why);
+            return self.dedicated_lost(conn, &why);
         }
         let was_ready = up.state == ConnectionState::Ready;
         let lived = self.engine.core.now.saturating_sub(up.ready_since);
@@ -40,17 +41,17 @@ impl Delivery<'_> {
             stream.unwatch(self.engine.core.link.poll.registry());
         }
         self.engine.clients.deliveries().abandon_arriving(
-            u,
+            conn,
             &mut self.engine.nodes,
             &mut self.engine.core,
         );
-        let pending = self.engine.nodes.upstreams.get(u).map(|up| up.pending.iter());
+        let pending = self.engine.nodes.upstreams.get(conn).map(|up| up.pending.iter());
         let clients = pending
             .into_iter()
             .flatten()
             .map(|pending| self.engine.ops.gatherings.lane_of(pending));
         let clients: Vec<_> = clients.collect();
-        let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return };
+        let Some(up) = self.engine.nodes.upstreams.get_mut(conn) else { return };
         let given_up = up.lost(&mut self.engine.core.spare.pool, &clients);
         up.failures = up.failures.saturating_add(1);
         if answered {
@@ -79,15 +80,15 @@ impl Delivery<'_> {
         let name = addr.map_or_else(|| "a node".to_owned(), |a| a.to_string());
         let failure =
             Failure::ConnectionLost { node: name.as_str().into(), why: why.to_string().into() };
-        if let Some(up) = self.engine.nodes.upstreams.get_mut(u) {
+        if let Some(up) = self.engine.nodes.upstreams.get_mut(conn) {
             up.last_error = Some(why);
         }
         for pending in given_up {
             self.engine.core.stats.outcome_unknown += 1;
             self.engine.core.fail(&pending, &name, &failure);
         }
-        self.engine.nodes.loads_without(u, &name, &mut self.engine.core);
-        self.engine.ops.resends().leave_replica(u, &mut base!(self.engine));
+        self.engine.nodes.loads_without(conn, &name, &mut self.engine.core);
+        self.engine.ops.resends().leave_replica(conn, &mut base!(self.engine));
         // Fails only after the end of the control thread, at shutdown.
         let _ = self.engine.core.link.control.send(ToControl::RefreshTopology { hint: None });
         // A connection that has worked for a while is replaced at once.
@@ -96,7 +97,7 @@ impl Delivery<'_> {
         // Reads that are about to be sent for the third time or more count as retries. They keep
         // their places in the queue, so the whole connection waits for the retry budget; then one
         // command probes the node, and the others follow as it answers.
-        if let Some(up) = self.engine.nodes.upstreams.get_mut(u) {
+        if let Some(up) = self.engine.nodes.upstreams.get_mut(conn) {
             up.window = usize::from(repeated);
         }
         if repeated {
@@ -109,8 +110,8 @@ impl Delivery<'_> {
             .core
             .clock
             .timers
-            .push(Timer { due: self.engine.core.now + delay, job: Job::Connect(u) });
+            .push(Timer { due: self.engine.core.now + delay, job: Job::Connect(conn) });
         self.engine.core.arm_tick();
-        self.engine.nodes.mark_upstream(u, &mut self.engine.core);
+        self.engine.nodes.mark_upstream(conn, &mut self.engine.core);
     }
 }

@@ -3,7 +3,7 @@
 use crate::base::{Base, base};
 use crate::buf::CHUNK;
 use crate::delivery::Delivery;
-use crate::dest::{ClientId, Dest};
+use crate::dest::{ClientId, ConnId, Dest};
 use crate::errors::Failure;
 use crate::resp::ReplyProgress;
 use crate::route::PendingFlags;
@@ -19,9 +19,9 @@ impl Delivery<'_> {
     ///
     /// # Errors
     /// The connection has to be closed: the node violates the protocol or refuses the handshake.
-    pub(crate) fn replies(&mut self, u: usize, buf: &[u8]) -> Result<usize, ConnectionEnd> {
+    pub(crate) fn replies(&mut self, conn: ConnId, buf: &[u8]) -> Result<usize, ConnectionEnd> {
         let mut start = 0;
-        let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return Ok(buf.len()) };
+        let Some(up) = self.engine.nodes.upstreams.get_mut(conn) else { return Ok(buf.len()) };
         let mut at = std::mem::take(&mut up.scanned);
         let mut scan = up.scan;
         while at < buf.len() {
@@ -31,19 +31,19 @@ impl Delivery<'_> {
                     let frame = buf.get(start..at + n).unwrap_or_default();
                     at += n;
                     start = at;
-                    self.reply(u, frame)?;
+                    self.reply(conn, frame)?;
                     self.follow_up();
                 }
                 ReplyProgress::Partial(n) => {
                     at += n;
-                    if at - start >= STREAM_FROM && self.stream_reply(u, buf, start, at) {
+                    if at - start >= STREAM_FROM && self.stream_reply(conn, buf, start, at) {
                         start = at;
                     }
                     break;
                 }
             }
         }
-        let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return Ok(buf.len()) };
+        let Some(up) = self.engine.nodes.upstreams.get_mut(conn) else { return Ok(buf.len()) };
         up.scan = scan;
         up.scanned = at - start;
         Ok(start)
@@ -51,23 +51,23 @@ impl Delivery<'_> {
 
     /// Passes on the beginning of a large reply if it goes to one client unchanged. `true`: it is
     /// consumed.
-    fn stream_reply(&mut self, u: usize, buf: &[u8], start: usize, at: usize) -> bool {
-        let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return false };
+    fn stream_reply(&mut self, conn: ConnId, buf: &[u8], start: usize, at: usize) -> bool {
+        let Some(up) = self.engine.nodes.upstreams.get_mut(conn) else { return false };
         let piece = buf.get(start..at).unwrap_or_default();
         let Some(pending) = up.pending.front() else { return false };
         if let Dest::Join { join, part } = pending.dest {
-            return up.state == ConnectionState::Ready && self.join_piece(u, join, part, piece);
+            return up.state == ConnectionState::Ready && self.join_piece(conn, join, part, piece);
         }
         let piece = match pending.dest {
             Dest::Part { gather, .. } => {
-                match self.engine.ops.hand_on_step(u, gather, piece, &mut base!(self.engine)) {
+                match self.engine.ops.hand_on_step(conn, gather, piece, &mut base!(self.engine)) {
                     Some(piece) => piece,
                     None => return false,
                 }
             }
             _ => piece,
         };
-        let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return false };
+        let Some(up) = self.engine.nodes.upstreams.get_mut(conn) else { return false };
         let Some(pending) = up.pending.front() else { return false };
         let Dest::Client { index, generation, seq } = pending.dest else { return false };
         // Replies inside a batch are not passed on, and counts of subscribers are corrected in the
@@ -100,30 +100,30 @@ impl Delivery<'_> {
     /// # Errors
     /// The connection has to be closed.
     #[inline(never)]
-    pub(super) fn reply_rare(&mut self, u: usize, frame: &[u8]) -> Result<(), ConnectionEnd> {
-        let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return Ok(()) };
+    pub(super) fn reply_rare(&mut self, conn: ConnId, frame: &[u8]) -> Result<(), ConnectionEnd> {
+        let Some(up) = self.engine.nodes.upstreams.get_mut(conn) else { return Ok(()) };
         if up.state != ConnectionState::Ready {
-            return base!(self.engine).handshake_reply(u, frame);
+            return base!(self.engine).handshake_reply(conn, frame);
         }
         if up.streaming {
             up.streaming = false;
-            self.last_piece(u, frame);
+            self.last_piece(conn, frame);
             return Ok(());
         }
         if frame.first() == Some(&b'>') {
             // A push: no command that slotway sends on these connections causes one.
-            return self.engine.nodes.connections().strange_push(u, &mut self.engine.core);
+            return self.engine.nodes.connections().strange_push(conn, &mut self.engine.core);
         }
         if up.pending.front().is_some_and(|p| p.before > 0) {
-            return self.batch_reply(u, frame);
+            return self.batch_reply(conn, frame);
         }
         if up.dedicated.is_some() {
-            return self.dedicated_reply(u, frame, frame);
+            return self.dedicated_reply(conn, frame, frame);
         }
-        if frame.first() == Some(&b'-') && self.refused(u, frame) {
+        if frame.first() == Some(&b'-') && self.refused(conn, frame) {
             return Ok(());
         }
-        self.answer_first(u, frame)
+        self.answer_first(conn, frame)
     }
 
     /// Delivers `frame` as the reply to the connection's first command.
@@ -131,8 +131,8 @@ impl Delivery<'_> {
     /// # Errors
     /// No command awaits a reply.
     #[inline]
-    pub(super) fn answer_first(&mut self, u: usize, frame: &[u8]) -> Result<(), ConnectionEnd> {
-        let Some(mut up) = self.engine.nodes.upstreams.get_mut(u) else { return Ok(()) };
+    pub(super) fn answer_first(&mut self, conn: ConnId, frame: &[u8]) -> Result<(), ConnectionEnd> {
+        let Some(mut up) = self.engine.nodes.upstreams.get_mut(conn) else { return Ok(()) };
         let Some(pending) = up.pending.pop_front() else {
             return Err(ConnectionEnd::UnexpectedReply);
         };
@@ -140,22 +140,22 @@ impl Delivery<'_> {
         let micros = self.engine.core.now.saturating_sub(pending.started);
         if micros >= self.engine.seeing.look_from || frame.len() >= self.engine.seeing.big_from {
             self.engine.seeing.look_back(
-                u,
+                conn,
                 &pending,
                 frame,
                 frame.len(),
                 &mut self.engine.ops,
                 &mut base!(self.engine),
             );
-            let Some(same) = self.engine.nodes.upstreams.get_mut(u) else { return Ok(()) };
+            let Some(same) = self.engine.nodes.upstreams.get_mut(conn) else { return Ok(()) };
             up = same;
         }
         if pending.flags.contains(PendingFlags::PUBLISHES) {
-            return self.answer_publish(u, &pending, frame);
+            return self.answer_publish(conn, &pending, frame);
         }
         up.queue.release(pending.len as usize, &mut self.engine.core.spare.pool);
         if self.engine.core.settings.measures {
-            self.engine.nodes.measure(u, &pending, &mut self.engine.core);
+            self.engine.nodes.measure(conn, &pending, &mut self.engine.core);
         }
         self.engine.deliver(node, &pending, frame);
         Ok(())
@@ -166,11 +166,11 @@ impl Delivery<'_> {
     #[cold]
     fn answer_publish(
         &mut self,
-        u: usize,
+        conn: ConnId,
         pending: &Pending,
         frame: &[u8],
     ) -> Result<(), ConnectionEnd> {
-        let Some(up) = self.engine.nodes.upstreams.get(u) else { return Ok(()) };
+        let Some(up) = self.engine.nodes.upstreams.get(conn) else { return Ok(()) };
         let node = up.node;
         let mut corrected = std::mem::take(&mut self.engine.core.spare.line);
         corrected.clear();
@@ -187,7 +187,7 @@ impl Delivery<'_> {
                 &self.engine.core,
             )
             .is_some();
-        if let Some(up) = self.engine.nodes.upstreams.get_mut(u) {
+        if let Some(up) = self.engine.nodes.upstreams.get_mut(conn) {
             up.queue.release(pending.len as usize, &mut self.engine.core.spare.pool);
         }
         self.engine.deliver(node, pending, if changed { &corrected } else { frame });
@@ -204,8 +204,8 @@ impl Delivery<'_> {
     /// # Errors
     /// The connection has to be closed.
     #[cold]
-    fn batch_reply(&mut self, u: usize, frame: &[u8]) -> Result<(), ConnectionEnd> {
-        let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return Ok(()) };
+    fn batch_reply(&mut self, conn: ConnId, frame: &[u8]) -> Result<(), ConnectionEnd> {
+        let Some(up) = self.engine.nodes.upstreams.get_mut(conn) else { return Ok(()) };
         let Some(pending) = up.pending.front() else { return Ok(()) };
         let is_error = frame.first() == Some(&b'-');
         let checks_shard = pending.checks_shard;
@@ -213,7 +213,7 @@ impl Delivery<'_> {
             up.multi_refused |= is_error && up.skipped_replies == 0;
             up.skipped_replies += 1;
             if let Dest::Join { join, .. } = pending.dest {
-                self.engine.ops.joining().keys_checked(u, join, frame, &mut base!(self.engine));
+                self.engine.ops.joining().keys_checked(conn, join, frame, &mut base!(self.engine));
                 return Ok(());
             }
             if is_error && up.skipped_error.is_none() {
@@ -226,13 +226,13 @@ impl Delivery<'_> {
         let unwrapped = std::mem::take(&mut up.multi_refused);
         let dedicated = up.dedicated.is_some();
         if checks_shard {
-            return self.checked_reply(u, first.as_deref(), frame);
+            return self.checked_reply(conn, first.as_deref(), frame);
         }
         let said = match &first {
             Some(first) if is_error && !unwrapped => first,
             _ => frame,
         };
-        if is_error && !dedicated && self.refused(u, said) {
+        if is_error && !dedicated && self.refused(conn, said) {
             return Ok(());
         }
         let mut aborted = Vec::new();
@@ -248,32 +248,32 @@ impl Delivery<'_> {
         }
         let answer = if aborted.is_empty() { frame } else { &aborted };
         if dedicated {
-            return self.dedicated_reply(u, said, answer);
+            return self.dedicated_reply(conn, said, answer);
         }
-        self.answer_first(u, answer)
+        self.answer_first(conn, answer)
     }
 
     /// Handles the last piece of a reply that was passed on in pieces.
-    fn last_piece(&mut self, u: usize, frame: &[u8]) {
-        let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return };
+    fn last_piece(&mut self, conn: ConnId, frame: &[u8]) {
+        let Some(up) = self.engine.nodes.upstreams.get_mut(conn) else { return };
         let Some(pending) = up.pending.pop_front() else { return };
         let node = up.node;
         let bytes = std::mem::take(&mut up.streamed) + frame.len();
         self.engine.seeing.look_back(
-            u,
+            conn,
             &pending,
             frame,
             bytes,
             &mut self.engine.ops,
             &mut base!(self.engine),
         );
-        let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return };
+        let Some(up) = self.engine.nodes.upstreams.get_mut(conn) else { return };
         up.queue.release(pending.len as usize, &mut self.engine.core.spare.pool);
         up.skipped_replies = 0;
         up.skipped_error = None;
         let dedicated = up.dedicated.and_then(|d| d.client);
         if let Dest::Join { join, part } = pending.dest {
-            return self.join_last(u, join, part, frame);
+            return self.join_last(conn, join, part, frame);
         }
         self.engine.core.count_reply(node, &pending, true);
         if let Dest::Client { index, generation, seq } = pending.dest
@@ -293,9 +293,9 @@ impl Delivery<'_> {
             );
         }
         if let (Some(client), Dest::Client { seq, .. }) = (dedicated, pending.dest) {
-            if !self.engine.clients.watches().has(client, u) {
+            if !self.engine.clients.watches().has(client, conn) {
                 self.engine.clients.lending().give_back(
-                    u,
+                    conn,
                     &mut self.engine.nodes,
                     &mut self.engine.core,
                 );

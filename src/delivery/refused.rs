@@ -2,7 +2,7 @@
 
 use crate::base::{Base, base};
 use crate::delivery::Delivery;
-use crate::dest::Dest;
+use crate::dest::{ConnId, Dest};
 use crate::metrics::RetryReason;
 use crate::placement::{AfterRefusal, Redirection, Refusal, Work, after_refusal, concerns};
 use crate::route::PendingFlags;
@@ -11,10 +11,15 @@ impl Delivery<'_> {
     /// Handles an error reply to the first command of connection `u` if it is a refusal: the
     /// command was not executed, and is sent again as the retry policy decides. `false`: the error
     /// is the client's reply.
-    pub(super) fn refused(&mut self, u: usize, frame: &[u8]) -> bool {
+    pub(super) fn refused(&mut self, conn: ConnId, frame: &[u8]) -> bool {
         let text = crate::resp::reply::error_text(frame).unwrap_or_default();
-        self.engine.scripts.forget_script(u, text, &mut self.engine.nodes, &mut self.engine.core);
-        let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return false };
+        self.engine.scripts.forget_script(
+            conn,
+            text,
+            &mut self.engine.nodes,
+            &mut self.engine.core,
+        );
+        let Some(up) = self.engine.nodes.upstreams.get_mut(conn) else { return false };
         let Some(front) = up.pending.front() else { return false };
         if front.dest == Dest::Discard {
             // The error may be the reply to SCRIPT LOAD.
@@ -22,19 +27,21 @@ impl Delivery<'_> {
                 up.scripts.clear();
             }
             if !front.slot.is_keyless() {
-                self.engine.nodes.note_probe(u, frame);
+                self.engine.nodes.note_probe(conn, frame);
             }
             return false;
         }
         let bound = front.flags.contains(PendingFlags::NODE_BOUND);
         let Some(node) = self.engine.nodes.list.get(up.node.at()) else { return false };
         let Some(refusal) = Refusal::parse(frame, &node.addr) else { return false };
-        if bound && !self.engine.nodes.shards().rebind_refused(u, &refusal, &mut self.engine.core) {
+        if bound
+            && !self.engine.nodes.shards().rebind_refused(conn, &refusal, &mut self.engine.core)
+        {
             // This command fails; with a new topology the next ones need not.
             self.engine.core.link.want_topology(None);
             return false;
         }
-        let Some(front) = self.engine.nodes.upstreams.get(u).and_then(|up| up.pending.front())
+        let Some(front) = self.engine.nodes.upstreams.get(conn).and_then(|up| up.pending.front())
         else {
             return false;
         };
@@ -43,7 +50,7 @@ impl Delivery<'_> {
         if unrelated
             || (no_script
                 && !self.engine.scripts.heals(
-                    u,
+                    conn,
                     text,
                     &mut self.engine.nodes,
                     &mut self.engine.core,
@@ -53,10 +60,10 @@ impl Delivery<'_> {
         }
         if !self.engine.seeing.traced.is_empty()
             && let Some(front) =
-                self.engine.nodes.upstreams.get(u).and_then(|up| up.pending.front()).copied()
+                self.engine.nodes.upstreams.get(conn).and_then(|up| up.pending.front()).copied()
         {
             self.engine.seeing.trace_attempt(
-                u,
+                conn,
                 &front,
                 frame,
                 true,
@@ -65,7 +72,7 @@ impl Delivery<'_> {
                 &mut self.engine.core,
             );
         }
-        let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return false };
+        let Some(up) = self.engine.nodes.upstreams.get_mut(conn) else { return false };
         let Some(mut pending) = up.pending.pop_front() else { return false };
         let len = pending.len as usize;
         let bytes = up.queue.take_front(len, &mut self.engine.core.spare.pool);

@@ -15,7 +15,7 @@
 //! sent before it without a transaction.
 
 use crate::delivery::Delivery;
-use crate::dest::NodeId;
+use crate::dest::{ConnId, NodeId};
 use crate::nodes::shard_check::{command_behind_read, reply_behind_read};
 use crate::placement::Refusal;
 use crate::resp::reply::error_text;
@@ -30,18 +30,18 @@ impl Delivery<'_> {
     #[cold]
     pub(super) fn checked_reply(
         &mut self,
-        u: usize,
+        conn: ConnId,
         first: Option<&[u8]>,
         frame: &[u8],
     ) -> Result<(), ConnectionEnd> {
-        let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return Ok(()) };
+        let Some(up) = self.engine.nodes.upstreams.get_mut(conn) else { return Ok(()) };
         if frame.first() != Some(&b'-') {
             up.serves_shard = true;
             let reply = reply_behind_read(frame).ok_or(ConnectionEnd::NoExecReply)?;
-            if reply.first() == Some(&b'-') && self.refused(u, reply) {
+            if reply.first() == Some(&b'-') && self.refused(conn, reply) {
                 return Ok(());
             }
-            return self.answer_first(u, reply);
+            return self.answer_first(conn, reply);
         }
         let said = first.unwrap_or(frame);
         let node = up.node;
@@ -68,12 +68,12 @@ impl Delivery<'_> {
             }
         };
         if !resend_alone {
-            return match self.refused(u, said) {
+            return match self.refused(conn, said) {
                 true => Ok(()),
-                false => self.answer_first(u, said),
+                false => self.answer_first(conn, said),
             };
         }
-        let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return Ok(()) };
+        let Some(up) = self.engine.nodes.upstreams.get_mut(conn) else { return Ok(()) };
         up.serves_shard |= serves;
         let Some(mut pending) = up.pending.pop_front() else { return Ok(()) };
         let transaction =
@@ -81,7 +81,7 @@ impl Delivery<'_> {
         let command = command_behind_read(&transaction).unwrap_or_default();
         pending.checks_shard = false;
         pending.before = 0;
-        self.engine.nodes.send(u, pending, command, &mut self.engine.core);
+        self.engine.nodes.send(conn, pending, command, &mut self.engine.core);
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::common::counters::BLOCKED;
 use crate::delivery::Delivery;
-use crate::dest::Dest;
+use crate::dest::{ConnId, Dest};
 use crate::metrics::Histogram;
 use crate::route::PendingFlags;
 use crate::upstream::{ConnectionEnd, ConnectionState};
@@ -15,10 +15,10 @@ impl Delivery<'_> {
     /// # Errors
     /// The connection has to be closed: the node violates the protocol or refuses the handshake.
     #[inline]
-    pub(super) fn reply(&mut self, u: usize, frame: &[u8]) -> Result<(), ConnectionEnd> {
+    pub(super) fn reply(&mut self, conn: ConnId, frame: &[u8]) -> Result<(), ConnectionEnd> {
         // Is there anything to do besides passing it on?
-        let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return Ok(()) };
-        let Some(pending) = up.pending.front() else { return self.reply_rare(u, frame) };
+        let Some(up) = self.engine.nodes.upstreams.get_mut(conn) else { return Ok(()) };
+        let Some(pending) = up.pending.front() else { return self.reply_rare(conn, frame) };
         let micros = self.engine.core.now.saturating_sub(pending.started);
         let rare = up.state != ConnectionState::Ready
             || up.streaming
@@ -30,7 +30,7 @@ impl Delivery<'_> {
             || frame.len() >= self.engine.seeing.big_from
             || self.engine.core.settings.measures;
         let (Dest::Client { index, generation, seq }, false) = (pending.dest, rare) else {
-            return self.reply_rare(u, frame);
+            return self.reply_rare(conn, frame);
         };
         // Count the command, and free its bytes.
         let (node, len, command) = (up.node, pending.len as usize, pending.command);

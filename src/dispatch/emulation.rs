@@ -77,10 +77,10 @@ impl Dispatcher<'_> {
         let full = slots
             .filter_map(|slot| self.engine.nodes.route(slot))
             .find_map(|node| self.full_upstream(node, protocol, index));
-        if let Some(u) = full {
+        if let Some(conn) = full {
             return self.engine.clients.fairness().pause(
                 index,
-                u,
+                conn,
                 &mut self.engine.nodes,
                 &mut self.engine.core,
             );

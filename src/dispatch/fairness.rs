@@ -1,6 +1,6 @@
 //! Full connections. [`crate::clients::fairness`] decides which clients have to wait.
 
-use crate::dest::NodeId;
+use crate::dest::{ConnId, NodeId};
 use crate::dispatch::Dispatcher;
 use crate::resp::Protocol;
 use crate::users::OWN_REALM;
@@ -13,8 +13,8 @@ impl Dispatcher<'_> {
         node: NodeId,
         protocol: Protocol,
         client: usize,
-    ) -> Option<usize> {
-        let u = match self.engine.clients.realm_of(client) {
+    ) -> Option<ConnId> {
+        let conn = match self.engine.clients.realm_of(client) {
             OWN_REALM => {
                 let shared = &self.engine.nodes.list.get(node.at())?.shared[protocol as usize];
                 (*shared.get(self.engine.clients.connection_of(client, &self.engine.core))?)?
@@ -29,7 +29,7 @@ impl Dispatcher<'_> {
         };
         self.engine
             .clients
-            .has_to_wait(client, u, &self.engine.nodes, &self.engine.core)
-            .then_some(u)
+            .has_to_wait(client, conn, &self.engine.nodes, &self.engine.core)
+            .then_some(conn)
     }
 }

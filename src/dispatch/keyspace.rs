@@ -38,10 +38,10 @@ impl Dispatcher<'_> {
         let Some(client) = self.engine.clients.slab.get(index) else { return Flow::Stop };
         let protocol = client.session.protocol;
         let node = self.engine.nodes.route(scan.slot);
-        if let Some(u) = node.and_then(|node| self.full_upstream(node, protocol, index)) {
+        if let Some(conn) = node.and_then(|node| self.full_upstream(node, protocol, index)) {
             return self.engine.clients.fairness().pause(
                 index,
-                u,
+                conn,
                 &mut self.engine.nodes,
                 &mut self.engine.core,
             );
@@ -78,10 +78,10 @@ impl Dispatcher<'_> {
             );
         }
         let mut reached = nodes.iter().filter_map(|n| n.as_ref().ok());
-        if let Some(u) = reached.find_map(|&n| self.full_upstream(n, protocol, index)) {
+        if let Some(conn) = reached.find_map(|&n| self.full_upstream(n, protocol, index)) {
             return self.engine.clients.fairness().pause(
                 index,
-                u,
+                conn,
                 &mut self.engine.nodes,
                 &mut self.engine.core,
             );
@@ -120,9 +120,9 @@ impl Dispatcher<'_> {
             for line in [DBSIZE, frame] {
                 match &target {
                     Ok(node) => {
-                        let u = base!(self.engine).upstream_for(*node, protocol, index);
+                        let conn = base!(self.engine).upstream_for(*node, protocol, index);
                         self.engine.nodes.checks().send_part(
-                            u,
+                            conn,
                             pending,
                             line,
                             &mut self.engine.core,

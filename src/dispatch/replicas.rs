@@ -68,7 +68,7 @@ impl Dispatcher<'_> {
                 self.engine.ops.forward(index, command, slot, frame, &mut base!(self.engine))
             }
             Choice::Replica(node, to) => {
-                let u = self.engine.clients.reads().replica_upstream(
+                let conn = self.engine.clients.reads().replica_upstream(
                     node,
                     protocol,
                     index,
@@ -76,18 +76,18 @@ impl Dispatcher<'_> {
                     &mut self.engine.core,
                 );
                 let client = (protocol, generation);
-                let Some((pending, u)) = self.engine.ops.admit_on(
+                let Some((pending, conn)) = self.engine.ops.admit_on(
                     index,
                     command,
                     slot,
-                    u,
+                    conn,
                     client,
                     &mut base!(self.engine),
                 ) else {
                     return Flow::Pause;
                 };
                 self.engine.core.stats.reads[to as usize] += 1;
-                self.engine.nodes.send(u, pending, frame, &mut self.engine.core);
+                self.engine.nodes.send(conn, pending, frame, &mut self.engine.core);
                 Flow::Next
             }
         }

@@ -55,10 +55,10 @@ impl Dispatcher<'_> {
         let full = slots
             .filter_map(|slot| self.engine.nodes.route(slot))
             .find_map(|node| self.full_upstream(node, protocol, index));
-        if let (Some(u), None) = (full, seq) {
+        if let (Some(conn), None) = (full, seq) {
             return self.engine.clients.fairness().pause(
                 index,
-                u,
+                conn,
                 &mut self.engine.nodes,
                 &mut self.engine.core,
             );
@@ -114,8 +114,13 @@ impl Dispatcher<'_> {
             match single.at {
                 Ok(node) => {
                     pending.flags.insert(PendingFlags::NODE_BOUND);
-                    let u = base!(self.engine).upstream_for(node, protocol, index);
-                    self.engine.nodes.checks().send_part(u, pending, frame, &mut self.engine.core);
+                    let conn = base!(self.engine).upstream_for(node, protocol, index);
+                    self.engine.nodes.checks().send_part(
+                        conn,
+                        pending,
+                        frame,
+                        &mut self.engine.core,
+                    );
                 }
                 Err(missing) => self.engine.ops.hold_part(
                     pending,

@@ -75,7 +75,7 @@ impl Dispatcher<'_> {
                 }
             };
         };
-        let Some((mut pending, u)) =
+        let Some((mut pending, conn)) =
             self.engine.ops.admit(index, command, number, node, &mut base!(self.engine))
         else {
             return Flow::Pause;
@@ -83,7 +83,7 @@ impl Dispatcher<'_> {
         if script == Script::EvalSha
             && let Some(sha) = args.get(1).and_then(Sha::parse)
             && self.engine.scripts.script_before(
-                u,
+                conn,
                 &sha,
                 pending.command,
                 frame.len() < self.engine.core.turn.unread,
@@ -93,7 +93,7 @@ impl Dispatcher<'_> {
         {
             pending.flags.insert(PendingFlags::SCRIPT);
         }
-        self.engine.nodes.send(u, pending, frame, &mut self.engine.core);
+        self.engine.nodes.send(conn, pending, frame, &mut self.engine.core);
         Flow::Next
     }
 }

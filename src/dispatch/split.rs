@@ -57,11 +57,11 @@ impl Dispatcher<'_> {
         let full = slots.iter().find_map(|&(slot, _)| {
             self.engine.nodes.route(slot).and_then(|node| self.full_upstream(node, protocol, index))
         });
-        if let Some(u) = full {
+        if let Some(conn) = full {
             self.engine.core.spare.slots = slots;
             return self.engine.clients.fairness().pause(
                 index,
-                u,
+                conn,
                 &mut self.engine.nodes,
                 &mut self.engine.core,
             );
@@ -110,16 +110,16 @@ impl Dispatcher<'_> {
                     if !pending.flags.contains(PendingFlags::READ_ONLY) {
                         self.engine.clients.note_write(index, Some(node));
                     }
-                    let u = base!(self.engine).upstream_for(node, protocol, index);
+                    let conn = base!(self.engine).upstream_for(node, protocol, index);
                     if frame.len() > CHUNK {
                         self.engine.nodes.send_owned(
-                            u,
+                            conn,
                             pending,
                             std::mem::take(&mut frame),
                             &mut self.engine.core,
                         );
                     } else {
-                        self.engine.nodes.send(u, pending, &frame, &mut self.engine.core);
+                        self.engine.nodes.send(conn, pending, &frame, &mut self.engine.core);
                     }
                 }
                 None if !self.engine.nodes.placement.slots.holds.fits(
@@ -172,10 +172,10 @@ impl Dispatcher<'_> {
             );
         }
         let mut reached = nodes.iter().filter_map(|n| n.as_ref().ok());
-        if let Some(u) = reached.find_map(|&n| self.full_upstream(n, protocol, index)) {
+        if let Some(conn) = reached.find_map(|&n| self.full_upstream(n, protocol, index)) {
             return self.engine.clients.fairness().pause(
                 index,
-                u,
+                conn,
                 &mut self.engine.nodes,
                 &mut self.engine.core,
             );
@@ -211,8 +211,13 @@ impl Dispatcher<'_> {
                     if !pending.flags.contains(PendingFlags::READ_ONLY) {
                         self.engine.clients.note_write(index, Some(node));
                     }
-                    let u = base!(self.engine).upstream_for(node, protocol, index);
-                    self.engine.nodes.checks().send_part(u, pending, frame, &mut self.engine.core);
+                    let conn = base!(self.engine).upstream_for(node, protocol, index);
+                    self.engine.nodes.checks().send_part(
+                        conn,
+                        pending,
+                        frame,
+                        &mut self.engine.core,
+                    );
                 }
                 Err(missing) => {
                     let pending = self.engine.ops.pending(

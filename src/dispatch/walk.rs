@@ -50,7 +50,7 @@ impl Dispatcher<'_> {
         let flags = self.engine.core.router.flags(command);
         let publishes = flags.contains(PendingFlags::PUBLISHES);
         // Users of the cluster are rare.
-        let (Some(u), true) = (place, self.engine.access.realms.is_empty() && !publishes) else {
+        let (Some(conn), true) = (place, self.engine.access.realms.is_empty() && !publishes) else {
             return self.engine.ops.forward_to(
                 index,
                 command,
@@ -60,17 +60,17 @@ impl Dispatcher<'_> {
                 &mut base!(self.engine),
             );
         };
-        if self.engine.clients.has_to_wait(index, u, &self.engine.nodes, &self.engine.core) {
+        if self.engine.clients.has_to_wait(index, conn, &self.engine.nodes, &self.engine.core) {
             return self.engine.clients.fairness().pause(
                 index,
-                u,
+                conn,
                 &mut self.engine.nodes,
                 &mut self.engine.core,
             );
         }
         // Reserve a place for the reply, and queue the command behind those in flight.
         let Some(client) = self.engine.clients.slab.get_mut(index) else { return Flow::Stop };
-        let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return Flow::Stop };
+        let Some(up) = self.engine.nodes.upstreams.get_mut(conn) else { return Flow::Stop };
         client.session.last_command = command;
         if !flags.contains(PendingFlags::READ_ONLY) {
             client.wrote |= node.bit();
@@ -94,7 +94,7 @@ impl Dispatcher<'_> {
         client.transfer_sizes.ask();
         if !up.dirty {
             up.dirty = true;
-            self.engine.core.turn.dirty_upstreams.push(u);
+            self.engine.core.turn.dirty_upstreams.push(conn);
         }
         Flow::Next
     }

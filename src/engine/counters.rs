@@ -35,7 +35,7 @@ impl Engine {
         for (node, stats) in self.nodes.list.iter().zip(&mut stats.nodes) {
             stats.addr = node.known.then(|| node.addr.clone());
         }
-        for (_, up) in &self.nodes.upstreams {
+        for (_, up) in self.nodes.upstreams.iter() {
             let Some(node) = stats.nodes.get_mut(up.node.at()) else { continue };
             match up.state {
                 crate::upstream::ConnectionState::Ready => node.connections_ready += 1,

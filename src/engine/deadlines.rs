@@ -2,7 +2,7 @@
 
 use crate::base::{Base, base};
 use crate::common::clock::TICK;
-use crate::dest::Dest;
+use crate::dest::{ConnId, Dest};
 use crate::engine::Engine;
 use crate::errors::Unanswered;
 use crate::placement::{Phase, Redirection, at_deadline};
@@ -20,15 +20,15 @@ impl Engine {
     /// are any.
     pub(crate) fn look_at_deadlines(&mut self) {
         let mut busy = !self.nodes.placement.slots.holds.is_empty();
-        let all: Vec<usize> = self.nodes.upstreams.iter().map(|(u, _)| u).collect();
-        for u in all {
-            self.nodes.connections().check_timeout(u, &mut self.core);
-            self.check_commands(u);
-            self.nodes.silence().check(u, &mut self.core);
+        let all: Vec<ConnId> = self.nodes.upstreams.iter().map(|(conn, _)| conn).collect();
+        for conn in all {
+            self.nodes.connections().check_timeout(conn, &mut self.core);
+            self.check_commands(conn);
+            self.nodes.silence().check(conn, &mut self.core);
             let waits = |up: &crate::upstream::Upstream| {
                 (!up.pending.is_empty() && up.dedicated.is_none()) || up.state.is_under_way()
             };
-            busy |= self.nodes.upstreams.get(u).is_some_and(waits);
+            busy |= self.nodes.upstreams.get(conn).is_some_and(waits);
         }
         self.expire_held();
         self.nodes.fail_without_primary(&mut self.core);
@@ -45,10 +45,10 @@ impl Engine {
     /// Fails the overdue commands of a shared connection, and closes it if its node is silent. The
     /// first command is checked at every tick; all are checked at longer intervals, because only
     /// resent commands can be older than the first.
-    fn check_commands(&mut self, u: usize) {
+    fn check_commands(&mut self, conn: ConnId) {
         let Some(timeout) = self.core.settings.command_timeout else { return };
         let before = self.core.now.saturating_sub(timeout);
-        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
+        let Some(up) = self.nodes.upstreams.get_mut(conn) else { return };
         if up.dedicated.is_some() {
             return; // its client's errand has a deadline of its own
         }
@@ -71,22 +71,22 @@ impl Engine {
         });
         let silent = up.state == ConnectionState::Ready
             && (endless || up.last_read.max(up.ready_since) <= before);
-        self.expire_pending(u, before, silent);
+        self.expire_pending(conn, before, silent);
         if silent {
-            self.core.lose(u, ConnectionEnd::CommandTimeout);
+            self.core.lose(conn, ConnectionEnd::CommandTimeout);
         } else {
-            self.nodes.mark_upstream(u, &mut self.core);
+            self.nodes.mark_upstream(conn, &mut self.core);
         }
     }
 
     /// Fails the commands of a connection that were started at or before the time `before`.
     /// `silent`: the connection will be closed, so a reply that is arriving is abandoned.
-    fn expire_pending(&mut self, u: usize, before: u64, silent: bool) {
+    fn expire_pending(&mut self, conn: ConnId, before: u64, silent: bool) {
         if silent {
-            self.clients.deliveries().abandon_arriving(u, &mut self.nodes, &mut self.core);
+            self.clients.deliveries().abandon_arriving(conn, &mut self.nodes, &mut self.core);
         }
-        self.seeing.note_expired(u, before, &mut self.ops, &mut base!(self));
-        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
+        self.seeing.note_expired(conn, before, &mut self.ops, &mut base!(self));
+        let Some(up) = self.nodes.upstreams.get_mut(conn) else { return };
         let node = up.node;
         let why = up.last_error.as_ref().map(ConnectionEnd::to_string);
         let mut written = if up.state == ConnectionState::Ready { up.queue.sent() } else { 0 };

@@ -1,7 +1,7 @@
 //! Errands that are ended from outside: by CLIENT UNBLOCK, or because the client is closed.
 
 use crate::base::{Base, base};
-use crate::dest::{ClientId, Dest, NodeId};
+use crate::dest::{ClientId, ConnId, Dest, NodeId};
 use crate::engine::Engine;
 use crate::errors::Failure;
 use crate::ops::ErrandKind;
@@ -29,8 +29,8 @@ impl Engine {
         }
         let (seq, mut at) = (errand.seq, lent.fleet.clone());
         at.extend(errand.upstream);
-        let reachable = |u: &usize| {
-            let up = self.nodes.upstreams.get(*u)?;
+        let reachable = |conn: &ConnId| {
+            let up = self.nodes.upstreams.get(*conn)?;
             // A command that is not fully written is withdrawn rather than ended at the node.
             let there = up.state == ConnectionState::Ready && up.queue.unsent() == 0;
             let id = up.dedicated.filter(|d| d.id != 0 && there)?.id;
@@ -39,8 +39,9 @@ impl Engine {
         let told: Vec<(NodeId, i64)> = at.iter().filter_map(reachable).collect();
         if told.is_empty() {
             // No node has the command.
-            at.into_iter()
-                .for_each(|u| self.clients.lending().close(u, &mut self.nodes, &mut self.core));
+            at.into_iter().for_each(|conn| {
+                self.clients.lending().close(conn, &mut self.nodes, &mut self.core)
+            });
             if self.clients.errands().of(index).is_none_or(|e| e.seq != seq) {
                 return true; // closing its connections has completed the reply
             }
@@ -64,8 +65,8 @@ impl Engine {
             let how: &[u8] = if error { b"ERROR" } else { b"TIMEOUT" };
             let mut frame = Vec::new();
             write::request(&mut frame, &[b"CLIENT", b"UNBLOCK", id.to_string().as_bytes(), how]);
-            let u = base!(self).upstream_as(OWN_REALM, node, protocol, index);
-            self.nodes.discard(u, &frame, &mut self.core);
+            let conn = base!(self).upstream_as(OWN_REALM, node, protocol, index);
+            self.nodes.discard(conn, &frame, &mut self.core);
         }
         true
     }
@@ -97,8 +98,8 @@ impl Engine {
         }
         // Closing the connection also ends its command at the node.
         let all = lent.errand.and_then(|e| e.upstream).into_iter().chain(lent.fleet);
-        for u in all.chain(lent.heard) {
-            self.clients.lending().close(u, &mut self.nodes, &mut self.core);
+        for conn in all.chain(lent.heard) {
+            self.clients.lending().close(conn, &mut self.nodes, &mut self.core);
         }
     }
 }

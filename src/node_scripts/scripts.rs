@@ -7,7 +7,7 @@ use memchr::memmem;
 use crate::command::CommandId;
 use crate::common::Core;
 use crate::common::requests::discarded;
-use crate::dest::Dest;
+use crate::dest::{ConnId, Dest};
 use crate::hash::{IntMap, fingerprint};
 use crate::mailbox::ToControl;
 use crate::metrics::LimitHit;
@@ -98,7 +98,7 @@ impl Scripts {
     /// go before it, if slotway has them.
     pub(crate) fn scripts_before_batch(
         &mut self,
-        u: usize,
+        conn: ConnId,
         pending: &mut Pending,
         batch: &[u8],
         nodes: &mut Nodes,
@@ -116,19 +116,19 @@ impl Scripts {
             if core.router.script(command) == Some(Script::EvalSha) {
                 pending.flags.insert(PendingFlags::SCRIPT);
                 if let Some(sha) = args.get(1).and_then(Sha::parse) {
-                    self.script_before(u, &sha, command, true, nodes, core);
+                    self.script_before(conn, &sha, command, true, nodes, core);
                 }
             }
             rest = rest.get(len..).unwrap_or_default();
         }
     }
 
-    /// Puts the script into the queue of connection `u`, behind which its EVALSHA will go, if the
-    /// connection has not had it; with `pipelined`, if it has not had it in this turn. `true`: it
-    /// is there, in this turn.
+    /// Puts the script into the queue of connection `conn`, behind which its EVALSHA will go, if
+    /// the connection has not had it; with `pipelined`, if it has not had it in this turn. `true`:
+    /// it is there, in this turn.
     pub(crate) fn script_before(
         &mut self,
-        u: usize,
+        conn: ConnId,
         sha: &Sha,
         command: CommandId,
         pipelined: bool,
@@ -137,7 +137,7 @@ impl Scripts {
     ) -> bool {
         let (turn, now) = (core.stats.turns, core.now);
         let epoch = self.store.epoch();
-        let Some(up) = nodes.upstreams.get_mut(u) else { return false };
+        let Some(up) = nodes.upstreams.get_mut(conn) else { return false };
         if let Some(note) = up.scripts.get(sha, epoch) {
             if now.saturating_sub(note.used) >= TOUCH_EVERY {
                 note.used = now;
@@ -152,25 +152,25 @@ impl Scripts {
         let Some(load) = load else { return false };
         core.stats.script_loads += 1;
         // Nobody waits for what the node says: if it refuses, EVALSHA says NOSCRIPT.
-        nodes.send(u, discarded(command, core.now), &load, core);
+        nodes.send(conn, discarded(command, core.now), &load, core);
         true
     }
 
-    /// Before a command goes to connection `u` that did not come straight from its client.
+    /// Before a command goes to connection `conn` that did not come straight from its client.
     pub(crate) fn script_before_again(
         &mut self,
-        u: usize,
+        conn: ConnId,
         pending: &mut Pending,
         frame: &[u8],
         nodes: &mut Nodes,
         core: &mut Core,
     ) {
         if pending.before > 0 && pending.flags.contains(PendingFlags::SCRIPT) {
-            self.scripts_before_batch(u, pending, frame, nodes, core);
+            self.scripts_before_batch(conn, pending, frame, nodes, core);
         } else if core.router.script(pending.command) == Some(Script::EvalSha) {
             pending.flags.remove(PendingFlags::SCRIPT);
             if let Some(sha) = sha_of(frame)
-                && self.script_before(u, &sha, pending.command, false, nodes, core)
+                && self.script_before(conn, &sha, pending.command, false, nodes, core)
             {
                 pending.flags.insert(PendingFlags::SCRIPT);
             }
@@ -178,10 +178,10 @@ impl Scripts {
     }
 
     /// The connection is a new one, and commands wait in its queue: their scripts go before them.
-    pub(crate) fn scripts_before_all(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
+    pub(crate) fn scripts_before_all(&mut self, conn: ConnId, nodes: &mut Nodes, core: &mut Core) {
         let router = Arc::clone(&core.router);
         let by_sha = |p: &Pending| router.script(p.command) == Some(Script::EvalSha);
-        let Some(up) = nodes.upstreams.get_mut(u) else { return };
+        let Some(up) = nodes.upstreams.get_mut(conn) else { return };
         up.scripts.clear();
         let batch = |p: &Pending| p.before > 0 && p.flags.contains(PendingFlags::SCRIPT);
         if !up.pending.iter().any(|p| by_sha(p) || batch(p)) {
@@ -192,13 +192,13 @@ impl Scripts {
         let waiting = up.take_unsent(&mut core.spare.pool, |_| true);
         for (mut pending, frame) in waiting {
             if !discarded(&pending) {
-                self.script_before_again(u, &mut pending, &frame, nodes, core);
-                nodes.send_owned(u, pending, frame, core);
+                self.script_before_again(conn, &mut pending, &frame, nodes, core);
+                nodes.send_owned(conn, pending, frame, core);
             }
         }
     }
 
-    /// A node's NOSCRIPT to the command at the front of connection `u` is healed by sending it
+    /// A node's NOSCRIPT to the command at the front of connection `conn` is healed by sending it
     /// again behind its script.
     ///
     /// Only where the command was not executed. The node's words alone do not tell, as a script
@@ -211,14 +211,14 @@ impl Scripts {
     /// database. It is run once more than it was asked for, and not twice more.
     pub(crate) fn heals(
         &mut self,
-        u: usize,
+        conn: ConnId,
         text: &[u8],
         nodes: &mut Nodes,
         core: &mut Core,
     ) -> bool {
         const TEXTS: [&[u8]; 2] =
             [b"NOSCRIPT No matching script. Please use EVAL.", b"NOSCRIPT No matching script."];
-        let Some(up) = nodes.upstreams.get_mut(u) else { return false };
+        let Some(up) = nodes.upstreams.get_mut(conn) else { return false };
         let Some(front) = up.pending.front() else { return false };
         if !TEXTS.contains(&text)
             || core.router.script(front.command) != Some(Script::EvalSha)
@@ -239,15 +239,15 @@ impl Scripts {
         true
     }
 
-    /// The script at the front of connection `u` does not compile: servers do not keep such ones.
+    /// The script at the front of connection `conn` does not compile: servers do not keep such ones.
     pub(crate) fn forget_script(
         &mut self,
-        u: usize,
+        conn: ConnId,
         text: &[u8],
         nodes: &mut Nodes,
         core: &mut Core,
     ) {
-        let Some(up) = nodes.upstreams.get(u) else { return };
+        let Some(up) = nodes.upstreams.get(conn) else { return };
         let Some(front) = up.pending.front() else { return };
         let at = match core.router.script(front.command) {
             Some(Script::Eval) => 1,
@@ -261,8 +261,8 @@ impl Scripts {
         }
     }
 
-    pub(crate) fn ready(&mut self, u: usize, nodes: &mut Nodes, core: &mut Core) {
-        let Some(up) = nodes.upstreams.get_mut(u) else { return };
+    pub(crate) fn ready(&mut self, conn: ConnId, nodes: &mut Nodes, core: &mut Core) {
+        let Some(up) = nodes.upstreams.get_mut(conn) else { return };
         up.state = ConnectionState::Ready;
         up.ready_since = core.now;
         up.last_error = None;
@@ -280,9 +280,9 @@ impl Scripts {
         }
         let addr = nodes.list.get(node.at()).map(|n| n.addr.to_string());
         tracing::debug!(node = addr, "connected");
-        self.scripts_before_all(u, nodes, core);
-        nodes.checks().check_queued(u, core);
-        nodes.mark_upstream(u, core);
+        self.scripts_before_all(conn, nodes, core);
+        nodes.checks().check_queued(conn, core);
+        nodes.mark_upstream(conn, core);
     }
 }
 

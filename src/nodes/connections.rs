@@ -1,7 +1,7 @@
 //! Connections to nodes: made, and given up.
 
 use crate::common::{Core, Source};
-use crate::dest::NodeId;
+use crate::dest::{ConnId, NodeId};
 use crate::nodes::Nodes;
 use crate::resp::Protocol;
 use crate::sparsely;
@@ -26,8 +26,8 @@ impl Nodes {
 
 impl Connections<'_> {
     /// Gives the connection up if it has been in the making for too long.
-    pub(crate) fn check_timeout(&mut self, u: usize, core: &mut Core) {
-        let Some(up) = self.nodes.upstreams.get(u) else { return };
+    pub(crate) fn check_timeout(&mut self, conn: ConnId, core: &mut Core) {
+        let Some(up) = self.nodes.upstreams.get(conn) else { return };
         if let ConnectionState::Connecting { until }
         | ConnectionState::Securing { until }
         | ConnectionState::Handshake { until } = up.state
@@ -37,15 +37,19 @@ impl Connections<'_> {
                 ConnectionState::Securing { .. } => ConnectionEnd::NoTlsHandshake,
                 _ => ConnectionEnd::NoAnswer,
             };
-            self.end_securing(u);
-            core.lose(u, why);
+            self.end_securing(conn);
+            core.lose(conn, why);
         }
     }
 
     /// The node sent something that nobody asked for. `Err`: too often.
     #[cold]
-    pub(crate) fn strange_push(&mut self, u: usize, core: &mut Core) -> Result<(), ConnectionEnd> {
-        let Some(up) = self.nodes.upstreams.get_mut(u) else { return Ok(()) };
+    pub(crate) fn strange_push(
+        &mut self,
+        conn: ConnId,
+        core: &mut Core,
+    ) -> Result<(), ConnectionEnd> {
+        let Some(up) = self.nodes.upstreams.get_mut(conn) else { return Ok(()) };
         up.unexpected_pushes += 1;
         if up.unexpected_pushes > MOST_STRANGE {
             return Err(ConnectionEnd::UnexpectedPushes);
@@ -56,10 +60,10 @@ impl Connections<'_> {
     }
 
     /// The connection is not among its node's any more.
-    pub(crate) fn leave_node(&mut self, node: NodeId, u: usize) {
+    pub(crate) fn leave_node(&mut self, node: NodeId, conn: ConnId) {
         if let Some(node) = self.nodes.list.get_mut(node.at()) {
             let all = node.shared.iter_mut().chain(&mut node.replica).flatten();
-            for slot in all.filter(|s| **s == Some(u)) {
+            for slot in all.filter(|s| **s == Some(conn)) {
                 *slot = None;
             }
         }
@@ -67,15 +71,20 @@ impl Connections<'_> {
 
     /// Why a node's connection is lost, in words.
     #[cold]
-    pub(crate) fn tls_why(&self, u: usize, error: &std::io::Error, core: &Core) -> ConnectionEnd {
-        let up = self.nodes.upstreams.get(u);
+    pub(crate) fn tls_why(
+        &self,
+        conn: ConnId,
+        error: &std::io::Error,
+        core: &Core,
+    ) -> ConnectionEnd {
+        let up = self.nodes.upstreams.get(conn);
         let node = up.and_then(|up| self.nodes.list.get(up.node.at()));
         ConnectionEnd::Tls(core.shared.tls.why(error, node.map_or("", |node| &node.name)))
     }
 
     /// The connection is given up; a TLS handshake on it has taken too long.
-    fn end_securing(&mut self, u: usize) {
-        let stream = self.nodes.upstreams.get_mut(u).and_then(|up| up.stream.as_mut());
+    fn end_securing(&mut self, conn: ConnId) {
+        let stream = self.nodes.upstreams.get_mut(conn).and_then(|up| up.stream.as_mut());
         if let Some(tls) = stream.and_then(Stream::tls) {
             tls.timed_out();
         }
@@ -89,27 +98,27 @@ impl Connections<'_> {
         protocol: Protocol,
         which: usize,
         core: &mut Core,
-    ) -> usize {
+    ) -> ConnId {
         let mut up = Upstream::new(node, protocol);
         up.bulk = which >= core.settings.connections;
-        let u = self.nodes.upstreams.insert(up);
+        let conn = self.nodes.upstreams.insert(up);
         let shared = self.nodes.list.get_mut(node.at()).map(|n| &mut n.shared);
         if let Some(slot) = shared.and_then(|s| s[protocol as usize].get_mut(which)) {
-            *slot = Some(u);
+            *slot = Some(conn);
         }
-        self.connect(u, core);
-        u
+        self.connect(conn, core);
+        conn
     }
 
     /// Starts a connection attempt. `false`: it has failed already, and the connection is lost.
-    pub(crate) fn connect(&mut self, u: usize, core: &mut Core) -> bool {
+    pub(crate) fn connect(&mut self, conn: ConnId, core: &mut Core) -> bool {
         let until = core.now + core.settings.connect_timeout;
         core.arm_tick();
-        let Some(up) = self.nodes.upstreams.get_mut(u) else { return false };
+        let Some(up) = self.nodes.upstreams.get_mut(conn) else { return false };
         let Some(node) = self.nodes.list.get(up.node.at()) else { return false };
         let Some(addr) = node.socket else {
             let host = node.addr.host.to_string();
-            core.lose(u, ConnectionEnd::Unresolved { host });
+            core.lose(conn, ConnectionEnd::Unresolved { host });
             return false;
         };
         let registry = core.link.poll.registry();
@@ -121,11 +130,16 @@ impl Connections<'_> {
                     let _ = keep_alive(socket, idle, patience);
                 }
             }
-            up.connecting(stream, until).watch(registry, Source::Upstream(u).token(), true, false)
+            up.connecting(stream, until).watch(
+                registry,
+                Source::Upstream(conn).token(),
+                true,
+                false,
+            )
         });
         if let Err(error) = started {
-            let why = self.tls_why(u, &error, core);
-            core.lose(u, why);
+            let why = self.tls_why(conn, &error, core);
+            core.lose(conn, why);
             return false;
         }
         true

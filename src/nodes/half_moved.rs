@@ -3,6 +3,7 @@
 use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::common::Core;
+use crate::dest::ConnId;
 use crate::nodes::{Nodes, Placement};
 use crate::placement::{MigrationNews, Refusal};
 
@@ -21,8 +22,8 @@ impl Placement {
 impl Nodes {
     /// The answer to a probe.
     #[cold]
-    pub(crate) fn note_probe(&mut self, u: usize, frame: &[u8]) {
-        let Some(up) = self.upstreams.get(u) else { return };
+    pub(crate) fn note_probe(&mut self, conn: ConnId, frame: &[u8]) {
+        let Some(up) = self.upstreams.get(conn) else { return };
         let Some(slot) = up.pending.front().map(|pending| pending.slot) else { return };
         let Some(node) = self.list.get(up.node.at()) else { return };
         if let Some(refusal @ Refusal::Ask(at, _)) = Refusal::parse(frame, &node.addr)

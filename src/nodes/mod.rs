@@ -10,14 +10,15 @@ pub(crate) mod shard_check;
 pub(crate) mod shards;
 pub(crate) mod silence;
 pub(crate) mod topology;
+pub(crate) mod upstreams;
 
 use std::sync::Arc;
 
-use slab::Slab;
-
 use crate::cluster::{Health, Identity, Slot, Snapshot, UpstreamId};
+use crate::dest::ConnId;
+use crate::nodes::upstreams::Upstreams;
 use crate::placement::{Latency, ReadCandidates, Retries, SlotTable};
-use crate::upstream::{LaneCommand, Upstream};
+use crate::upstream::LaneCommand;
 
 /// A node as this worker reaches it. Kept by address, never removed from its place while
 /// something refers to it.
@@ -39,11 +40,11 @@ pub(crate) struct Node {
     pub(crate) unreached_since: u64,
     /// A slot of the shard that it was last seen in.
     pub(crate) shard_slot: Slot,
-    /// Indexes into `upstreams`: by protocol, then by connection number. The last one of each is for
+    /// The connections to it, by protocol, then by connection number. The last one of each is for
     /// large transfers ([`Client::bulk`]).
-    pub(crate) shared: [Vec<Option<usize>>; 2],
+    pub(crate) shared: [Vec<Option<ConnId>>; 2],
     /// The same for reads from it as a replica: connections that said READONLY.
-    pub(crate) replica: [Vec<Option<usize>>; 2],
+    pub(crate) replica: [Vec<Option<ConnId>>; 2],
     /// Measured for `read_from = "lowest_latency"` only.
     pub(crate) latency: Latency,
 }
@@ -58,7 +59,7 @@ pub(crate) fn reaccount(total: &mut usize, place: &mut usize, held: usize) {
 /// The cluster's nodes, the connections to them, and what goes where.
 pub(crate) struct Nodes {
     pub(crate) list: Vec<Node>,
-    pub upstreams: Slab<Upstream>,
+    pub upstreams: Upstreams,
     /// Connections that are lent to one client at a time.
     pub dedicated: DedicatedPool,
     /// What the cluster is.
@@ -98,7 +99,7 @@ pub(crate) struct Reads {
 /// Connections that are lent to one client at a time.
 pub(crate) struct DedicatedPool {
     /// Dedicated connections that are not lent to anybody.
-    pub idle: Vec<usize>,
+    pub idle: Vec<ConnId>,
     /// Dedicated connections that are closed; their indexes become free at the end of the turn.
-    pub dead: Vec<usize>,
+    pub dead: Vec<ConnId>,
 }

@@ -45,9 +45,9 @@ impl Nodes {
     pub(crate) fn is_reached(&self, node: NodeId) -> bool {
         let shared = self.list.get(node.at()).map(|n| &n.shared);
         let mut ours = shared.into_iter().flatten().flatten().flatten();
-        ours.all(|&u| {
+        ours.all(|&conn| {
             self.upstreams
-                .get(u)
+                .get(conn)
                 .is_none_or(|up| up.state != ConnectionState::Backoff && !up.suspect)
         })
     }
@@ -56,9 +56,9 @@ impl Nodes {
     pub(crate) fn is_connected(&self, node: NodeId) -> bool {
         let shared = self.list.get(node.at()).map(|n| &n.shared);
         let mut ours = shared.into_iter().flatten().flatten().flatten();
-        ours.any(|&u| {
+        ours.any(|&conn| {
             self.upstreams
-                .get(u)
+                .get(conn)
                 .is_some_and(|up| up.state == ConnectionState::Ready && !up.suspect)
         })
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::cluster::Health;
 use crate::common::Core;
-use crate::dest::{Dest, NodeId};
+use crate::dest::{ConnId, Dest, NodeId};
 use crate::nodes::Nodes;
 use crate::placement::{ReadCandidates, is_unreachable};
 use crate::route::PendingFlags;
@@ -22,8 +22,8 @@ impl Nodes {
         };
         let waits = |up: &Upstream| up.read_only && !up.pending.is_empty();
         let all = self.upstreams.iter().filter(|(_, up)| waits(up) && unreachable(up.node));
-        for u in all.map(|(u, _)| u).collect::<Vec<_>>() {
-            core.lose(u, ConnectionEnd::ReplicaSilent);
+        for conn in all.map(|(conn, _)| conn).collect::<Vec<_>>() {
+            core.lose(conn, ConnectionEnd::ReplicaSilent);
         }
     }
 
@@ -49,8 +49,8 @@ impl Nodes {
 
     /// A reply from `node` to `pending`, for `read_from = "lowest_latency"`.
     #[cold]
-    pub(crate) fn measure(&mut self, u: usize, pending: &Pending, core: &mut Core) {
-        let Some(up) = self.upstreams.get(u) else { return };
+    pub(crate) fn measure(&mut self, conn: ConnId, pending: &Pending, core: &mut Core) {
+        let Some(up) = self.upstreams.get(conn) else { return };
         let plain = pending.flags.contains(PendingFlags::READ_ONLY)
             && pending.tries == 0
             && !pending.slot.is_keyless()

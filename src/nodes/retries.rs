@@ -3,7 +3,7 @@
 use crate::cluster::Slot;
 use crate::common::Core;
 use crate::common::clock::{Job, Timer, jitter};
-use crate::dest::{ClientId, Dest, NodeId};
+use crate::dest::{ClientId, ConnId, Dest, NodeId};
 use crate::errors::{Failure, Unanswered};
 use crate::nodes::{Node, Nodes, Placement};
 use crate::placement::{Allowance, GateClass, OutageCause, Phase, at_deadline, pause};
@@ -176,16 +176,16 @@ impl Nodes {
         let waits = |up: &crate::upstream::Upstream| {
             up.is_ordered() && up.state != ConnectionState::Ready && !up.pending.is_empty()
         };
-        let all: Vec<usize> =
-            self.upstreams.iter().filter(|(_, up)| waits(up)).map(|(u, _)| u).collect();
-        for u in all {
-            let Some(node) = self.upstreams.get(u).map(|up| up.node) else { continue };
+        let all: Vec<ConnId> =
+            self.upstreams.iter().filter(|(_, up)| waits(up)).map(|(conn, _)| conn).collect();
+        for conn in all {
+            let Some(node) = self.upstreams.get(conn).map(|up| up.node) else { continue };
             let slot = self.list.get(node.at()).map_or(Slot::NONE, |n| n.shard_slot);
             let owns = self.placement.slots.owner(slot) == Some(node);
             if !owns || self.without_primary(slot, GateClass::Write, core).is_none() {
                 continue;
             }
-            let Some(up) = self.upstreams.get_mut(u) else { continue };
+            let Some(up) = self.upstreams.get_mut(conn) else { continue };
             let taken = up.take_unsent(&mut core.spare.pool, |p: &Pending| {
                 p.dest != Dest::Discard
                     && (!p.slot.is_keyless() || p.flags.contains(PendingFlags::NODE_BOUND))
@@ -199,7 +199,7 @@ impl Nodes {
                 core.stats.no_primary += 1;
                 core.fail(&pending, "slotway", &true_of(failure, &pending));
             }
-            self.mark_upstream(u, core);
+            self.mark_upstream(conn, core);
         }
     }
 }

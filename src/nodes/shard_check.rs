@@ -3,7 +3,7 @@
 use crate::client::{EXEC, MULTI};
 use crate::cluster::{Slot, key_in_slot};
 use crate::common::Core;
-use crate::dest::{Dest, NodeId};
+use crate::dest::{ConnId, Dest, NodeId};
 use crate::nodes::Nodes;
 use crate::resp::write;
 use crate::upstream::{ConnectionState, Pending};
@@ -43,32 +43,32 @@ impl ShardChecks<'_> {
         slot.known()
     }
 
-    /// Sends the part of a command for several nodes to the node of connection `u`.
+    /// Sends the part of a command for several nodes to the node of connection `conn`.
     pub(crate) fn send_part(
         &mut self,
-        u: usize,
+        conn: ConnId,
         mut pending: Pending,
         frame: &[u8],
         core: &mut Core,
     ) {
-        match self.behind_check(u, &mut pending, frame, core) {
-            Some(checked) => self.nodes.send_owned(u, pending, checked, core),
-            None => self.nodes.send(u, pending, frame, core),
+        match self.behind_check(conn, &mut pending, frame, core) {
+            Some(checked) => self.nodes.send_owned(conn, pending, checked, core),
+            None => self.nodes.send(conn, pending, frame, core),
         }
     }
 
-    /// The transaction to send in place of `frame`, where connection `u` stands and its node has
+    /// The transaction to send in place of `frame`, where connection `conn` stands and its node has
     /// not yet shown that it serves its shard. `None`: `frame` goes as it is. What waits in the
     /// queue of a connection that does not stand is looked at when it does.
     #[inline]
     pub(crate) fn behind_check(
         &self,
-        u: usize,
+        conn: ConnId,
         pending: &mut Pending,
         frame: &[u8],
         core: &Core,
     ) -> Option<Vec<u8>> {
-        let up = self.nodes.upstreams.get(u)?;
+        let up = self.nodes.upstreams.get(conn)?;
         if up.serves_shard || up.state != ConnectionState::Ready {
             return None;
         }
@@ -93,35 +93,35 @@ impl ShardChecks<'_> {
         Some(checked)
     }
 
-    /// Connection `u` has just been made, and nothing in its queue has been sent.
-    pub(crate) fn check_queued(&mut self, u: usize, core: &mut Core) {
-        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
+    /// Connection `conn` has just been made, and nothing in its queue has been sent.
+    pub(crate) fn check_queued(&mut self, conn: ConnId, core: &mut Core) {
+        let Some(up) = self.nodes.upstreams.get_mut(conn) else { return };
         up.serves_shard = false;
         let node = up.node;
         if up.dedicated.is_some() {
             return;
         }
-        let Some(up) = self.nodes.upstreams.get(u) else { return };
+        let Some(up) = self.nodes.upstreams.get(conn) else { return };
         if !up.pending.iter().any(|p| self.slot_to_check(node, p, core).is_some()) {
             return;
         }
-        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
+        let Some(up) = self.nodes.upstreams.get_mut(conn) else { return };
         let waiting = up.take_unsent(&mut core.spare.pool, |_| true);
         for (mut pending, frame) in waiting {
             let checked = self.with_check(node, &mut pending, &frame, core);
-            self.nodes.send_owned(u, pending, checked.unwrap_or(frame), core);
+            self.nodes.send_owned(conn, pending, checked.unwrap_or(frame), core);
         }
     }
 
-    /// The bytes to send for KEYS over connection `u`, with the read in front of it where the node
+    /// The bytes to send for KEYS over connection `conn`, with the read in front of it where the node
     /// has not yet shown that it serves its shard.
     pub(crate) fn keys_behind_check(
         &self,
-        u: usize,
+        conn: ConnId,
         pending: &mut Pending,
         frame: &[u8],
     ) -> Option<Vec<u8>> {
-        let up = self.nodes.upstreams.get(u).filter(|up| !up.serves_shard)?;
+        let up = self.nodes.upstreams.get(conn).filter(|up| !up.serves_shard)?;
         let slot = self.nodes.list.get(up.node.at())?.shard_slot;
         if slot.is_keyless() {
             return None;

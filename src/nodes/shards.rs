@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::cluster::{NodeAddr, Slot};
 use crate::common::Core;
-use crate::dest::{Dest, NodeId};
+use crate::dest::{ConnId, Dest, NodeId};
 use crate::nodes::Nodes;
 use crate::placement::{AfterRefusal, Refusal, Work, after_refusal};
 use crate::route::PendingFlags;
@@ -69,9 +69,14 @@ impl Shards<'_> {
         true
     }
 
-    /// The same for the first command of connection `u`, where the node refuses it for now.
-    pub(crate) fn rebind_refused(&mut self, u: usize, refusal: &Refusal, core: &mut Core) -> bool {
-        let Some(up) = self.nodes.upstreams.get(u) else { return false };
+    /// The same for the first command of connection `conn`, where the node refuses it for now.
+    pub(crate) fn rebind_refused(
+        &mut self,
+        conn: ConnId,
+        refusal: &Refusal,
+        core: &mut Core,
+    ) -> bool {
+        let Some(up) = self.nodes.upstreams.get(conn) else { return false };
         let node = up.node;
         let Some(mut pending) = up.pending.front().copied() else { return false };
         let reads = pending.flags.contains(PendingFlags::READ_ONLY);
@@ -80,7 +85,9 @@ impl Shards<'_> {
         if told || pending.dest == Dest::Discard || !self.bind(node, &mut pending, core) {
             return false;
         }
-        if let Some(front) = self.nodes.upstreams.get_mut(u).and_then(|up| up.pending.front_mut()) {
+        if let Some(front) =
+            self.nodes.upstreams.get_mut(conn).and_then(|up| up.pending.front_mut())
+        {
             *front = pending;
         }
         true
@@ -112,8 +119,8 @@ impl Shards<'_> {
         };
         let owing =
             self.nodes.upstreams.iter().filter(|(_, up)| owing(up) && self.is_superseded(up.node));
-        for u in owing.map(|(u, _)| u).collect::<Vec<_>>() {
-            core.lose(u, ConnectionEnd::NodeFailed);
+        for conn in owing.map(|(conn, _)| conn).collect::<Vec<_>>() {
+            core.lose(conn, ConnectionEnd::NodeFailed);
         }
     }
 

@@ -12,7 +12,7 @@
 //! a quiet night does not find out that the other end is gone.
 
 use crate::common::Core;
-use crate::dest::Dest;
+use crate::dest::{ConnId, Dest};
 use crate::mailbox::{ProbeResult, ToControl, WrongNode};
 use crate::nodes::Nodes;
 use crate::route::PendingFlags;
@@ -55,9 +55,9 @@ impl Nodes {
 
 impl Silence<'_> {
     /// With every tick: does this connection owe an answer, and how long has it been silent?
-    pub(crate) fn check(&mut self, u: usize, core: &mut Core) {
+    pub(crate) fn check(&mut self, conn: ConnId, core: &mut Core) {
         let after = core.settings.probe.unwrap_or(u64::MAX / 2);
-        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
+        let Some(up) = self.nodes.upstreams.get_mut(conn) else { return };
         if up.dedicated.is_some() {
             return; // what is lent may wait as long as it likes
         }
@@ -69,15 +69,15 @@ impl Silence<'_> {
             up.next_ask = core.now + after;
             up.next_block_check = core.now + BLOCKED_AFTER;
             if heard || !owes {
-                self.clear_suspicion(u, core);
+                self.clear_suspicion(conn, core);
             }
             return;
         }
         if core.now >= up.next_block_check {
             up.next_block_check = core.now + BLOCKED_AGAIN;
-            self.check_blocked(u, core);
+            self.check_blocked(conn, core);
         }
-        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
+        let Some(up) = self.nodes.upstreams.get_mut(conn) else { return };
         if core.now < up.next_ask {
             return;
         }
@@ -92,8 +92,8 @@ impl Silence<'_> {
     /// The connection is silent. If its first command may run a script, nothing more is written
     /// behind it, and control asks whether that keeps the node busy; if it is a module's and others
     /// wait behind it, whether it blocks the connection.
-    fn check_blocked(&mut self, u: usize, core: &mut Core) {
-        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
+    fn check_blocked(&mut self, conn: ConnId, core: &mut Core) {
+        let Some(up) = self.nodes.upstreams.get_mut(conn) else { return };
         let Some(first) = up.pending.front() else { return };
         if up.streaming || !up.tail.is_empty() || up.retiring {
             return;
@@ -113,11 +113,11 @@ impl Silence<'_> {
         }
     }
 
-    fn clear_suspicion(&mut self, u: usize, core: &mut Core) {
-        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
+    fn clear_suspicion(&mut self, conn: ConnId, core: &mut Core) {
+        let Some(up) = self.nodes.upstreams.get_mut(conn) else { return };
         if std::mem::take(&mut up.suspect) {
             up.blocked = false;
-            self.nodes.mark_upstream(u, core);
+            self.nodes.mark_upstream(conn, core);
         }
     }
 
@@ -132,35 +132,35 @@ impl Silence<'_> {
                 })
         };
         let standing = self.nodes.upstreams.iter().filter(|(_, up)| stands(up));
-        for u in standing.map(|(u, _)| u).collect::<Vec<_>>() {
+        for conn in standing.map(|(conn, _)| conn).collect::<Vec<_>>() {
             // Closing one may have closed others, such as those of the same KEYS.
-            if self.nodes.upstreams.get(u).is_some_and(|up| up.state == ConnectionState::Ready) {
-                core.lose(u, stranger.why().into());
+            if self.nodes.upstreams.get(conn).is_some_and(|up| up.state == ConnectionState::Ready) {
+                core.lose(conn, stranger.why().into());
             }
         }
     }
 
-    pub(crate) fn after_probe(&mut self, u: usize, verdict: ProbeResult, core: &mut Core) {
-        let Some(up) = self.nodes.upstreams.get_mut(u) else { return };
+    pub(crate) fn after_probe(&mut self, conn: ConnId, verdict: ProbeResult, core: &mut Core) {
+        let Some(up) = self.nodes.upstreams.get_mut(conn) else { return };
         match verdict {
             // PING waits for nothing: the node has not got ours, or its answer did not get here.
             // Anything else may take its time (a node that is paused for a failover answers PING).
             ProbeResult::Answers if waits_for_ping(up) => {
-                core.lose(u, ConnectionEnd::AnswersElsewhere);
+                core.lose(conn, ConnectionEnd::AnswersElsewhere);
             }
             // It is back from where nobody heard of it, or the network is. What this connection
             // has under way the kernel sends again when it sees fit; reads need not wait for that.
             ProbeResult::Answers if up.suspect && !owes_for_good(up) => {
-                core.lose(u, ConnectionEnd::AnswersAgain);
+                core.lose(conn, ConnectionEnd::AnswersAgain);
             }
-            ProbeResult::Answers => self.clear_suspicion(u, core),
+            ProbeResult::Answers => self.clear_suspicion(conn, core),
             ProbeResult::Unreachable if !owes_for_good(up) => {
-                core.lose(u, ConnectionEnd::TakesNoConnection);
+                core.lose(conn, ConnectionEnd::TakesNoConnection);
             }
             ProbeResult::Accepts | ProbeResult::Unreachable => {
                 up.suspect = true;
                 up.blocked = true;
-                self.nodes.mark_upstream(u, core); // nobody waits for a turn on it
+                self.nodes.mark_upstream(conn, core); // nobody waits for a turn on it
             }
         }
     }
@@ -181,8 +181,8 @@ impl Silence<'_> {
                 && up.last_read.max(up.ready_since) < before
         };
         let quiet = self.nodes.upstreams.iter().filter(|(_, up)| quiet(up));
-        for u in quiet.map(|(u, _)| u).collect::<Vec<_>>() {
-            self.nodes.discard(u, PING, core);
+        for conn in quiet.map(|(conn, _)| conn).collect::<Vec<_>>() {
+            self.nodes.discard(conn, PING, core);
         }
     }
 }

@@ -10,6 +10,7 @@
 
 use crate::base::Base;
 use crate::client::Paused;
+use crate::dest::ConnId;
 use crate::mailbox::BusyNode;
 use crate::operations::Operations;
 use crate::route::PendingFlags;
@@ -42,20 +43,20 @@ impl Operations {
                 })
         };
         let late = base.nodes.upstreams.iter().filter(|(_, up)| here(up) && behind_script(up));
-        let late: Vec<usize> = late.map(|(u, _)| u).collect();
-        for u in late.into_iter().take(MOST_ASIDE.saturating_sub(aside)) {
-            self.set_aside(u, base);
+        let late: Vec<ConnId> = late.map(|(conn, _)| conn).collect();
+        for conn in late.into_iter().take(MOST_ASIDE.saturating_sub(aside)) {
+            self.set_aside(conn, base);
         }
     }
 
     /// New commands go over another connection to the same node from now on.
-    fn set_aside(&mut self, u: usize, base: &mut Base<'_>) {
-        let Some(up) = base.nodes.upstreams.get(u) else { return };
+    fn set_aside(&mut self, conn: ConnId, base: &mut Base<'_>) {
+        let Some(up) = base.nodes.upstreams.get(conn) else { return };
         let node = up.node;
         let clients: Vec<_> = up.pending.iter().map(|p| self.gatherings.lane_of(p)).collect();
-        base.access.leave_realm(u, base.nodes);
-        base.nodes.connections().leave_node(node, u);
-        let Some(up) = base.nodes.upstreams.get_mut(u) else { return };
+        base.access.leave_realm(conn, base.nodes);
+        base.nodes.connections().leave_node(node, conn);
+        let Some(up) = base.nodes.upstreams.get_mut(conn) else { return };
         up.retiring = true;
         let router = &base.core.router;
         let (taken, staying) = up.take_movable(&mut base.core.spare.pool, &clients, |p| {
@@ -81,6 +82,6 @@ impl Operations {
             let lane = self.gatherings.lane_of(&pending);
             base.send_to(node, pending, frame, lane.index);
         }
-        base.nodes.mark_upstream(u, base.core);
+        base.nodes.mark_upstream(conn, base.core);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::base::Base;
 use crate::clients::Clients;
-use crate::dest::{ClientId, Dest};
+use crate::dest::{ClientId, ConnId, Dest};
 use crate::emulate::{LastStep, Step};
 use crate::errors::Failure;
 use crate::metrics::{EmulatedOutcome, LimitHit};
@@ -53,18 +53,19 @@ impl Operations {
         }
     }
 
-    /// The reply to a step has begun to arrive at connection `u`. If it is the client's reply
+    /// The reply to a step has begun to arrive at connection `conn`. If it is the client's reply
     /// ([`emulate::Step::last`]) the client gets it from here on as that of an ordinary command, so
     /// that it need not fit into `limits.memory`. Gives what of `piece` is the client's.
     #[cold]
     pub(crate) fn hand_on_step<'a>(
         &mut self,
-        u: usize,
+        conn: ConnId,
         g: u32,
         piece: &'a [u8],
         base: &mut Base<'_>,
     ) -> Option<&'a [u8]> {
-        let up = base.nodes.upstreams.get_mut(u).filter(|up| up.state == ConnectionState::Ready)?;
+        let up =
+            base.nodes.upstreams.get_mut(conn).filter(|up| up.state == ConnectionState::Ready)?;
         let pending = up.pending.front_mut().filter(|p| p.before == up.skipped_replies)?;
         let gathering = self.gatherings.get_mut(g as usize)?;
         let piece = match gathering.parts.emulated()?.last_step()? {

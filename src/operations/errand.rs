@@ -7,7 +7,7 @@ use crate::clients::lending::LendError;
 use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::common::requests;
-use crate::dest::{ClientId, Dest, NodeId};
+use crate::dest::{ClientId, ConnId, Dest, NodeId};
 use crate::errors::Failure;
 use crate::metrics::RetryReason;
 use crate::nodes::retries::Want;
@@ -127,18 +127,18 @@ impl Errands<'_> {
         }
         let (started, tries) = (errand.started, errand.tries);
         let lent = match watching.flatten() {
-            Some(u) => Ok(u),
+            Some(conn) => Ok(conn),
             None => base.clients.lending().lend(node, protocol, me, base.nodes, base.core),
         };
         base.clients.note_write(index, Some(node));
         match lent {
-            Ok(u) => {
+            Ok(conn) => {
                 if let Some(errand) = base.clients.errands().of(index) {
-                    errand.upstream = Some(u);
+                    errand.upstream = Some(conn);
                     errand.asking = ask.is_some();
                 }
                 if ask.is_some() {
-                    base.nodes.discard(u, ASKING, base.core);
+                    base.nodes.discard(conn, ASKING, base.core);
                 }
                 let dest = Dest::client(me, seq);
                 let mut pending = self.ops.pending(
@@ -151,7 +151,7 @@ impl Errands<'_> {
                     base.core,
                 );
                 (pending.started, pending.tries) = (started, tries);
-                base.nodes.send(u, pending, &frame, base.core);
+                base.nodes.send(conn, pending, &frame, base.core);
             }
             Err(LendError::NotNow) => {
                 let pause = base.clients.errands().no_primary_pause(index, base.core);
@@ -197,23 +197,24 @@ impl Errands<'_> {
     /// `when` and `scope` say.
     pub(crate) fn refused(
         &mut self,
-        u: usize,
+        conn: ConnId,
         client: ClientId,
         refusal: Refusal,
         (when, scope): (Retry, Scope),
         said: &[u8],
         base: &mut Base<'_>,
     ) -> Result<(), ConnectionEnd> {
-        let Some(&pending) = base.nodes.upstreams.get(u).and_then(|up| up.pending.front()) else {
+        let Some(&pending) = base.nodes.upstreams.get(conn).and_then(|up| up.pending.front())
+        else {
             return Ok(());
         };
-        base.nodes.pop_pending(u, base.core);
+        base.nodes.pop_pending(conn, base.core);
         base.core.stats.redirections[refusal.kind() as usize] += 1;
         base.core.stats.count_retry(RetryReason::Refused(refusal.kind()));
-        if !base.clients.watches().has(client, u) {
-            base.clients.lending().give_back(u, base.nodes, base.core);
+        if !base.clients.watches().has(client, conn) {
+            base.clients.lending().give_back(conn, base.nodes, base.core);
         }
-        let refuser = base.nodes.upstreams.get(u).map_or(NodeId::NONE, |up| up.node);
+        let refuser = base.nodes.upstreams.get(conn).map_or(NodeId::NONE, |up| up.node);
         let named = base.nodes.named_by(&refusal);
         let kind = refusal.kind();
         base.nodes.placement.note_migration(pending.slot, &refusal);

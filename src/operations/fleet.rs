@@ -148,9 +148,9 @@ impl Fleets<'_> {
             );
             pending.before = before;
             match base.clients.lending().lend(node, protocol, me, base.nodes, base.core) {
-                Ok(u) => {
-                    base.clients.lending().lent(index, |lent| lent.fleet.push(u));
-                    base.nodes.send(u, pending, frame, base.core);
+                Ok(conn) => {
+                    base.clients.lending().lent(index, |lent| lent.fleet.push(conn));
+                    base.nodes.send(conn, pending, frame, base.core);
                 }
                 Err(refused) => {
                     let name = base.nodes.list.get(node.at()).map(|n| n.addr.to_string());

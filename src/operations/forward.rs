@@ -6,7 +6,7 @@ use crate::clients::{Clients, Flow};
 use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::common::Core;
-use crate::dest::{Dest, NodeId};
+use crate::dest::{ConnId, Dest, NodeId};
 use crate::operations::Operations;
 use crate::resp::{ArgRange, Args, Protocol};
 use crate::route::{PendingFlags, Plan};
@@ -44,8 +44,8 @@ impl Operations {
         }
         let Some(node) = base.nodes.route(slot) else { return Err(frame) };
         let Some(pending) = self.admit(index, command, slot, node, base) else { return Err(frame) };
-        let u = pending.1;
-        base.nodes.send_owned(u, pending.0, frame, base.core);
+        let conn = pending.1;
+        base.nodes.send_owned(conn, pending.0, frame, base.core);
         Ok(Flow::Next)
     }
 
@@ -78,8 +78,8 @@ impl Operations {
         base: &mut Base<'_>,
     ) -> Flow {
         match self.admit(index, command, slot, node, base) {
-            Some((pending, u)) => {
-                base.nodes.send(u, pending, frame, base.core);
+            Some((pending, conn)) => {
+                base.nodes.send(conn, pending, frame, base.core);
                 Flow::Next
             }
             None => Flow::Pause,
@@ -96,11 +96,11 @@ impl Operations {
         slot: Slot,
         node: NodeId,
         base: &mut Base<'_>,
-    ) -> Option<(Pending, usize)> {
+    ) -> Option<(Pending, ConnId)> {
         let client = base.clients.slab.get(index)?;
         let (protocol, generation) = (client.session.protocol, client.generation);
-        let u = base.upstream_for(node, protocol, index);
-        self.admit_on(index, command, slot, u, (protocol, generation), base)
+        let conn = base.upstream_for(node, protocol, index);
+        self.admit_on(index, command, slot, conn, (protocol, generation), base)
     }
 
     /// The same for a connection that is chosen already.
@@ -110,15 +110,15 @@ impl Operations {
         index: usize,
         command: CommandId,
         slot: Slot,
-        u: usize,
+        conn: ConnId,
         (protocol, generation): (Protocol, u32),
         base: &mut Base<'_>,
-    ) -> Option<(Pending, usize)> {
-        if base.clients.has_to_wait(index, u, base.nodes, base.core) {
-            base.clients.fairness().pause(index, u, base.nodes, base.core);
+    ) -> Option<(Pending, ConnId)> {
+        if base.clients.has_to_wait(index, conn, base.nodes, base.core) {
+            base.clients.fairness().pause(index, conn, base.nodes, base.core);
             return None;
         }
-        let node = base.nodes.upstreams.get(u)?.node;
+        let node = base.nodes.upstreams.get(conn)?.node;
         let dest = Dest::Client { index: index as u32, generation, seq: 0 };
         let mut pending =
             self.pending(dest, command, slot, protocol, base.access, base.clients, base.core);
@@ -131,7 +131,7 @@ impl Operations {
         if !pending.flags.contains(PendingFlags::READ_ONLY) {
             client.wrote |= node.bit();
         }
-        Some((pending, u))
+        Some((pending, conn))
     }
 
     #[inline]

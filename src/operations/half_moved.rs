@@ -116,7 +116,7 @@ impl Operations {
             base.core,
         );
         pending.flags.insert(PendingFlags::READ_ONLY);
-        let u = base.upstream_as(OWN_REALM, refuser, Protocol::Resp2, 0);
-        base.nodes.send_owned(u, pending, frame, base.core);
+        let conn = base.upstream_as(OWN_REALM, refuser, Protocol::Resp2, 0);
+        base.nodes.send_owned(conn, pending, frame, base.core);
     }
 }

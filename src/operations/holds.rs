@@ -107,7 +107,7 @@ impl Operations {
         core.turn.held_now += 1;
         let mut slots = vec![slot];
         if core.turn.held_now > MANY_HOLDS {
-            for (_, up) in &nodes.upstreams {
+            for (_, up) in nodes.upstreams.iter() {
                 slots.extend(up.pending.iter().map(|p| p.slot).filter(|s| !s.is_keyless()));
             }
             core.turn.held_now = 0;

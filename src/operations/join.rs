@@ -6,7 +6,7 @@ use crate::clients::{Clients, Flow};
 use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::common::Core;
-use crate::dest::{ClientId, Dest};
+use crate::dest::{ClientId, ConnId, Dest};
 use crate::errors::{Failure, Unanswered};
 use crate::metrics::RetryReason;
 use crate::operations::Operations;
@@ -25,7 +25,7 @@ pub(crate) struct Join {
     pub(crate) started: u64,
     pub(crate) lists: KeyLists,
     /// Each list's connection, while it is needed.
-    pub(crate) upstreams: Vec<Option<usize>>,
+    pub(crate) upstreams: Vec<Option<ConnId>>,
 }
 
 /// Replies that are joined to one as they come.
@@ -122,8 +122,8 @@ impl Joining<'_> {
         let j = self.ops.joins.insert(join);
         for (part, node) in nodes.into_iter().enumerate() {
             match base.clients.lending().lend(node, protocol, me, base.nodes, base.core) {
-                Ok(u) => {
-                    self.set_upstream(j as u32, part, Some(u));
+                Ok(conn) => {
+                    self.set_upstream(j as u32, part, Some(conn));
                     let dest = Dest::Join { join: j as u32, part: part as u32 };
                     let mut pending = self.ops.pending(
                         dest,
@@ -134,9 +134,9 @@ impl Joining<'_> {
                         base.clients,
                         base.core,
                     );
-                    match base.nodes.checks().keys_behind_check(u, &mut pending, &frame) {
-                        Some(checked) => base.nodes.send_owned(u, pending, checked, base.core),
-                        None => base.nodes.send(u, pending, &frame, base.core),
+                    match base.nodes.checks().keys_behind_check(conn, &mut pending, &frame) {
+                        Some(checked) => base.nodes.send_owned(conn, pending, checked, base.core),
+                        None => base.nodes.send(conn, pending, &frame, base.core),
                     }
                 }
                 Err(refused) => {
@@ -158,8 +158,8 @@ impl Joining<'_> {
     /// Forgets a join and closes its connections, which may be in the middle of a list.
     pub(crate) fn end(&mut self, j: usize, base: &mut Base<'_>) -> Option<Join> {
         let join = self.ops.joins.try_remove(j)?;
-        for u in join.upstreams.iter().flatten() {
-            base.clients.lending().close(*u, base.nodes, base.core);
+        for conn in join.upstreams.iter().flatten() {
+            base.clients.lending().close(*conn, base.nodes, base.core);
         }
         Some(join)
     }
@@ -172,10 +172,10 @@ impl Joining<'_> {
         }
     }
 
-    pub(crate) fn set_upstream(&mut self, j: u32, part: usize, u: Option<usize>) {
+    pub(crate) fn set_upstream(&mut self, j: u32, part: usize, conn: Option<ConnId>) {
         let join = self.ops.joins.get_mut(j as usize);
         if let Some(place) = join.and_then(|join| join.upstreams.get_mut(part)) {
-            *place = u;
+            *place = conn;
         }
     }
 
@@ -234,11 +234,17 @@ impl Joining<'_> {
         base.core.errand_later(join.client, join.seq, pause);
     }
 
-    /// The reply to the read in front of KEYS. If the node refuses it, connection `u` is closed and
-    /// the list that follows is not read.
+    /// The reply to the read in front of KEYS. If the node refuses it, connection `conn` is closed
+    /// and the list that follows is not read.
     #[cold]
-    pub(crate) fn keys_checked(&mut self, u: usize, join: u32, frame: &[u8], base: &mut Base<'_>) {
-        let Some(up) = base.nodes.upstreams.get_mut(u) else { return };
+    pub(crate) fn keys_checked(
+        &mut self,
+        conn: ConnId,
+        join: u32,
+        frame: &[u8],
+        base: &mut Base<'_>,
+    ) {
+        let Some(up) = base.nodes.upstreams.get_mut(conn) else { return };
         let Some(text) = error_text(frame) else {
             up.serves_shard = true;
             return;

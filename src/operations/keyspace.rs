@@ -25,8 +25,8 @@ impl Operations {
             Some(node) => {
                 // Its client may be gone by now, and another be in its place.
                 if base.access.has_realm(&pending, base.core) {
-                    let u = base.upstream_as(pending.realm, node, protocol, index);
-                    base.nodes.checks().send_part(u, pending, &frame, base.core);
+                    let conn = base.upstream_as(pending.realm, node, protocol, index);
+                    base.nodes.checks().send_part(conn, pending, &frame, base.core);
                 }
             }
             None if !base.nodes.placement.slots.holds.fits(

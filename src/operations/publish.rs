@@ -51,8 +51,8 @@ impl Operations {
         base.subscribers.stranded = false;
         let waiting = |up: &Upstream| up.is_ordered() && up.state == ConnectionState::Backoff;
         let all = base.nodes.upstreams.iter().filter(|(_, up)| waiting(up));
-        for u in all.map(|(u, _)| u).collect::<Vec<_>>() {
-            let Some(up) = base.nodes.upstreams.get_mut(u) else { continue };
+        for conn in all.map(|(conn, _)| conn).collect::<Vec<_>>() {
+            let Some(up) = base.nodes.upstreams.get_mut(conn) else { continue };
             let node = up.node;
             for (pending, frame) in up.take_unsent(&mut base.core.spare.pool, is_lone_publish) {
                 let client = self.gatherings.lane_of(&pending).index;
@@ -61,7 +61,7 @@ impl Operations {
                 base.subscribers.stranded |= to == node;
                 base.send_to(to, pending, frame, client);
             }
-            base.nodes.mark_upstream(u, base.core);
+            base.nodes.mark_upstream(conn, base.core);
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::base::Base;
 use crate::clients::errands::NO_PRIMARY_PAUSE;
 use crate::cluster::Slot;
 use crate::common::clock::{Job, Timer, jitter};
-use crate::dest::{ClientId, Dest, NodeId};
+use crate::dest::{ClientId, ConnId, Dest, NodeId};
 use crate::errors::Failure;
 use crate::metrics::RetryReason;
 use crate::nodes::retries::Want;
@@ -127,10 +127,10 @@ impl Resends<'_> {
 
     /// A connection is lost, or its node has left the cluster. A replica's: what it was not sent,
     /// or may be sent again, goes to the primaries. A primary's: reads may go to its replicas.
-    pub(crate) fn leave_replica(&mut self, u: usize, base: &mut Base<'_>) {
-        let Some(up) = base.nodes.upstreams.get_mut(u) else { return };
+    pub(crate) fn leave_replica(&mut self, conn: ConnId, base: &mut Base<'_>) {
+        let Some(up) = base.nodes.upstreams.get_mut(conn) else { return };
         if !up.read_only {
-            return base.clients.reads().leave_primary(u, base.nodes, base.core);
+            return base.clients.reads().leave_primary(conn, base.nodes, base.core);
         }
         for (pending, frame) in up.take_unsent(&mut base.core.spare.pool, |_| true) {
             base.core.stats.count_retry(RetryReason::Lost);
@@ -220,13 +220,13 @@ impl Resends<'_> {
     /// Commands that were not sent, for slots that another node owns now, or for any node while
     /// theirs is not reached.
     pub(crate) fn redirect_unsent(&mut self, base: &mut Base<'_>) {
-        let all: Vec<usize> = base.nodes.upstreams.iter().map(|(u, _)| u).collect();
-        for u in all {
-            let node = base.nodes.upstreams.get(u).map(|up| up.node);
+        let all: Vec<ConnId> = base.nodes.upstreams.iter().map(|(conn, _)| conn).collect();
+        for conn in all {
+            let node = base.nodes.upstreams.get(conn).map(|up| up.node);
             let superseded = node.is_some_and(|node| base.nodes.shards().is_superseded(node));
             let deposed = node.is_some_and(|node| base.nodes.shards().is_deposed(node));
             let (slot_table, router) = (&base.nodes.placement.slots, &base.core.router);
-            let Some(up) = base.nodes.upstreams.get_mut(u) else { continue };
+            let Some(up) = base.nodes.upstreams.get_mut(conn) else { continue };
             if up.dedicated.is_some() {
                 continue;
             }
@@ -234,7 +234,7 @@ impl Resends<'_> {
             let known = base.nodes.list.get(node.at()).is_some_and(|n| n.known);
             if up.read_only {
                 if !known {
-                    self.leave_replica(u, base);
+                    self.leave_replica(conn, base);
                 }
                 continue;
             }
@@ -255,7 +255,7 @@ impl Resends<'_> {
             let taken =
                 up.take_unsent(&mut base.core.spare.pool, |p| leaves_queue(target(p), standing));
             if !taken.is_empty() {
-                base.nodes.mark_upstream(u, base.core);
+                base.nodes.mark_upstream(conn, base.core);
             }
             for (mut pending, frame) in taken {
                 let lane = self.ops.gatherings.lane_of(&pending);

@@ -61,10 +61,16 @@ impl Transactions<'_> {
         if batch.publishes {
             base.core.mark_batch(&mut pending, PendingFlags::PUBLISHES);
         }
-        if let Some(u) = watching {
-            base.scripts.script_before_again(u, &mut pending, &batch.frame, base.nodes, base.core);
-            base.clients.note_write(index, base.nodes.upstreams.get(u).map(|up| up.node));
-            return base.nodes.send_owned(u, pending, batch.frame, base.core);
+        if let Some(conn) = watching {
+            base.scripts.script_before_again(
+                conn,
+                &mut pending,
+                &batch.frame,
+                base.nodes,
+                base.core,
+            );
+            base.clients.note_write(index, base.nodes.upstreams.get(conn).map(|up| up.node));
+            return base.nodes.send_owned(conn, pending, batch.frame, base.core);
         }
         let node = match batch.slot {
             keyless if keyless.is_keyless() => base.nodes.any_primary(index, keyless),
@@ -73,15 +79,15 @@ impl Transactions<'_> {
         match node {
             Some(node) => {
                 base.clients.note_write(index, Some(node));
-                let u = base.upstream_for(node, protocol, index);
+                let conn = base.upstream_for(node, protocol, index);
                 base.scripts.script_before_again(
-                    u,
+                    conn,
                     &mut pending,
                     &batch.frame,
                     base.nodes,
                     base.core,
                 );
-                base.nodes.send_owned(u, pending, batch.frame, base.core);
+                base.nodes.send_owned(conn, pending, batch.frame, base.core);
             }
             None if batch.slot.is_keyless() && base.nodes.topology.snapshot.generation == 0 => {
                 base.core.fail(&pending, "", &base.nodes.topology.no_cluster_failure(base.core));

@@ -94,7 +94,7 @@ impl Transactions<'_> {
         let before = multi.queue.len() as u32 + 1;
         let flags = multi.flags();
         match admitted {
-            Some((mut pending, u)) => {
+            Some((mut pending, conn)) => {
                 pending.before = before;
                 base.core.mark_batch(&mut pending, flags);
                 if let Some(client) = base.clients.slab.get_mut(index) {
@@ -102,7 +102,7 @@ impl Transactions<'_> {
                 }
                 if multi.by_sha {
                     base.scripts.scripts_before_batch(
-                        u,
+                        conn,
                         &mut pending,
                         &multi.frames,
                         base.nodes,
@@ -110,9 +110,14 @@ impl Transactions<'_> {
                     );
                 }
                 if multi.frames.len() < CHUNK / 2 {
-                    base.nodes.send(u, pending, &multi.frames, base.core);
+                    base.nodes.send(conn, pending, &multi.frames, base.core);
                 } else {
-                    base.nodes.send_owned(u, pending, std::mem::take(&mut multi.frames), base.core);
+                    base.nodes.send_owned(
+                        conn,
+                        pending,
+                        std::mem::take(&mut multi.frames),
+                        base.core,
+                    );
                 }
             }
             None if slot.is_keyless() && base.nodes.topology.snapshot.generation == 0 => {

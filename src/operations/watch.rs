@@ -9,7 +9,7 @@ use crate::client::Watch;
 use crate::clients::{Flow, transaction};
 use crate::cluster::Slot;
 use crate::command::{CommandId, key_positions};
-use crate::dest::{ClientId, Dest};
+use crate::dest::{ClientId, ConnId, Dest};
 use crate::errors::Failure;
 use crate::hash::fingerprint;
 use crate::operations::transaction::Transactions;
@@ -109,7 +109,7 @@ impl Transactions<'_> {
             let owner = base.nodes.placement.slots.owner(slot);
             let (protocol, me) = (client.session.protocol, ClientId::new(index, client.generation));
             let lent = match (present, owner) {
-                (Some(u), _) => Ok(u),
+                (Some(conn), _) => Ok(conn),
                 (None, Some(node)) => base
                     .clients
                     .lending()
@@ -128,21 +128,21 @@ impl Transactions<'_> {
                 base.core,
             );
             match lent {
-                Ok(u) => {
+                Ok(conn) => {
                     let hashes = group.iter().map(|(_, key)| fingerprint(key));
                     base.clients.lending().lent(index, |lent| {
-                        match lent.watches.iter_mut().find(|w| w.upstream == Some(u)) {
+                        match lent.watches.iter_mut().find(|w| w.upstream == Some(conn)) {
                             Some(watch) => watch.keys.extend(hashes),
                             None => lent.watches.push(Watch {
                                 slot,
                                 key: key.into(),
                                 keys: hashes.collect(),
                                 asking: false,
-                                upstream: Some(u),
+                                upstream: Some(conn),
                             }),
                         }
                     });
-                    base.nodes.send_owned(u, pending, frame, base.core);
+                    base.nodes.send_owned(conn, pending, frame, base.core);
                 }
                 Err(failure) => base.core.fail(&pending, "slotway", &failure),
             }
@@ -162,9 +162,9 @@ impl Transactions<'_> {
         let lent = base.clients.slab.get_mut(index).and_then(|c| c.lent.as_mut());
         let watch = lent.and_then(|l| l.watches.pop());
         let asking = watch.as_ref().is_some_and(|w| w.asking);
-        let Some((slot, Some(u))) = watch.map(|w| (w.slot, w.upstream)) else { return };
+        let Some((slot, Some(conn))) = watch.map(|w| (w.slot, w.upstream)) else { return };
         let mut errand = Errand::new(ErrandKind::Exec, command, slot, Vec::new(), base.core.now);
-        errand.upstream = Some(u);
+        errand.upstream = Some(conn);
         let Some(dest) = base.clients.errands().begin(index, errand, Some(0), base.core) else {
             return;
         };
@@ -173,13 +173,13 @@ impl Transactions<'_> {
             self.ops.pending(dest, command, slot, protocol, base.access, base.clients, base.core);
         pending.before = before;
         base.core.mark_batch(&mut pending, flags);
-        base.clients.note_write(index, base.nodes.upstreams.get(u).map(|up| up.node));
-        base.scripts.scripts_before_batch(u, &mut pending, &frame, base.nodes, base.core);
+        base.clients.note_write(index, base.nodes.upstreams.get(conn).map(|up| up.node));
+        base.scripts.scripts_before_batch(conn, &mut pending, &frame, base.nodes, base.core);
         if asking {
             // It lasts from MULTI to EXEC.
-            base.nodes.discard(u, ASKING, base.core);
+            base.nodes.discard(conn, ASKING, base.core);
         }
-        base.nodes.send_owned(u, pending, frame, base.core);
+        base.nodes.send_owned(conn, pending, frame, base.core);
     }
 
     /// Before a transaction over several slots: every connection that watches is asked whether a
@@ -192,14 +192,14 @@ impl Transactions<'_> {
     ) -> Flow {
         let Some(client) = base.clients.slab.get_mut(index) else { return Flow::Stop };
         let Some(lent) = client.lent.as_mut() else { return Flow::Next };
-        let all: Vec<usize> = lent.watches.iter().filter_map(|w| w.upstream).collect();
+        let all: Vec<ConnId> = lent.watches.iter().filter_map(|w| w.upstream).collect();
         let protocol = client.session.protocol;
         let kind = ErrandKind::Check { left: all.len(), changed: false };
         let errand = Errand::new(kind, command, Slot::NONE, Vec::new(), base.core.now);
         let Some(dest) = base.clients.errands().begin(index, errand, Some(0), base.core) else {
             return Flow::Stop;
         };
-        for u in all {
+        for conn in all {
             let pending = self.ops.pending(
                 dest,
                 command,
@@ -209,7 +209,7 @@ impl Transactions<'_> {
                 base.clients,
                 base.core,
             );
-            base.nodes.send(u, pending, CLIENT_INFO, base.core);
+            base.nodes.send(conn, pending, CLIENT_INFO, base.core);
         }
         Flow::Next
     }

@@ -4,6 +4,7 @@
 
 use crate::cluster::Slot;
 use crate::command::CommandId;
+use crate::dest::ConnId;
 use crate::errors::{Failure, Unanswered};
 use crate::placement::{
     AfterLoss, Phase, Redirection, Retry, Scope, Work, after_loss, at_deadline, may_have_executed,
@@ -48,7 +49,7 @@ pub struct Errand {
     /// The command as the client sent it.
     pub frame: Vec<u8>,
     /// Index of the connection that it was sent on.
-    pub upstream: Option<usize>,
+    pub upstream: Option<ConnId>,
     /// Index of the gathering of an emulated command.
     pub gathering: Option<usize>,
     /// The command's own timeout.
@@ -213,7 +214,7 @@ mod tests {
     #[test]
     fn a_refusal_is_noted() {
         let mut errand = errand(ErrandKind::Block);
-        errand.upstream = Some(3);
+        errand.upstream = Some(ConnId::new(3));
         refuse(&mut errand, Retry::Now, Scope::Keys);
         assert_eq!((errand.upstream, errand.tries), (None, 1));
         assert_eq!(errand.refused, Some(Redirection::ClusterDown));
@@ -262,7 +263,7 @@ mod tests {
     #[test]
     fn a_pop_that_was_lost_is_sent_again_and_remembered() {
         let mut errand = errand(ErrandKind::Block);
-        errand.upstream = Some(3);
+        errand.upstream = Some(ConnId::new(3));
         assert_eq!(errand.lost(true, false, &lost()), AfterLoss::Again);
         assert_eq!((errand.upstream, errand.lost, errand.tries), (None, true, 1));
         assert_eq!(errand.last, Some(lost().to_string()));

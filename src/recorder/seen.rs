@@ -13,7 +13,7 @@ use crate::common::Core;
 use crate::common::requests::scan;
 use crate::common::slow::{Unfinished, is_wait};
 use crate::config::Config;
-use crate::dest::{ClientId, Dest, NodeId};
+use crate::dest::{ClientId, ConnId, Dest, NodeId};
 use crate::nodes::Nodes;
 use crate::observe::{
     BigKeys, HotKeys, KeyReport, ObservedKeys, SLOW_LOG_OFF, SlowEntry, TimeBreakdown,
@@ -185,7 +185,7 @@ impl Seeing {
     #[cold]
     pub(crate) fn look_back(
         &mut self,
-        u: usize,
+        conn: ConnId,
         pending: &Pending,
         reply: &[u8],
         bytes: usize,
@@ -193,26 +193,26 @@ impl Seeing {
         base: &mut Base<'_>,
     ) {
         if bytes >= self.big_from {
-            self.look_at_value(u, pending, reply, bytes, base.nodes, base.core);
+            self.look_at_value(conn, pending, reply, bytes, base.nodes, base.core);
         }
         if base.core.now.saturating_sub(pending.started) >= base.core.shared.slow.slower_than() {
-            self.note_slow(u, pending, ops, base);
+            self.note_slow(conn, pending, ops, base);
         }
         if !self.traced.is_empty() {
-            self.trace_attempt(u, pending, reply, false, ops, base.nodes, base.core);
+            self.trace_attempt(conn, pending, reply, false, ops, base.nodes, base.core);
         }
     }
 
     fn look_at_value(
         &mut self,
-        u: usize,
+        conn: ConnId,
         pending: &Pending,
         reply: &[u8],
         bytes: usize,
         nodes: &mut Nodes,
         core: &mut Core,
     ) {
-        let Some(up) = nodes.upstreams.get(u) else { return };
+        let Some(up) = nodes.upstreams.get(conn) else { return };
         // A transaction's replies are several commands' in one.
         let Some(request) = up.queue.front(pending.len as usize).filter(|_| pending.before == 0)
         else {
@@ -248,12 +248,12 @@ impl Seeing {
     /// The command at the head of its connection was slow.
     fn note_slow(
         &mut self,
-        u: usize,
+        conn: ConnId,
         pending: &Pending,
         ops: &mut Operations,
         base: &mut Base<'_>,
     ) {
-        let Some(up) = base.nodes.upstreams.get(u) else { return };
+        let Some(up) = base.nodes.upstreams.get(conn) else { return };
         // Blocking commands wait because they were told to; KEYS is looked at when it is whole.
         if up.dedicated.is_some()
             && (pending.before == 0 || is_wait(pending.command, &base.core.router))
@@ -293,12 +293,12 @@ impl Seeing {
     #[cold]
     pub(crate) fn note_expired(
         &mut self,
-        u: usize,
+        conn: ConnId,
         before: u64,
         ops: &mut Operations,
         base: &mut Base<'_>,
     ) {
-        let Some(up) = base.nodes.upstreams.get(u) else { return };
+        let Some(up) = base.nodes.upstreams.get(conn) else { return };
         let (mut found, mut offset) = (Vec::new(), 0);
         for (i, pending) in up.pending.iter().enumerate() {
             let (start, len) = (offset, pending.len as usize);

@@ -10,7 +10,7 @@ use crate::client::SessionModes;
 use crate::clients::Clients;
 use crate::command::{Class, CommandId};
 use crate::common::Core;
-use crate::dest::Dest;
+use crate::dest::{ConnId, Dest};
 use crate::nodes::Nodes;
 use crate::observe::{Attempt, TracedCommand};
 use crate::operations::Operations;
@@ -63,7 +63,7 @@ impl Seeing {
     #[allow(clippy::too_many_arguments)] // the parts that it works with, each borrowed
     pub(crate) fn trace_attempt(
         &mut self,
-        u: usize,
+        conn: ConnId,
         pending: &Pending,
         reply: &[u8],
         again: bool,
@@ -80,7 +80,7 @@ impl Seeing {
         let Some(traced) = self.traced.iter_mut().find(|traced| traced.to == to) else {
             return;
         };
-        let Some(up) = nodes.upstreams.get(u) else { return };
+        let Some(up) = nodes.upstreams.get(conn) else { return };
         let Some(node) = nodes.list.get(up.node.at()) else { return };
         let sent = up.stamps.sent_at(up.queue.sent(), pending.len as usize);
         let error = error_text(reply).map(|text| {

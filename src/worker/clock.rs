@@ -10,22 +10,22 @@ impl Worker {
     pub(super) fn run_timers(&mut self) {
         while self.engine.core.clock.timers.peek().is_some_and(|t| t.due <= self.engine.core.now) {
             match self.engine.core.clock.timers.pop().map(|t| t.job) {
-                Some(Job::Connect(u)) => {
+                Some(Job::Connect(conn)) => {
                     let waits = self
                         .engine
                         .nodes
                         .upstreams
-                        .get(u)
+                        .get(conn)
                         .is_some_and(|up| up.state == ConnectionState::Backoff);
                     if waits
-                        && !base!(self.engine).retire(u)
+                        && !base!(self.engine).retire(conn)
                         && !self.engine.access.is_unwanted(
-                            u,
+                            conn,
                             &mut self.engine.nodes,
                             &mut self.engine.core,
                         )
                     {
-                        self.engine.nodes.connections().connect(u, &mut self.engine.core);
+                        self.engine.nodes.connections().connect(conn, &mut self.engine.core);
                     }
                 }
                 Some(Job::Lane(slot, lane)) => self.engine.core.run_lane(slot, lane),

@@ -112,14 +112,14 @@ impl Worker {
                             self.client_readable(i);
                         }
                     }
-                    Source::Upstream(u) => self.upstream_event(u, event),
+                    Source::Upstream(conn) => self.upstream_event(conn, event),
                 }
                 self.delivery().follow_up();
             }
             for source in again {
                 match source {
                     Source::Client(i) => self.client_again(i),
-                    Source::Upstream(u) => self.upstream_again(u),
+                    Source::Upstream(conn) => self.upstream_again(conn),
                     Source::Waker => {}
                 }
                 self.delivery().follow_up();
@@ -198,8 +198,8 @@ impl Worker {
             }
             let mut dirty = std::mem::take(&mut self.engine.core.turn.dirty_upstreams);
             let wrote = !dirty.is_empty();
-            for u in dirty.drain(..) {
-                self.flush_upstream(u);
+            for conn in dirty.drain(..) {
+                self.flush_upstream(conn);
                 self.delivery().follow_up();
             }
             if self.engine.core.turn.dirty_upstreams.is_empty() {
@@ -248,8 +248,8 @@ impl Worker {
             &mut self.engine.core.turn.dirty_clients,
             &mut self.engine.core.turn.unwritten,
         );
-        for u in std::mem::take(&mut self.engine.nodes.dedicated.dead) {
-            if let Some(mut up) = self.engine.nodes.upstreams.try_remove(u) {
+        for conn in std::mem::take(&mut self.engine.nodes.dedicated.dead) {
+            if let Some(mut up) = self.engine.nodes.upstreams.remove(conn) {
                 reaccount(&mut self.engine.core.memory.accounted, &mut up.accounted, 0);
             }
         }

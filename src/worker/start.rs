@@ -10,12 +10,14 @@ use crate::common::settings::Settings;
 use crate::common::shared::Shared;
 use crate::common::{Clock, Core, Link, LogLines, Memory, Source, Spare, Turn};
 use crate::config::Config;
+use crate::dest::ConnId;
 use crate::engine::Engine;
 use crate::hash::{IntMap, IntSet};
 use crate::mailbox::{ToControl, ToWorker, WorkerHandle};
 use crate::meter::Meter;
 use crate::metrics::WorkerStats;
 use crate::node_scripts::scripts;
+use crate::nodes::upstreams::Upstreams;
 use crate::nodes::{DedicatedPool, Nodes, Placement, Reads, Topology};
 use crate::operations::Operations;
 use crate::placement::{Budget, Retries, SlotTable};
@@ -131,7 +133,7 @@ impl Worker {
                 seeing: seen::Seeing::new(config),
                 nodes: Nodes {
                     list: Vec::new(),
-                    upstreams: Slab::new(),
+                    upstreams: Upstreams::default(),
                     dedicated: DedicatedPool { idle: Vec::new(), dead: Vec::new() },
                     topology: Topology {
                         snapshot: Arc::new(Snapshot::empty()),
@@ -183,7 +185,7 @@ impl Worker {
                     turn: Turn {
                         unread: 0,
                         at_hand: (usize::MAX, 0),
-                        reading: usize::MAX,
+                        reading: ConnId::NONE,
                         effects: VecDeque::new(),
                         held_now: 0,
                         last_large: 0,

@@ -3,6 +3,7 @@
 
 use crate::base::{Base, base};
 use crate::cluster::Snapshot;
+use crate::dest::ConnId;
 use crate::mailbox::ToHub;
 use crate::nodes::retries::unreached_since;
 use crate::upstream::ConnectionEnd;
@@ -67,9 +68,9 @@ impl Worker {
             }
         }
         self.close_lent_at_failed();
-        let all: Vec<usize> = self.engine.nodes.upstreams.iter().map(|(u, _)| u).collect();
-        for u in all {
-            base!(self.engine).retire(u);
+        let all: Vec<ConnId> = self.engine.nodes.upstreams.iter().map(|(conn, _)| conn).collect();
+        for conn in all {
+            base!(self.engine).retire(conn);
         }
         let monitoring = |c: &crate::client::Client| c.lent.as_ref().is_some_and(|l| l.monitor);
         let monitors: Vec<usize> = self
@@ -113,8 +114,8 @@ impl Worker {
                     .is_some_and(|p| self.engine.core.router.is_out_of_band(p.command))
             })
             .filter(|(_, up)| self.engine.nodes.is_failed(up.node));
-        for u in lent.map(|(u, _)| u).collect::<Vec<_>>() {
-            self.delivery().dedicated_lost(u, &ConnectionEnd::NodeFailed);
+        for conn in lent.map(|(conn, _)| conn).collect::<Vec<_>>() {
+            self.delivery().dedicated_lost(conn, &ConnectionEnd::NodeFailed);
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::base::{Base, base};
 use crate::buf::WRITE_LIMIT;
 use crate::common::Source;
+use crate::dest::ConnId;
 use crate::upstream::ConnectionState;
 use crate::worker::Worker;
 
@@ -11,26 +12,26 @@ const DEFER_BELOW: usize = 4 << 10;
 
 impl Worker {
     /// Handles an event of a node's socket.
-    pub(super) fn upstream_event(&mut self, u: usize, event: &mio::event::Event) {
-        let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return };
+    pub(super) fn upstream_event(&mut self, conn: ConnId, event: &mio::event::Event) {
+        let Some(up) = self.engine.nodes.upstreams.get_mut(conn) else { return };
         match up.state {
-            ConnectionState::Connecting { .. } => return base!(self.engine).connecting(u),
-            ConnectionState::Securing { .. } => return base!(self.engine).securing(u),
+            ConnectionState::Connecting { .. } => return base!(self.engine).connecting(conn),
+            ConnectionState::Securing { .. } => return base!(self.engine).securing(conn),
             _ => {}
         }
         up.peer_closed |= event.is_read_closed();
         up.blocked &= !event.is_writable();
         if event.is_writable() {
-            self.engine.nodes.mark_upstream(u, &mut self.engine.core);
+            self.engine.nodes.mark_upstream(conn, &mut self.engine.core);
         }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
-            self.upstream_readable(u);
+            self.upstream_readable(conn);
         }
     }
 
     /// Writes queued commands to a node at the end of a turn.
-    pub(super) fn flush_upstream(&mut self, u: usize) {
-        let Some(up) = self.engine.nodes.upstreams.get_mut(u) else { return };
+    pub(super) fn flush_upstream(&mut self, conn: ConnId) {
+        let Some(up) = self.engine.nodes.upstreams.get_mut(conn) else { return };
         // While the node is busy with earlier commands, a small write can wait for another turn: it
         // then also carries what other clients send meanwhile, and saves both sides system calls.
         if !up.deferred
@@ -39,13 +40,13 @@ impl Worker {
             && (1..DEFER_BELOW).contains(&up.queue.unsent())
         {
             up.deferred = true;
-            self.engine.core.turn.deferred.push(u);
+            self.engine.core.turn.deferred.push(conn);
             return;
         }
         up.deferred = false;
         up.dirty = false;
         if up.blocked && up.suspect {
-            return base!(self.engine).account_upstream(u);
+            return base!(self.engine).account_upstream(conn);
         }
         let written = if up.blocked { Ok((0, true)) } else { up.flush() };
         match written {
@@ -69,26 +70,26 @@ impl Worker {
                     // The remaining bytes are written in the next turn.
                     up.dirty = true;
                     up.deferred = true;
-                    self.engine.core.turn.deferred.push(u);
+                    self.engine.core.turn.deferred.push(conn);
                 }
                 if full != up.watching
                     && !connecting
                     && let Some(stream) = up.stream.as_mut()
                 {
                     up.watching = full;
-                    let token = Source::Upstream(u).token();
+                    let token = Source::Upstream(conn).token();
                     if let Err(e) =
                         stream.watch(self.engine.core.link.poll.registry(), token, full, true)
                     {
-                        return self.engine.core.lose(u, e.into());
+                        return self.engine.core.lose(conn, e.into());
                     }
                 }
             }
             Err(error) => {
-                let why = self.engine.nodes.connections().tls_why(u, &error, &self.engine.core);
-                return self.engine.core.lose(u, why);
+                let why = self.engine.nodes.connections().tls_why(conn, &error, &self.engine.core);
+                return self.engine.core.lose(conn, why);
             }
         }
-        base!(self.engine).account_upstream(u);
+        base!(self.engine).account_upstream(conn);
     }
 }
