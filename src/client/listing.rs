@@ -80,9 +80,9 @@ pub struct Traffic {
 }
 
 impl Line {
-    /// The line of `client` at `now`, in microseconds of its worker's clock. `cmd`: name of its
-    /// last command.
-    pub fn of(client: &Client, now: u64, cmd: &str, traffic: Traffic) -> Line {
+    /// The line of `client` at `now`, in microseconds of its worker's clock. `database`: as the
+    /// client calls it; `cmd`: name of its last command.
+    pub fn of(client: &Client, database: u16, now: u64, cmd: &str, traffic: Traffic) -> Line {
         let session = &client.session;
         let (addr, laddr) = client.addresses();
         let library = session.library.as_deref().cloned().unwrap_or_default();
@@ -96,7 +96,7 @@ impl Line {
             age: seconds(client.created),
             idle: seconds(client.active),
             flags: flags(client),
-            database: session.database,
+            database,
             subscriptions: client
                 .subscriptions
                 .as_ref()

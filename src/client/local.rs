@@ -1,6 +1,7 @@
 //! The commands about the connection that slotway answers itself.
 
 use super::cluster::{self, AnnouncedNode};
+use super::databases::{DatabaseTarget, Databases};
 use super::session::{Session, SessionModes, Switches};
 use super::tracking::{caching, tracking, tracking_info};
 use crate::cluster::Identity;
@@ -13,8 +14,10 @@ use crate::users::{MAX_DATABASES, OWN_REALM};
 /// The properties of the proxy that local commands need.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
-    /// Identity of the cluster's servers.
+    /// Identity of the upstreams' servers.
     pub identity: &'a Identity,
+    /// The databases that are another upstream.
+    pub databases: &'a Databases,
     /// The node that cluster clients see.
     pub announced: &'a AnnouncedNode,
     /// The mode that HELLO reports.
@@ -58,14 +61,14 @@ pub fn answer(
             write::simple(out, "OK");
             return AfterReply::Close;
         }
-        Local::Select => select(args, session, context.identity.databases, out),
+        Local::Select => select(args, session, context, out),
         Local::Hello => hello(args, session, context, out),
         // If there are users it was answered before.
         Local::Auth => auth(args, out),
         Local::Reset => {
             session.protocol = Protocol::Resp2;
             session.name = None;
-            session.database = 0;
+            session.reset_database();
             session.reset_modes();
             write::simple(out, "RESET");
         }
@@ -133,22 +136,30 @@ fn is_subscriber(session: &Session) -> bool {
     session.modes.contains(SessionModes::SUBSCRIBED) && session.protocol == Protocol::Resp2
 }
 
-fn select(args: &Args, session: &mut Session, databases: u16, out: &mut Vec<u8>) {
+fn select(args: &Args, session: &mut Session, context: Context<'_>, out: &mut Vec<u8>) {
     let of_user = session.account.as_ref().is_some_and(|account| account.realm != OWN_REALM);
     match args.get(1).and_then(strict_i64) {
         None => Failure::NotAnInteger.write(out),
         Some(number) if i32::try_from(number).is_err() => Failure::NotAnInt32.write(out),
         Some(number) => {
-            match u16::try_from(number).ok().filter(|n| *n < databases.min(MAX_DATABASES)) {
-                Some(database) if database != 0 && of_user => Failure::DatabaseOfUser.write(out),
-                Some(database) => {
-                    session.database = database;
+            let target = u16::try_from(number).ok().map(|n| context.databases.target(session, n));
+            let databases =
+                |target: &DatabaseTarget| context.identity.databases_of(target.upstream);
+            let exists =
+                |target: &DatabaseTarget| target.database < databases(target).min(MAX_DATABASES);
+            match target {
+                Some(target) if exists(&target) && target.database != 0 && of_user => {
+                    Failure::DatabaseOfUser.write(out);
+                }
+                Some(target) if exists(&target) => {
+                    session.view = context.databases.view(session, target);
+                    session.database = target.database;
                     write::simple(out, "OK");
                 }
-                None if databases == 1 && (1..16).contains(&number) => {
+                Some(target) if databases(&target) == 1 && number < 16 => {
                     Failure::OnlyDatabase0.write(out);
                 }
-                None => Failure::NoSuchDatabase.write(out),
+                _ => Failure::NoSuchDatabase.write(out),
             }
         }
     }

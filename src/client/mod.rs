@@ -3,6 +3,7 @@
 
 mod census;
 mod cluster;
+mod databases;
 mod lent;
 mod listing;
 mod local;
@@ -17,6 +18,7 @@ mod transfer_sizes;
 
 pub use census::{Census, SlowReader, largest};
 pub use cluster::AnnouncedNode;
+pub use databases::{DatabaseTarget, Databases};
 pub use lent::{Lent, Watch};
 pub use listing::{Line, Traffic};
 pub use local::{AfterReply, Context, answer};

@@ -1,6 +1,6 @@
 //! The session of a client: what it has said about itself, and its connection's settings.
 
-use crate::cluster::ViewId;
+use crate::cluster::{UpstreamId, ViewId};
 use crate::command::CommandId;
 use crate::resp::Protocol;
 
@@ -16,8 +16,6 @@ pub struct Session {
     pub protocol: Protocol,
     /// The modes that it is in. None for nearly all clients; the hot path checks only that.
     pub modes: SessionModes,
-    /// The initial modes, restored by RESET.
-    first_modes: SessionModes,
     /// The user's account, if there are users.
     pub account: Option<Box<crate::users::Account>>,
     /// What is on: one byte of each client.
@@ -56,6 +54,12 @@ bitflags::bitflags! {
         const NO_TOUCH = 2;
         /// See [`Session::cork`].
         const CORKED = 4;
+        /// RESET restores [`SessionModes::READ_FROM`].
+        const READ_FROM = 8;
+        /// RESET restores [`SessionModes::RESTRICTED`].
+        const RESTRICTED = 16;
+        /// See [`Session::bind`].
+        const BOUND = 32;
     }
 
     /// The modes of a session, each of which takes its commands off the usual path.
@@ -87,7 +91,6 @@ impl Session {
             id,
             protocol: Protocol::Resp2,
             modes: SessionModes::empty(),
-            first_modes: SessionModes::empty(),
             account: None,
             switches: Switches::empty(),
             database: 0,
@@ -95,6 +98,25 @@ impl Session {
             last_command: NO_COMMAND,
             name: None,
             library: None,
+        }
+    }
+
+    /// Gives the client the upstream of its listener, and no other.
+    pub fn bind(&mut self, upstream: UpstreamId) {
+        self.switches.insert(Switches::BOUND);
+        self.view = ViewId::of(upstream);
+    }
+
+    /// Whether the client's listener has an upstream of its own.
+    pub fn is_bound(&self) -> bool {
+        self.switches.contains(Switches::BOUND)
+    }
+
+    /// RESET: selects the database of a new connection.
+    pub(super) fn reset_database(&mut self) {
+        self.database = 0;
+        if !self.is_bound() {
+            self.view = ViewId::ROUTED;
         }
     }
 
@@ -114,25 +136,25 @@ impl Session {
 
     /// Lets reads go elsewhere than to primaries, until the client sends READWRITE.
     pub fn reads_by_configuration(&mut self) {
-        self.first_modes.insert(SessionModes::READ_FROM);
+        self.switches.insert(Switches::READ_FROM);
         self.modes.insert(SessionModes::READ_FROM);
     }
 
     /// Applies a change of `read_from`.
     pub fn set_reads_by_configuration(&mut self, elsewhere: bool) {
-        if elsewhere == self.first_modes.contains(SessionModes::READ_FROM) {
+        if elsewhere == self.switches.contains(Switches::READ_FROM) {
             return; // a later READWRITE stays in effect
         }
         if elsewhere {
             return self.reads_by_configuration();
         }
-        self.first_modes.remove(SessionModes::READ_FROM);
+        self.switches.remove(Switches::READ_FROM);
         self.modes.remove(SessionModes::READ_FROM);
     }
 
     /// Turns on permission checks.
     pub fn restrict(&mut self) {
-        self.first_modes.insert(SessionModes::RESTRICTED);
+        self.switches.insert(Switches::RESTRICTED);
         self.modes.insert(SessionModes::RESTRICTED);
     }
 
@@ -143,7 +165,9 @@ impl Session {
 
     /// RESET: restores the initial modes, except for CLIENT PAUSE.
     pub(super) fn reset_modes(&mut self) {
-        self.modes = (self.modes & SessionModes::SUSPENDED) | self.first_modes;
+        self.modes &= SessionModes::SUSPENDED;
+        self.modes.set(SessionModes::READ_FROM, self.switches.contains(Switches::READ_FROM));
+        self.modes.set(SessionModes::RESTRICTED, self.switches.contains(Switches::RESTRICTED));
     }
 
     /// Whether the client has to authenticate before other commands, as far as the session knows.

@@ -95,5 +95,6 @@ fn line(index: usize, client: &Client, traffic: &[Traffic], core: &Core) -> Line
     let known = client.session.last_command < core.router.unknown();
     let spec = || core.router.table().get(client.session.last_command);
     let traffic = traffic.get(index).copied().unwrap_or_default();
-    Line::of(client, core.now, if known { &spec().name } else { "NULL" }, traffic)
+    let database = core.settings.databases.shown(&client.session);
+    Line::of(client, database, core.now, if known { &spec().name } else { "NULL" }, traffic)
 }

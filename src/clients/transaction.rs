@@ -115,7 +115,9 @@ impl Transactions<'_> {
                 return Err(Failure::NotInMulti { command: upper().into() });
             }
             // What follows would belong on another connection.
-            Plan::Local(Local::Select) if nodes.topology.identity.databases > 1 => {
+            Plan::Local(Local::Select)
+                if nodes.topology.identity.databases > 1 || !core.settings.databases.is_empty() =>
+            {
                 return Err(Failure::NotInMulti { command: upper().into() });
             }
             Plan::Local(local) => Place::Local(local),

@@ -1,6 +1,7 @@
 //! The identity of the cluster's servers: product, version, their reply to HELLO, and the newer
 //! fields of their CLIENT LIST.
 
+use super::UpstreamId;
 use crate::resp::tree::{Value, decode};
 use crate::resp::{Protocol, write};
 
@@ -42,6 +43,8 @@ pub struct Identity {
     pub client_fields: ClientFields,
     /// Databases that SELECT accepts. 1, unless the caller of [`Identity::parse`] has asked.
     pub databases: u16,
+    /// The number of databases of the other upstreams, in their order.
+    pub databases_of_others: Vec<u16>,
 }
 
 /// A field of a module in HELLO's reply.
@@ -64,11 +67,20 @@ impl Default for Identity {
             modules: Vec::new(),
             client_fields: ClientFields::default(),
             databases: 1,
+            databases_of_others: Vec::new(),
         }
     }
 }
 
 impl Identity {
+    /// The number of databases of an upstream; where it is not known, what most servers have.
+    pub fn databases_of(&self, upstream: UpstreamId) -> u16 {
+        match upstream.at().checked_sub(1) {
+            None => self.databases,
+            Some(other) => self.databases_of_others.get(other).copied().unwrap_or(16),
+        }
+    }
+
     /// Parses a node's replies to INFO, HELLO and CLIENT INFO in RESP2. `None`: INFO has no
     /// version. What the node refuses to tell gets the value of an older server.
     pub fn parse(info: &[u8], hello: &[u8], client_info: &[u8]) -> Option<Identity> {
@@ -101,6 +113,7 @@ impl Identity {
                 traffic: has(" tot-net-in="),
             },
             databases: 1,
+            databases_of_others: Vec::new(),
         })
     }
 

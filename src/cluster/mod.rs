@@ -9,6 +9,7 @@ mod parse;
 pub mod server;
 mod slot;
 pub mod trust;
+mod upstream_id;
 mod upstreams;
 mod views;
 
@@ -22,7 +23,8 @@ pub use parse::{
     parse_shards, parse_shards_tls, parse_slots,
 };
 pub use slot::{SLOTS, Slot, SlotSpace, hash_tag, key_in_slot, slot_of};
-pub use upstreams::{KeyRoutes, SlotCount, SlotMap, TooManyUpstreams, UpstreamId};
+pub use upstream_id::UpstreamId;
+pub use upstreams::{KeyRoutes, SlotCount, SlotMap, TooManyUpstreams};
 pub use views::{UpstreamSet, View, ViewId, Views};
 
 use std::net::SocketAddr;

@@ -7,23 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{NO_SHARD, Node, Shard, Slot, SlotSpace, Snapshot};
-
-/// An upstream, by its place in the configuration; 0 is the first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct UpstreamId(pub u8);
-
-impl UpstreamId {
-    /// The first upstream.
-    pub const FIRST: UpstreamId = UpstreamId(0);
-    /// Limit on upstreams.
-    pub const MAX: usize = 64;
-
-    /// The index into lists of upstreams.
-    pub fn at(self) -> usize {
-        usize::from(self.0)
-    }
-}
+use super::{NO_SHARD, Node, Shard, Slot, SlotSpace, Snapshot, UpstreamId};
 
 /// What an upstream is, as far as its slots are concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

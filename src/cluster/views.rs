@@ -15,6 +15,11 @@ impl ViewId {
     pub fn of(upstream: UpstreamId) -> ViewId {
         ViewId(upstream.0 + 1)
     }
+
+    /// The upstream, if it is the only one.
+    pub fn upstream(self) -> Option<UpstreamId> {
+        self.0.checked_sub(1).map(UpstreamId)
+    }
 }
 
 /// A set of upstreams.

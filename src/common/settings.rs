@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::backoff::Backoff;
-use crate::client::{AnnouncedNode, Client};
+use crate::client::{AnnouncedNode, Client, DatabaseTarget, Databases};
 use crate::config::{
     Address, AnnounceMode, ClientAuth, Config, CrossSlot, CrossSlotCommand, Listen, OnGap,
     OnOutcomeUnknown, ReadFrom, Secret, is_public,
@@ -80,6 +80,8 @@ pub(crate) struct Settings {
     pub emulate: bool,
     /// `commands.cross_slot_turn`, microseconds.
     pub(crate) emulation_turn: u64,
+    /// The databases that are another upstream.
+    pub databases: Databases,
     /// For error texts: the configured values.
     pub(crate) memory_total: usize,
 }
@@ -140,6 +142,13 @@ impl Settings {
             split_transactions: config.transactions.cross_slot == CrossSlot::Split,
             disconnect_on_unknown: config.on_outcome_unknown == OnOutcomeUnknown::Disconnect,
             emulate: config.emulation.cross_slot == CrossSlotCommand::Emulate,
+            databases: Databases::new(
+                config.database_targets().map(|(number, upstream, database)| DatabaseTarget {
+                    number,
+                    upstream,
+                    database,
+                }),
+            ),
             emulation_turn: micros(config.emulation.turn),
             memory_total: config.limits.memory.bytes(),
         }

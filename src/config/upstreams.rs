@@ -102,6 +102,15 @@ impl Config {
         SlotMap::new(&kinds).unwrap_or_default()
     }
 
+    /// The databases that are another upstream: the number that clients select, the upstream, its
+    /// database there.
+    pub fn database_targets(&self) -> impl Iterator<Item = (u16, UpstreamId, u16)> {
+        let target = |route: &DatabaseRoute| {
+            Some((route.number, self.upstream_id(&route.upstream)?, route.database))
+        };
+        self.databases.iter().filter_map(target)
+    }
+
     /// What clients see of the upstreams.
     pub fn views(&self) -> Views {
         let routes = self.routes.iter().filter_map(|route| {

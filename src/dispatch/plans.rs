@@ -258,12 +258,8 @@ impl Dispatcher<'_> {
             return Flow::Next;
         }
         if local == Local::Select
-            && let Some(database) = args.get(1).and_then(strict_i64)
-            && let Ok(database) = u16::try_from(database)
-            && database < self.engine.nodes.topology.identity.databases
-            && !self.may_select(database)
+            && let Some(failure) = self.refused_select(index, args)
         {
-            let failure = self.engine.core.too_many();
             self.engine.clients.answer_own_error(index, command, &failure, &mut self.engine.core);
             return Flow::Next;
         }
@@ -312,6 +308,7 @@ impl Dispatcher<'_> {
         };
         let context = Context {
             identity: &self.engine.nodes.topology.identity,
+            databases: &self.engine.core.settings.databases,
             announced: &announced,
             announce_mode: self.engine.core.settings.announce_mode,
         };

@@ -9,9 +9,12 @@
 
 use crate::access::realms::Realm;
 use crate::base::{Base, base};
+use crate::client::SessionModes;
 use crate::dispatch::Dispatcher;
+use crate::errors::Failure;
 use crate::hash::IntMap;
 use crate::operations::gatherings::NOBODYS;
+use crate::resp::{Args, strict_i64};
 use crate::users::{Credentials, OWN_REALM, database_of, database_realm};
 
 /// Maximum number of passwords of one user in use: a user that accepts any password must not use up
@@ -73,6 +76,22 @@ impl Dispatcher<'_> {
         let unused = realms.iter().filter(|(n, realm)| realm.clients == 0 && may_go(n));
         let oldest = unused.min_by_key(|(_, realm)| realm.idle_since).map(|(n, _)| *n);
         oldest.is_some_and(|number| base!(self.engine).close_realm(number))
+    }
+
+    /// Why SELECT is refused for what the client's connections are; `None`: it is not.
+    pub(super) fn refused_select(&mut self, index: usize, args: &Args) -> Option<Failure> {
+        let number = u16::try_from(args.get(1).and_then(strict_i64)?).ok()?;
+        let client = self.engine.clients.slab.get(index)?;
+        let target = self.engine.core.settings.databases.target(&client.session, number);
+        if target.database >= self.engine.nodes.topology.identity.databases_of(target.upstream) {
+            return None; // it is no database
+        }
+        let now = self.engine.core.router.view(client.session.view).upstream();
+        let moves = target.upstream != now;
+        if moves && client.session.modes.contains(SessionModes::SUBSCRIBED) {
+            return Some(Failure::SelectWhileSubscribed);
+        }
+        (!self.may_select(target.database)).then(|| self.engine.core.too_many())
     }
 
     /// Whether a client may select `database`. At the limit of realms only if it is in use or

@@ -204,6 +204,7 @@ impl Dispatcher<'_> {
                         let announced = self.engine.core.settings.announced(client);
                         let context = Context {
                             identity: &self.engine.nodes.topology.identity,
+                            databases: &self.engine.core.settings.databases,
                             announced: &announced,
                             announce_mode: self.engine.core.settings.announce_mode,
                         };

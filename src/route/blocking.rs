@@ -67,6 +67,17 @@ pub fn with_time_left(args: &Args, time: WaitTime, left: u64) -> Vec<u8> {
     out
 }
 
+/// Whether a request is XREAD or XREADGROUP with BLOCK.
+pub fn asks_to_block(args: &Args) -> bool {
+    (args.is(0, "xread") || args.is(0, "xreadgroup")) && blocks(args)
+}
+
+/// Whether BLOCK is an option of XREAD or XREADGROUP: before STREAMS and not a name after GROUP.
+pub(super) fn blocks(args: &Args) -> bool {
+    let first = if args.is(0, "xreadgroup") { 4 } else { 1 };
+    (first..args.len()).take_while(|&i| !args.is(i, "streams")).any(|i| args.is(i, "block"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

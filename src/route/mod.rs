@@ -17,7 +17,8 @@ pub use behaviour::{
     behaviour_of,
 };
 use behaviour::{asks_for_proxy_section, shown_name};
-pub use blocking::{WaitTime, wait_time, with_time_left};
+use blocking::blocks;
+pub use blocking::{WaitTime, asks_to_block, wait_time, with_time_left};
 pub use exec::{DISCARDED, ExecGather};
 pub use filter::Filter;
 pub use gather::Gather;
@@ -518,17 +519,6 @@ fn has_patterns(args: &Args) -> bool {
         }
     }
     false
-}
-
-/// Whether a request is XREAD or XREADGROUP with BLOCK.
-pub fn asks_to_block(args: &Args) -> bool {
-    (args.is(0, "xread") || args.is(0, "xreadgroup")) && blocks(args)
-}
-
-/// Whether BLOCK is an option of XREAD or XREADGROUP: before STREAMS and not a name after GROUP.
-fn blocks(args: &Args) -> bool {
-    let first = if args.is(0, "xreadgroup") { 4 } else { 1 };
-    (first..args.len()).take_while(|&i| !args.is(i, "streams")).any(|i| args.is(i, "block"))
 }
 
 fn debug_command(view: &View, args: &Args) -> Plan {

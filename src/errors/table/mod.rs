@@ -548,6 +548,8 @@ failures! {
             => "select the database before" {
             /// SELECT while keys are watched.
             SelectWhileWatching => Err "SELECT while keys are watched is not supported: they are watched in their database; send UNWATCH or EXEC before";
+            /// SELECT of a database that is another upstream, by a client with subscriptions.
+            SelectWhileSubscribed => Err "SELECT of a database of another upstream is not supported while there are subscriptions: they are at the present upstream; unsubscribe before";
         }
     }
 
