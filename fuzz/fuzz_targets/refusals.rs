@@ -8,7 +8,7 @@ use slotway::placement::Refusal;
 
 fuzz_target!(|frame: &[u8]| {
     let asked = NodeAddr { host: "asked".into(), port: 7000 };
-    let refusal = Refusal::parse(frame, &asked);
+    let refusal = Refusal::parse(frame, &asked, slotway::cluster::SlotSpace::CLUSTER);
     if let Some(Refusal::Moved(slot, addr) | Refusal::Ask(slot, addr)) = &refusal {
         assert!(slot.0 < SLOTS);
         assert!(!addr.host.is_empty() && &*addr.host != "?");

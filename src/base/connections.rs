@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::base::Base;
 use crate::buf::CHUNK;
-use crate::cluster::UpstreamId;
 use crate::command::CommandId;
 use crate::common::Source;
 use crate::common::requests::discarded;
@@ -182,8 +181,7 @@ impl Base<'_> {
         }
         // A replica outside of a cluster answers reads, and does not know READONLY.
         let node = self.nodes.list.get(up.node.at());
-        let upstream = node.map_or(UpstreamId::FIRST, |node| node.upstream);
-        if up.read_only && !self.core.router.views().map().space(upstream).is_one() {
+        if up.read_only && node.is_none_or(|node| !node.slots.is_one()) {
             up.handshake.read_only();
         }
         // Addresses are given to other servers, whose data a client must not see or change.

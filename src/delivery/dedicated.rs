@@ -55,7 +55,7 @@ impl Delivery<'_> {
         };
         let me = ClientId { index, generation };
         let refusal = self.engine.nodes.list.get(node.at()).and_then(|n| {
-            let refusal = Refusal::parse(said, &n.addr)?;
+            let refusal = Refusal::parse(said, &n.addr, n.slots)?;
             concerns(&refusal, pending.slot_of_keys(), pending.tries).then_some(refusal)
         });
         let owner =
@@ -197,7 +197,7 @@ impl Delivery<'_> {
             .upstreams
             .get(conn)
             .and_then(|up| self.engine.nodes.list.get(up.node.at()));
-        let refusal = node.and_then(|n| Refusal::parse(said, &n.addr));
+        let refusal = node.and_then(|n| Refusal::parse(said, &n.addr, n.slots));
         let watches = client.is_some_and(|client| self.engine.clients.watches().has(client, conn));
         let work = self.engine.ops.gatherings.work_of_part(gather, watches);
         let after = refusal.map(|refusal| after_refusal(work, &refusal, false, 1));

@@ -33,7 +33,7 @@ impl Delivery<'_> {
         }
         let bound = front.flags.contains(PendingFlags::NODE_BOUND);
         let Some(node) = self.engine.nodes.list.get(up.node.at()) else { return false };
-        let Some(refusal) = Refusal::parse(frame, &node.addr) else { return false };
+        let Some(refusal) = Refusal::parse(frame, &node.addr, node.slots) else { return false };
         if bound
             && !self.engine.nodes.shards().rebind_refused(conn, &refusal, &mut self.engine.core)
         {

@@ -45,8 +45,12 @@ impl Delivery<'_> {
         }
         let said = first.unwrap_or(frame);
         let node = up.node;
-        let refusal =
-            self.engine.nodes.list.get(node.at()).and_then(|n| Refusal::parse(said, &n.addr));
+        let refusal = self
+            .engine
+            .nodes
+            .list
+            .get(node.at())
+            .and_then(|n| Refusal::parse(said, &n.addr, n.slots));
         let mut serves = false;
         let resend_alone = match &refusal {
             // Only a slot's owner answers ASK.

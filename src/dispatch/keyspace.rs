@@ -25,8 +25,10 @@ impl Dispatcher<'_> {
                 &mut self.engine.core,
             );
         }
-        self.engine.nodes.topology.refresh_layout();
-        let Some(scan) = Scan::begin(args.get(1).unwrap_or_default(), &self.engine.nodes) else {
+        let router = &self.engine.core.router;
+        let upstreams = router.view(self.engine.clients.view_of(index)).upstreams();
+        let owners = self.engine.nodes.owners_of(upstreams, router.views().map());
+        let Some(scan) = Scan::begin(args.get(1).unwrap_or_default(), upstreams, &owners) else {
             self.engine.clients.answer_own_error(
                 index,
                 command,

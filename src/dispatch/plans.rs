@@ -8,7 +8,7 @@ use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::dispatch::Dispatcher;
 use crate::errors::Failure;
-use crate::resp::{Args, strict_i64};
+use crate::resp::Args;
 use crate::route::{Local, Plan, PubSub};
 use crate::users::OWN_REALM;
 use std::sync::atomic::Ordering::Relaxed;

@@ -133,7 +133,7 @@ impl Engine {
             if gather.wants_info() {
                 gather.set_info(self.proxy_info());
             }
-            cursor = self.nodes.next_cursor(gather);
+            cursor = self.nodes.next_cursor(gather, self.core.router.views().map());
         }
         let mut reply = std::mem::take(&mut self.core.spare.reply);
         reply.clear();

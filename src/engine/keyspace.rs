@@ -15,14 +15,13 @@ impl Engine {
             return false;
         }
         let Some((scan, node, 0)) = gather.scanned() else { return false };
-        self.nodes.topology.refresh_layout();
         let by = self.nodes.identity(node).unwrap_or_default();
-        let Some(next) = scan.next(0, by, &self.nodes).filter(|&next| next != 0) else {
+        let owners = self.nodes.owners_of(scan.upstreams, self.core.router.views().map());
+        let Some(next) = scan.next(0, by, &owners).filter(|&next| next != 0) else {
             return false;
         };
-        let Some(next) = Scan::begin(next.to_string().as_bytes(), &self.nodes) else {
-            return false;
-        };
+        let next = Scan::begin(next.to_string().as_bytes(), scan.upstreams, &owners);
+        let Some(next) = next else { return false };
         if let Some(gather) = self.ops.gatherings.merged(g) {
             gather.continue_scan(next);
         }

@@ -26,7 +26,7 @@ impl Nodes {
         let Some(up) = self.upstreams.get(conn) else { return };
         let Some(slot) = up.pending.front().map(|pending| pending.slot) else { return };
         let Some(node) = self.list.get(up.node.at()) else { return };
-        if let Some(refusal @ Refusal::Ask(at, _)) = Refusal::parse(frame, &node.addr)
+        if let Some(refusal @ Refusal::Ask(at, _)) = Refusal::parse(frame, &node.addr, node.slots)
             && at == slot
         {
             self.placement.note_migration(slot, &refusal);

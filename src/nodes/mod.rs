@@ -14,7 +14,7 @@ pub(crate) mod upstreams;
 
 use std::sync::Arc;
 
-use crate::cluster::{Health, Identity, Slot, Snapshot, UpstreamId};
+use crate::cluster::{Health, Identity, Slot, SlotSpace, Snapshot, UpstreamId, UpstreamSet};
 use crate::dest::ConnId;
 use crate::nodes::upstreams::Upstreams;
 use crate::placement::{Latency, ReadCandidates, Retries, SlotTable};
@@ -32,8 +32,9 @@ pub(crate) struct Node {
     /// Its ID, which a connection to it is verified by; empty where it is not known.
     pub(crate) id: Box<str>,
     pub(crate) socket: Option<std::net::SocketAddr>,
-    /// Where it belongs to.
+    /// Where it belongs to, and the slots there.
     pub(crate) upstream: UpstreamId,
+    pub(crate) slots: SlotSpace,
     /// Stands in the current snapshot.
     pub(crate) known: bool,
     /// Since when no shared connection to it could be made or kept, microseconds; 0: it is reached.
@@ -76,7 +77,7 @@ pub(crate) struct Topology {
     /// What the cluster's servers are.
     pub identity: Arc<Identity>,
     /// The slots as SCAN goes through them; made when it is asked for.
-    pub layout: crate::route::Layout,
+    pub layouts: Vec<(UpstreamSet, crate::route::Layout)>,
 }
 
 /// Where commands go, and what becomes of those that do not get there.

@@ -97,6 +97,7 @@ impl Nodes {
             unreached_since: 0,
             shard_slot: Slot::NONE,
             upstream: UpstreamId::FIRST,
+            slots: core.router.views().map().space(UpstreamId::FIRST),
             shared: [vec![None; connections], vec![None; connections]],
             replica: [vec![None; connections], vec![None; connections]],
             latency: Default::default(),

@@ -1,8 +1,8 @@
 //! What the snapshot says of nodes, and their order for SCAN.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use crate::cluster::{NO_SHARD, NodeState, Slot, UpstreamSet, ViewId};
+use crate::cluster::{NO_SHARD, NodeState, Slot, SlotMap, UpstreamSet, ViewId};
 use crate::common::Core;
 use crate::dest::NodeId;
 use crate::errors::Failure;
@@ -12,25 +12,37 @@ use crate::observe::{KeyReport, ObservedKeys, Renderer};
 use crate::resp::Protocol;
 use crate::route::{Fan, Gather, Layout, SlotOwners, identity};
 
-impl SlotOwners for Nodes {
+/// The owners of the slots of some upstreams.
+pub(crate) struct OwnersOf<'a> {
+    nodes: &'a Nodes,
+    layout: &'a Layout,
+}
+
+impl SlotOwners for OwnersOf<'_> {
     fn layout(&self) -> &Layout {
-        &self.topology.layout
+        self.layout
     }
 
     fn owner(&self, slot: Slot) -> Option<u64> {
-        let node = self.placement.slots.owner(slot)?;
-        self.identity(node)
+        let node = self.nodes.placement.slots.owner(slot)?;
+        self.nodes.identity(node)
     }
 
     fn owner_in_layout(&self, slot: Slot) -> Option<u64> {
-        self.identity(self.known_node(&self.topology.snapshot.primary_of(slot)?.addr)?)
+        let addr = &self.nodes.topology.snapshot.primary_of(slot)?.addr;
+        self.nodes.identity(self.nodes.known_node(addr)?)
     }
 }
 
 impl Topology {
-    pub(crate) fn refresh_layout(&mut self) {
-        if self.layout.generation() != self.snapshot.generation {
-            self.layout = Layout::of(&self.snapshot.slots, self.snapshot.generation);
+    /// Makes the layout of these upstreams' slots, unless it is known.
+    fn refresh_layout(&mut self, upstreams: UpstreamSet, map: &SlotMap) {
+        let generation = self.snapshot.generation;
+        self.layouts.retain(|(_, layout)| layout.generation() == generation);
+        if self.layouts.iter().all(|(of, _)| *of != upstreams) {
+            let scanned = |slot| upstreams.contains(map.upstream_of(slot));
+            let layout = Layout::of(&self.snapshot.slots, generation, scanned);
+            self.layouts.push((upstreams, layout));
         }
     }
 
@@ -73,12 +85,20 @@ impl Nodes {
         })
     }
 
+    /// The owners of the slots of these upstreams.
+    pub(crate) fn owners_of(&mut self, upstreams: UpstreamSet, map: &SlotMap) -> OwnersOf<'_> {
+        static NOTHING: LazyLock<Layout> = LazyLock::new(Layout::default);
+        self.topology.refresh_layout(upstreams, map);
+        let nodes = &*self;
+        let known = nodes.topology.layouts.iter().find(|(of, _)| *of == upstreams);
+        OwnersOf { nodes, layout: known.map_or(&NOTHING, |(_, layout)| layout) }
+    }
+
     /// The cursor for the client in the place of the node's; for other gatherings nothing.
-    pub(crate) fn next_cursor(&mut self, gather: &mut Gather) -> String {
+    pub(crate) fn next_cursor(&mut self, gather: &mut Gather, map: &SlotMap) -> String {
         let Some((scan, node, cursor)) = gather.scanned() else { return String::new() };
-        self.topology.refresh_layout();
         let by = self.identity(node).unwrap_or_default();
-        match scan.next(cursor, by, self) {
+        match scan.next(cursor, by, &self.owners_of(scan.upstreams, map)) {
             Some(next) => next.to_string(),
             None => {
                 gather.refuse(Failure::CursorTooLarge);

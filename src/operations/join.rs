@@ -250,7 +250,7 @@ impl Joining<'_> {
             return;
         };
         let node = base.nodes.list.get(up.node.at());
-        if let Some(refusal) = node.and_then(|node| Refusal::parse(frame, &node.addr)) {
+        if let Some(refusal) = node.and_then(|node| Refusal::parse(frame, &node.addr, node.slots)) {
             let text = String::from_utf8_lossy(text).into_owned();
             self.refused(join, &refusal, &text, base);
         }

@@ -21,7 +21,7 @@
 //! A redirection to a known node is progress rather than repetition: a command follows its first
 //! [`FAST_TRIES`] redirections without a pause.
 
-use crate::cluster::{SLOTS, Slot};
+use crate::cluster::Slot;
 use crate::errors::Unanswered;
 
 use super::{Redirection, Refusal};
@@ -205,7 +205,7 @@ pub enum AfterLoss {
 pub fn concerns(refusal: &Refusal, slot: Option<Slot>, tries: u8) -> bool {
     match (refusal, slot) {
         (Refusal::Moved(at, _) | Refusal::Ask(at, _), Some(slot)) => *at == slot,
-        (Refusal::Moved(at, _) | Refusal::Ask(at, _), None) => tries < MAX_HOPS && at.0 < SLOTS,
+        (Refusal::Moved(..) | Refusal::Ask(..), None) => tries < MAX_HOPS,
         (Refusal::Later(_), _) => true,
     }
 }

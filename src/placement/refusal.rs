@@ -3,7 +3,7 @@
 //!
 //! <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#redirection-and-resharding>
 
-use crate::cluster::{NodeAddr, Slot};
+use crate::cluster::{NodeAddr, Slot, SlotSpace};
 
 /// Kinds of redirecting or retryable errors (metrics label `kind`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,17 +48,17 @@ pub enum Refusal {
 
 impl Refusal {
     /// Parses an error reply of the node `asked`, whose host is meant where a redirection names
-    /// none. `None`: the reply is not a refusal.
-    pub fn parse(frame: &[u8], asked: &NodeAddr) -> Option<Refusal> {
+    /// none, and whose upstream has these slots. `None`: the reply is not a refusal.
+    pub fn parse(frame: &[u8], asked: &NodeAddr, slots: SlotSpace) -> Option<Refusal> {
         let text = crate::resp::reply::error_text(frame)?;
         let mut words = text.splitn(4, |&b| b == b' ');
         Some(match words.next()? {
             b"MOVED" => {
-                let (slot, addr) = target(words.next()?, words.next()?, asked)?;
+                let (slot, addr) = target(words.next()?, words.next()?, asked, slots)?;
                 Refusal::Moved(slot, addr)
             }
             b"ASK" => {
-                let (slot, addr) = target(words.next()?, words.next()?, asked)?;
+                let (slot, addr) = target(words.next()?, words.next()?, asked, slots)?;
                 Refusal::Ask(slot, addr)
             }
             // Whole texts are compared, as a script can return any error code after it has changed
@@ -92,15 +92,20 @@ const LATER: &[(&[u8], Redirection)] = &[
 
 /// Parses the slot and the address of a redirection (`3999`, `127.0.0.1:6381`). IPv6 addresses have
 /// no brackets here; an empty host or `?` means the host of the node that was `asked`.
-fn target(slot: &[u8], addr: &[u8], asked: &NodeAddr) -> Option<(Slot, NodeAddr)> {
+fn target(
+    slot: &[u8],
+    addr: &[u8],
+    asked: &NodeAddr,
+    slots: SlotSpace,
+) -> Option<(Slot, NodeAddr)> {
     let slot: u16 = std::str::from_utf8(slot).ok()?.parse().ok()?;
     let (host, port) = std::str::from_utf8(addr).ok()?.rsplit_once(':')?;
-    if slot >= crate::cluster::SLOTS {
+    if slot >= slots.len() {
         return None;
     }
     let host = if host.is_empty() || host == "?" { asked.host.clone() } else { host.into() };
     let port = port.parse().ok().filter(|&port| port != 0)?;
-    Some((Slot(slot), NodeAddr { host, port }))
+    Some((slots.slot(slot), NodeAddr { host, port }))
 }
 
 #[cfg(test)]
@@ -109,7 +114,7 @@ mod tests {
 
     fn parse(text: &str) -> Option<Refusal> {
         let asked = NodeAddr { host: "asked".into(), port: 1 };
-        Refusal::parse(format!("-{text}\r\n").as_bytes(), &asked)
+        Refusal::parse(format!("-{text}\r\n").as_bytes(), &asked, SlotSpace::CLUSTER)
     }
 
     #[test]
@@ -126,6 +131,16 @@ mod tests {
             parse("TRYAGAIN Multiple keys request during rehashing of slot"),
             Some(Refusal::Later(Redirection::TryAgain))
         );
+    }
+
+    #[test]
+    fn a_redirection_is_about_a_slot_of_its_own_upstream() {
+        let asked = NodeAddr { host: "asked".into(), port: 1 };
+        let parse = |slots| Refusal::parse(b"-MOVED 5 a:7000\r\n", &asked, slots);
+        let to = NodeAddr { host: "a".into(), port: 7000 };
+        let second = SlotSpace::CLUSTER.from(16385);
+        assert_eq!(parse(second), Some(Refusal::Moved(Slot(16390), to)));
+        assert_eq!(parse(SlotSpace::ONE.from(16384)), None, "a single server redirects nobody");
     }
 
     #[test]

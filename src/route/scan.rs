@@ -14,14 +14,14 @@
 //! cursor contains a mark of its node and, unless careful, of the slot layout. If the mark does not
 //! match, the scan stays at its slot and starts with the node there from the beginning.
 
-use crate::cluster::Slot;
+use crate::cluster::{Slot, UpstreamSet};
 use crate::hash::Unkeyed;
 use crate::resp::{Args, strict_i64, write};
 
 const MARK_BITS: u32 = 10;
+/// Bits of a slot of one cluster, and of a slot of several upstreams.
 const SLOT_BITS: u32 = 14;
-/// Bits below the node's own cursor.
-const STATE_BITS: u32 = 1 + MARK_BITS + SLOT_BITS;
+const WIDE_SLOT_BITS: u32 = 16;
 
 /// A decoded client cursor. "0", the start and the end, is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,25 +35,26 @@ struct Cursor {
 }
 
 impl Cursor {
-    /// `None` if the node's cursor does not fit.
-    fn encode(self) -> Option<u64> {
-        (self.node < 1 << (u64::BITS - STATE_BITS)).then_some(
-            self.node << STATE_BITS
-                | u64::from(self.careful) << (MARK_BITS + SLOT_BITS)
-                | u64::from(self.mark) << SLOT_BITS
+    /// `None` if the node's cursor does not fit. `slot_bits`: bits of a slot.
+    fn encode(self, slot_bits: u32) -> Option<u64> {
+        let state_bits = 1 + MARK_BITS + slot_bits;
+        (self.node < 1 << (u64::BITS - state_bits)).then_some(
+            self.node << state_bits
+                | u64::from(self.careful) << (MARK_BITS + slot_bits)
+                | u64::from(self.mark) << slot_bits
                 | u64::from(self.slot.0),
         )
     }
 
     /// `None` if [`Cursor::encode`] does not produce this number.
-    fn decode(number: u64) -> Option<Cursor> {
+    fn decode(number: u64, slot_bits: u32) -> Option<Cursor> {
         let field = |at: u32, bits: u32| (number >> at & ((1 << bits) - 1)) as u16;
-        let mark = field(SLOT_BITS, MARK_BITS);
+        let mark = field(slot_bits, MARK_BITS);
         (mark != 0).then_some(Cursor {
-            node: number >> STATE_BITS,
-            careful: field(SLOT_BITS + MARK_BITS, 1) == 1,
+            node: number >> (1 + MARK_BITS + slot_bits),
+            careful: field(slot_bits + MARK_BITS, 1) == 1,
             mark,
-            slot: Slot(field(0, SLOT_BITS)),
+            slot: Slot(field(0, slot_bits)),
         })
     }
 }
@@ -80,16 +81,30 @@ pub struct Layout {
     generation: u64,
     /// The first slot of each contiguous piece, and the lowest slot of its shard.
     pieces: Vec<(Slot, Slot)>,
+    /// The first and the last slot of each contiguous range of slots that are scanned.
+    ranges: Vec<(Slot, Slot)>,
+    /// Bits of a slot in cursors.
+    slot_bits: u32,
     hash: u64,
 }
 
 impl Layout {
-    /// Creates the layout from the shard numbers of all slots.
-    pub fn of(slots: &[u16], generation: u64) -> Layout {
+    /// Creates the layout from the shard numbers of all slots. Only those that are `scanned` are
+    /// part of it.
+    pub fn of(slots: &[u16], generation: u64, scanned: impl Fn(Slot) -> bool) -> Layout {
         let mut lowest: Vec<Option<Slot>> = Vec::new();
         let mut pieces = Vec::new();
+        let mut ranges: Vec<(Slot, Slot)> = Vec::new();
         let mut before = None;
-        for (slot, &shard) in Slot::all().zip(slots) {
+        for (slot, &shard) in Slot::first(slots.len()).zip(slots) {
+            if !scanned(slot) {
+                before = None;
+                continue;
+            }
+            match ranges.last_mut() {
+                Some((_, last)) if last.0 + 1 == slot.0 => *last = slot,
+                _ => ranges.push((slot, slot)),
+            }
             if before == Some(shard) {
                 continue;
             }
@@ -106,7 +121,20 @@ impl Layout {
         pieces.iter().for_each(|(slot, lowest)| {
             hasher.number(u64::from(slot.0) << 16 | u64::from(lowest.0));
         });
-        Layout { generation, hash: hasher.finish(), pieces }
+        let slot_bits = if slots.len() <= 1 << SLOT_BITS { SLOT_BITS } else { WIDE_SLOT_BITS };
+        Layout { generation, hash: hasher.finish(), pieces, ranges, slot_bits }
+    }
+
+    /// The first slot of a scan.
+    fn first(&self) -> Slot {
+        self.ranges.first().map_or(Slot(0), |(first, _)| *first)
+    }
+
+    /// The slot behind this one.
+    fn slot_behind(&self, slot: Slot) -> Option<Slot> {
+        let mut ranges = self.ranges.iter();
+        let (first, _) = ranges.find(|(_, last)| slot < *last)?;
+        Some(Slot(slot.0 + 1).max(*first))
     }
 
     /// Generation of the snapshot that it was made from.
@@ -124,6 +152,8 @@ impl Layout {
 /// A SCAN command for one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scan {
+    /// The upstreams that are scanned.
+    pub upstreams: UpstreamSet,
     /// The slot whose owner is asked.
     pub slot: Slot,
     /// The cursor sent to the node.
@@ -178,19 +208,20 @@ pub trait SlotOwners {
 }
 
 impl Scan {
-    /// Decodes a client's cursor. `None` if it is invalid.
-    pub fn begin(cursor: &[u8], cluster: &impl SlotOwners) -> Option<Scan> {
-        let layout = cluster.layout().hash;
+    /// Decodes a client's cursor. `None` if it is invalid. The layout is that of `upstreams`.
+    pub fn begin(cursor: &[u8], upstreams: UpstreamSet, cluster: &impl SlotOwners) -> Option<Scan> {
+        let Layout { hash: layout, slot_bits, .. } = *cluster.layout();
+        let first = cluster.layout().first();
         let text = std::str::from_utf8(cursor).ok()?;
         // Redis accepts an empty cursor as 0.
         let number: u64 = if text.is_empty() { 0 } else { text.parse().ok()? };
         let at = |cursor: u64, slot, careful| {
-            Some(Scan { slot, cursor, careful, owner: cluster.owner(slot), layout })
+            Some(Scan { upstreams, slot, cursor, careful, owner: cluster.owner(slot), layout })
         };
         if number == 0 {
-            return at(0, Slot(0), false);
+            return at(0, first, false);
         }
-        let Cursor { node, careful, mark, slot } = Cursor::decode(number)?;
+        let Cursor { node, careful, mark, slot } = Cursor::decode(number, slot_bits)?;
         let fits = mark == Self::mark(node, careful, layout, cluster.owner(slot).unwrap_or(0));
         if fits { at(node, slot, careful) } else { at(0, slot, true) }
     }
@@ -206,7 +237,7 @@ impl Scan {
         let owner = cluster.owner(self.slot);
         let go = |node: u64, slot: Slot, careful: bool| {
             let mark = Self::mark(node, careful, self.layout, by);
-            Cursor { node, careful, mark, slot }.encode()
+            Cursor { node, careful, mark, slot }.encode(layout.slot_bits)
         };
         // Redirected: another node's answer to this cursor is meaningless.
         if self.cursor != 0 && self.owner != Some(by) {
@@ -221,7 +252,7 @@ impl Scan {
             true => (layout.next(self.slot, careful), careful),
             // The slot has another owner now or in the next layout: it was not the shard that the
             // layout says, so nothing but this slot is known to be covered.
-            false => (self.slot.next(), true),
+            false => (layout.slot_behind(self.slot), true),
         };
         next.map_or(Some(0), |slot| go(0, slot, careful))
     }
@@ -248,7 +279,7 @@ mod tests {
     impl Model {
         fn new(shards: Vec<u16>) -> Model {
             let count = usize::from(*shards.iter().max().unwrap()) + 1;
-            let layout = Layout::of(&shards, 0);
+            let layout = Layout::of(&shards, 0, |_| true);
             Model { shards, primary: (0..count as u64).collect(), layout, heard: BTreeMap::new() }
         }
 
@@ -258,7 +289,7 @@ mod tests {
 
         fn change(&mut self, slot: Slot, shard: u16) {
             self.shards[slot.at()] = shard;
-            self.layout = Layout::of(&self.shards, self.layout.generation + 1);
+            self.layout = Layout::of(&self.shards, self.layout.generation + 1, |_| true);
         }
 
         /// Moves the slot in a MOVED redirection only.
@@ -283,7 +314,8 @@ mod tests {
 
         /// One SCAN: the slots whose keys were returned, and the next cursor.
         fn scan(&self, cursor: u64, page: usize) -> (Vec<Slot>, u64) {
-            let scan = Scan::begin(cursor.to_string().as_bytes(), self).expect("a cursor");
+            let scan = Scan::begin(cursor.to_string().as_bytes(), UpstreamSet::ALL, self)
+                .expect("a cursor");
             let (node, slots) = self.node(scan.slot);
             let from = (scan.cursor as usize).min(slots.len());
             let to = (from + page).min(slots.len());
@@ -379,30 +411,63 @@ mod tests {
     fn another_nodes_cursor_is_not_used() {
         let model = Model::three();
         let (_, cursor) = model.scan(0, 10);
-        let scan = Scan::begin(cursor.to_string().as_bytes(), &model).unwrap();
+        let scan = Scan::begin(cursor.to_string().as_bytes(), UpstreamSet::ALL, &model).unwrap();
         assert_eq!(scan.cursor, 10);
         let next = scan.next(30, 2, &model).unwrap();
-        let again = Scan::begin(next.to_string().as_bytes(), &model).unwrap();
+        let again = Scan::begin(next.to_string().as_bytes(), UpstreamSet::ALL, &model).unwrap();
         assert_eq!((again.slot, again.cursor), (Slot(0), 0));
         // The end of another node's scan is not the end of the shard's.
         let next = scan.next(0, 2, &model).unwrap();
-        let again = Scan::begin(next.to_string().as_bytes(), &model).unwrap();
+        let again = Scan::begin(next.to_string().as_bytes(), UpstreamSet::ALL, &model).unwrap();
         assert_eq!((again.slot, again.cursor), (Slot(0), 0));
         // At the start any node's answer is valid, and covers the slot.
-        let scan = Scan::begin(b"0", &model).unwrap();
+        let scan = Scan::begin(b"0", UpstreamSet::ALL, &model).unwrap();
         let next = scan.next(0, 2, &model).unwrap();
-        let again = Scan::begin(next.to_string().as_bytes(), &model).unwrap();
+        let again = Scan::begin(next.to_string().as_bytes(), UpstreamSet::ALL, &model).unwrap();
         assert_eq!((again.slot, again.cursor), (Slot(1), 0));
+    }
+
+    #[test]
+    fn a_scan_of_some_upstreams_leaves_the_others_out() {
+        // A cluster of three shards, a single server, and another cluster of two shards.
+        let second = usize::from(SLOTS);
+        let slots: Vec<u16> = (0..2 * SLOTS + 1)
+            .map(|slot| match usize::from(slot) {
+                slot if slot < second => slot as u16 / 5462,
+                slot if slot == second => 3,
+                slot => 4 + u16::from(slot > second + 8000),
+            })
+            .collect();
+        let scanned = |wanted: fn(usize) -> bool| {
+            let mut model = Model::new(slots.clone());
+            model.layout = Layout::of(&slots, 0, |slot| wanted(slot.at()));
+            let (mut cursor, mut shards) = (0, Vec::new());
+            loop {
+                let text = cursor.to_string();
+                let scan = Scan::begin(text.as_bytes(), UpstreamSet::ALL, &model).unwrap();
+                shards.push(model.shard(scan.slot));
+                let node = model.owner(scan.slot).unwrap();
+                cursor = scan.next(0, node, &model).unwrap();
+                if cursor == 0 {
+                    return shards;
+                }
+            }
+        };
+        assert_eq!(scanned(|_| true), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(scanned(|slot| slot < 16384), [0, 1, 2]);
+        assert_eq!(scanned(|slot| slot == 16384), [3]);
+        assert_eq!(scanned(|slot| slot < 16384 || slot > 16384), [0, 1, 2, 4, 5]);
+        assert_eq!(scanned(|slot| slot > 16384), [4, 5]);
     }
 
     #[test]
     fn rejects_invalid_cursors() {
         let model = Model::three();
         for text in ["x", "1x", " 1", "-1", "1", "16383", "99999999999999999999999"] {
-            assert_eq!(Scan::begin(text.as_bytes(), &model), None, "{text}");
+            assert_eq!(Scan::begin(text.as_bytes(), UpstreamSet::ALL, &model), None, "{text}");
         }
         let too_large = Cursor { node: 1 << 39, careful: false, mark: 1, slot: Slot(0) };
-        assert_eq!(too_large.encode(), None);
+        assert_eq!(too_large.encode(SLOT_BITS), None);
     }
 
     proptest! {
@@ -411,14 +476,14 @@ mod tests {
             node in 0u64..1 << 39, careful: bool, mark in 1u16..1024, slot in 0u16..SLOTS,
         ) {
             let cursor = Cursor { node, careful, mark, slot: Slot(slot) };
-            let number = cursor.encode().expect("room");
+            let number = cursor.encode(SLOT_BITS).expect("room");
             prop_assert_ne!(number, 0);
-            prop_assert_eq!(Cursor::decode(number), Some(cursor));
+            prop_assert_eq!(Cursor::decode(number, SLOT_BITS), Some(cursor));
         }
 
         #[test]
         fn arbitrary_cursors_never_panic(text in proptest::collection::vec(any::<u8>(), 0..24)) {
-            let _ = Scan::begin(&text, &Model::three());
+            let _ = Scan::begin(&text, UpstreamSet::ALL, &Model::three());
         }
 
         /// Whatever changes, every slot that stayed with its shard is returned, and the scan ends.
@@ -442,7 +507,7 @@ mod tests {
             let mut changes = changes.into_iter().peekable();
             let mut calls = 0;
             loop {
-                let before = (model.layout.hash, Cursor::decode(cursor).map(|c| model.owner(c.slot)));
+                let before = (model.layout.hash, Cursor::decode(cursor, SLOT_BITS).map(|c| model.owner(c.slot)));
                 while let Some((_, failover, slot, shard)) = changes.next_if(|c| c.0 <= calls) {
                     if failover {
                         model.primary[usize::from(shard)] += 10;
@@ -454,8 +519,8 @@ mod tests {
                     }
                 }
                 // The mark has ten bits: one change in a thousand goes unnoticed.
-                let scan = Scan::begin(cursor.to_string().as_bytes(), &model).expect("a cursor");
-                let owner = Cursor::decode(cursor).map(|c| model.owner(c.slot));
+                let scan = Scan::begin(cursor.to_string().as_bytes(), UpstreamSet::ALL, &model).expect("a cursor");
+                let owner = Cursor::decode(cursor, SLOT_BITS).map(|c| model.owner(c.slot));
                 let layout_unseen = !scan.careful && before.0 != model.layout.hash;
                 let owner_unseen = scan.cursor != 0 && before.1 != owner;
                 prop_assume!(cursor == 0 || !(layout_unseen || owner_unseen));

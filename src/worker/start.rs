@@ -138,7 +138,7 @@ impl Worker {
                     topology: Topology {
                         snapshot: Arc::new(Snapshot::empty()),
                         identity: Arc::default(),
-                        layout: Default::default(),
+                        layouts: Vec::new(),
                     },
                     placement: Placement {
                         slots: SlotTable::default(),

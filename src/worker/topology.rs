@@ -22,6 +22,7 @@ impl Worker {
             if let Some(mine) = self.engine.nodes.list.get_mut(id.at()) {
                 mine.known = true;
                 mine.upstream = node.upstream;
+                mine.slots = self.engine.core.router.views().map().space(node.upstream);
                 mine.socket = node.socket.or(mine.socket);
                 if mine.id != node.id {
                     mine.id = node.id.clone();
