@@ -161,12 +161,17 @@ impl Base<'_> {
     pub(crate) fn greet(&mut self, conn: ConnId) {
         let Some(up) = self.nodes.upstreams.get_mut(conn) else { return };
         let settings = &self.core.settings;
-        let (identify, name) = (up.dedicated.is_some(), &settings.client_name);
-        let password = settings.password.reveal();
+        let upstream = self.nodes.list.get(up.node.at()).map(|node| node.upstream);
+        // An upstream's login is for its own nodes only.
+        let Some(own) = upstream.and_then(|upstream| settings.upstream(upstream)) else {
+            return self.core.lose(conn, ConnectionEnd::UserGone);
+        };
+        let (identify, name) = (up.dedicated.is_some(), &own.client_name);
+        let password = own.password.reveal();
         // A realm that is gone is nobody's, not slotway's: its number stays, and gets no further.
         let database = database_of(up.realm);
         let who = match up.realm {
-            _ if database.is_some() => Some((settings.user.as_bytes(), password.as_bytes())),
+            _ if database.is_some() => Some((own.user.as_bytes(), password.as_bytes())),
             realm => {
                 self.access.realms.get(&realm).map(|realm| (&*realm.who.user, &*realm.who.password))
             }

@@ -7,7 +7,6 @@ use crate::clients::answers::buffers_full;
 use crate::cluster::{Product, Slot};
 use crate::command::{CommandId, Flags, key_positions};
 use crate::common::Core;
-use crate::common::requests::keys_apart;
 use crate::errors::{CrossSlotRemedy, Failure};
 use crate::metrics::LimitHit;
 use crate::nodes::Nodes;
@@ -159,7 +158,9 @@ impl Transactions<'_> {
                     if *first != slot {
                         multi.scattered = true;
                         if !split {
-                            return Err(cross_slot(first_key, *first, key, slot));
+                            let apart = ((&**first_key, *first), (key, slot));
+                            let remedy = CrossSlotRemedy::Transaction;
+                            return Err(core.keys_apart(view, apart, remedy));
                         }
                     }
                 }
@@ -189,10 +190,6 @@ impl Transactions<'_> {
             self.clients.slab.get(index).is_some_and(|c| c.session.protocol == Protocol::Resp3);
         self.clients.answer_own(index, command, if resp3 { b"_\r\n" } else { b"*-1\r\n" }, core);
     }
-}
-
-pub(crate) fn cross_slot(first: &[u8], first_slot: Slot, key: &[u8], slot: Slot) -> Failure {
-    keys_apart(((first, first_slot), (key, slot)), CrossSlotRemedy::Transaction)
 }
 
 /// Redis's own words, and its bytes: arguments as they are, up to their first zero byte.

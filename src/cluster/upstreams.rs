@@ -167,6 +167,11 @@ impl KeyRoutes {
         None
     }
 
+    /// Whether a prefix begins with `start` and is longer.
+    pub fn is_below(&self, start: &[u8]) -> bool {
+        self.routes.iter().any(|r| r.prefix.starts_with(start) && r.prefix.len() > start.len())
+    }
+
     /// The prefix that decides on `key`, for messages.
     pub fn prefix_of(&self, key: &[u8]) -> Option<&[u8]> {
         let fits = self.routes.iter().filter(|route| key.starts_with(&route.prefix));

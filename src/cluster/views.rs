@@ -62,8 +62,17 @@ impl View {
         self.space_of(key).slot_of(key)
     }
 
+    /// The slots of the upstream on which all keys are that fit a pattern of SORT, such as
+    /// `weight_*`; `None`: they may be on several upstreams.
+    pub fn space_of_pattern(&self, pattern: &[u8]) -> Option<SlotSpace> {
+        let fixed = pattern.split(|&byte| byte == b'*').next().unwrap_or_default();
+        let is_open = fixed.len() < pattern.len();
+        let deeper = is_open && self.routes.is_below(fixed);
+        (!deeper).then(|| self.space_of(fixed))
+    }
+
     /// The slots among which `key` has its own.
-    fn space_of(&self, key: &[u8]) -> SlotSpace {
+    pub fn space_of(&self, key: &[u8]) -> SlotSpace {
         self.routes.space_of(key).unwrap_or(self.home)
     }
 
@@ -93,7 +102,7 @@ impl View {
     }
 
     /// The prefix of the route that decides on `key`, if there is one.
-    pub fn route_of(&self, key: &[u8]) -> Option<&[u8]> {
+    fn route_of(&self, key: &[u8]) -> Option<&[u8]> {
         self.routes.prefix_of(key)
     }
 }
@@ -102,6 +111,7 @@ impl View {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Views {
     map: SlotMap,
+    names: Box<[Box<str>]>,
     /// [`ViewId::ROUTED`], then that of each upstream alone.
     all: Box<[View]>,
 }
@@ -109,15 +119,16 @@ pub struct Views {
 impl Default for Views {
     /// Those of one cluster.
     fn default() -> Self {
-        Views::new(SlotMap::default(), [])
+        Views::new(SlotMap::default(), &["main"], [])
     }
 }
 
 impl Views {
-    /// The views of upstreams whose slots lie as `map` says; `routes`: prefixes of keys, and the
+    /// The views of upstreams with these names, whose slots lie as `map` says; `routes`: prefixes of keys, and the
     /// upstream that keys with this prefix belong to.
     pub fn new<'a>(
         map: SlotMap,
+        names: &[&str],
         routes: impl IntoIterator<Item = (&'a [u8], UpstreamId)>,
     ) -> Views {
         let routes: Vec<(&[u8], UpstreamId)> = routes.into_iter().collect();
@@ -140,12 +151,27 @@ impl Views {
             }
         });
         let all = std::iter::once(routed).chain(alone).collect();
-        Views { map, all }
+        Views { map, names: names.iter().map(|name| (*name).into()).collect(), all }
     }
 
     /// Where the slots of the upstreams lie.
     pub fn map(&self) -> &SlotMap {
         &self.map
+    }
+
+    /// The name of an upstream.
+    pub fn name(&self, upstream: UpstreamId) -> &str {
+        self.names.get(upstream.at()).map_or("main", |name| name)
+    }
+
+    /// Where a key is, for messages: the name of the upstream, and the route that leads to it.
+    pub fn place_of(&self, view: ViewId, key: &[u8]) -> String {
+        let view = self.get(view);
+        let name = self.name(self.map.upstream_of(view.slot_of(key)));
+        match view.route_of(key) {
+            Some(prefix) => format!("{name} (route \"{}\")", String::from_utf8_lossy(prefix)),
+            None => name.to_owned(),
+        }
     }
 
     /// A view; [`ViewId::ROUTED`] in the place of one that does not exist.
@@ -171,7 +197,7 @@ mod tests {
 
     fn views() -> Views {
         let map = SlotMap::new(&[SlotCount::Cluster, SlotCount::One, SlotCount::One]).unwrap();
-        Views::new(map, [(&b"rq:"[..], UpstreamId(1))])
+        Views::new(map, &["main", "queues", "other"], [(&b"rq:"[..], UpstreamId(1))])
     }
 
     #[test]
@@ -181,10 +207,25 @@ mod tests {
         assert_eq!(routed.slot_of(b"rq:job:1"), Slot(16384));
         assert_eq!(routed.slot_of(b"rq"), slot_of(b"rq"));
         assert_eq!((routed.route_of(b"rq:1"), routed.route_of(b"a")), (Some(&b"rq:"[..]), None));
+        let place = |key| views.place_of(ViewId::ROUTED, key);
+        assert_eq!(place(b"rq:1"), "queues (route \"rq:\")");
+        assert_eq!(place(b"a"), "main");
         assert!(!routed.is_one_server());
         assert_eq!(routed.keyless(), Slot::NONE);
         let has = |at| routed.upstreams().contains(UpstreamId(at));
         assert_eq!([0, 1, 2].map(has), [true, true, false], "those that its keys can be in");
+    }
+
+    #[test]
+    fn keys_of_a_pattern_are_on_one_upstream_or_may_be_on_several() {
+        let views = views();
+        let routed = views.get(ViewId::ROUTED);
+        let first = |pattern| routed.space_of_pattern(pattern).map(|space| space.first().0);
+        assert_eq!(first(b"rq:weight_*"), Some(16384));
+        assert_eq!(first(b"weight_*->f"), Some(0));
+        assert_eq!(first(b"r*"), None);
+        assert_eq!(first(b"*"), None);
+        assert_eq!(first(b"r"), Some(0), "no pattern");
     }
 
     #[test]
@@ -207,7 +248,7 @@ mod tests {
             let view = views.get(view);
             assert_eq!((view.slot_of(b"foo"), view.keyless()), (slot_of(b"foo"), Slot::NONE));
         }
-        let one = Views::new(SlotMap::new(&[SlotCount::One]).unwrap(), []);
+        let one = Views::new(SlotMap::new(&[SlotCount::One]).unwrap(), &["main"], []);
         assert_eq!(one.get(ViewId::ROUTED).slot_of(b"foo"), Slot(0));
     }
 }

@@ -38,6 +38,27 @@ impl Core {
         }
     }
 
+    /// The error for keys in different slots, or on different upstreams.
+    pub(crate) fn keys_apart(
+        &self,
+        view: ViewId,
+        ((first, first_slot), (other, slot)): Apart<'_>,
+        remedy: CrossSlotRemedy,
+    ) -> Failure {
+        let (views, map) = (self.router.views(), self.router.views().map());
+        if map.upstream_of(first_slot) != map.upstream_of(slot) {
+            let place = |key| views.place_of(view, key).into();
+            let (first_place, place) = (place(first), place(other));
+            let (first, other) = (Key::new(first), Key::new(other));
+            return Failure::CrossUpstream { first, first_place, other, place };
+        }
+        // By the numbers that the upstream itself uses.
+        let own = |slot| Slot(map.space(map.upstream_of(slot)).own(slot));
+        let (first_slot, slot) = (own(first_slot), own(slot));
+        let (first, other) = (Key::new(first), Key::new(other));
+        Failure::CrossSlot { first, first_slot, other, slot, remedy }
+    }
+
     /// Why a command over several slots is refused behind MULTI. `None`: a node will say what it
     /// thinks of it.
     pub(crate) fn refused_in_multi(
@@ -46,13 +67,13 @@ impl Core {
         name: &str,
         args: &Args,
     ) -> Option<Failure> {
-        let view = self.router.view(view);
         let keys: Vec<usize> = self.spare.keys.iter().map(|&at| at as usize).collect();
-        if let Some(others) = apart(view, args, &keys).filter(|_| runs_script(name)) {
-            return Some(cross_slot(name, others));
+        let others = apart(self.router.view(view), args, &keys);
+        if let Some(others) = others.filter(|_| runs_script(name)) {
+            return Some(self.keys_apart(view, others, remedy_for(name)));
         }
-        match apart(view, args, &keys) {
-            Some(others) => Some(keys_apart(others, CrossSlotRemedy::InMulti)),
+        match others {
+            Some(others) => Some(self.keys_apart(view, others, CrossSlotRemedy::InMulti)),
             None if self.settings.emulate => {
                 Some(Failure::PatternInMulti { command: name.to_ascii_uppercase().into() })
             }
@@ -147,22 +168,13 @@ pub(crate) fn apart<'a>(view: &View, args: &Args<'a>, keys: &[usize]) -> Option<
     Some((first, other))
 }
 
-/// The error for keys in different slots.
-pub(crate) fn keys_apart(
-    ((first, first_slot), (other, slot)): Apart<'_>,
-    remedy: CrossSlotRemedy,
-) -> Failure {
-    let (first, other) = (Key::new(first), Key::new(other));
-    Failure::CrossSlot { first, first_slot, other, slot, remedy }
-}
-
-pub(crate) fn cross_slot(name: &str, others: Apart<'_>) -> Failure {
-    let remedy = match emulate::entry(name) {
+/// What may be done about a command whose keys are in different slots.
+pub(crate) fn remedy_for(name: &str) -> CrossSlotRemedy {
+    match emulate::entry(name) {
         Some(_) => CrossSlotRemedy::Emulate(name.to_ascii_uppercase().replace('|', " ").into()),
         None if runs_script(name) => CrossSlotRemedy::Script,
         None => CrossSlotRemedy::HashTag,
-    };
-    keys_apart(others, remedy)
+    }
 }
 
 /// Whether the command runs a Lua script or a function, which one node executes as a whole.

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use crate::backoff::Backoff;
 use crate::client::{AnnouncedNode, Client, DatabaseTarget, Databases};
+use crate::cluster::UpstreamId;
 use crate::config::{
     Address, AnnounceMode, ClientAuth, Config, CrossSlot, CrossSlotCommand, Listen, OnGap,
-    OnOutcomeUnknown, ReadFrom, Secret, is_public,
+    OnOutcomeUnknown, ReadFrom, Secret, Upstream, is_public,
 };
 use crate::placement::ReadPreferences;
 use crate::resp::RequestLimits;
@@ -14,9 +15,8 @@ use crate::stream::Stream;
 
 #[derive(Debug)]
 pub(crate) struct Settings {
-    pub user: String,
-    pub password: Secret,
-    pub client_name: String,
+    /// By upstream.
+    pub(crate) upstreams: Vec<UpstreamSettings>,
     /// Shared connections per node and protocol.
     pub connections: usize,
     /// Microseconds; `None` is no deadline.
@@ -26,8 +26,6 @@ pub(crate) struct Settings {
     pub no_primary: Option<u64>,
     /// `retries.budget_percent` and `retries.min_per_second`.
     pub retries: (usize, usize),
-    /// `upstream.keepalive`, and how long what was sent may stay unacknowledged at least.
-    pub keepalive: Option<(Duration, Duration)>,
     /// `timeouts.probe`
     pub probe: Option<u64>,
     pub(crate) idle_timeout: Option<u64>,
@@ -86,7 +84,36 @@ pub(crate) struct Settings {
     pub(crate) memory_total: usize,
 }
 
+/// What connections to the nodes of one upstream are made by.
+#[derive(Debug, Clone)]
+pub(crate) struct UpstreamSettings {
+    pub(crate) user: String,
+    pub(crate) password: Secret,
+    pub(crate) client_name: String,
+    /// `keepalive`, and how long data that was sent may stay unacknowledged at least.
+    pub(crate) keepalive: Option<(Duration, Duration)>,
+}
+
+impl UpstreamSettings {
+    fn new(config: &Config, upstream: &Upstream) -> Self {
+        UpstreamSettings {
+            user: upstream.user.clone(),
+            password: upstream.password.clone(),
+            client_name: upstream.client_name.clone(),
+            keepalive: upstream.keepalive.map(|idle| {
+                // Without a deadline nothing that was sent is given up but by keepalive.
+                (idle, config.timeouts.command.unwrap_or(Duration::from_secs(24 * 3600)))
+            }),
+        }
+    }
+}
+
 impl Settings {
+    /// What connections to the nodes of this upstream are made by.
+    pub(crate) fn upstream(&self, id: UpstreamId) -> Option<&UpstreamSettings> {
+        self.upstreams.get(id.at())
+    }
+
     pub fn new(config: &Config, workers: usize) -> Self {
         let workers = workers.max(1);
         let request = RequestLimits {
@@ -97,18 +124,17 @@ impl Settings {
         };
         let micros = |d: std::time::Duration| d.as_micros() as u64;
         Settings {
-            user: config.upstream.user.clone(),
-            password: config.upstream.password.clone(),
-            client_name: config.upstream.client_name.clone(),
+            upstreams: config
+                .upstream_names()
+                .iter()
+                .zip(0..)
+                .map(|(_, id)| UpstreamSettings::new(config, config.upstream_of(UpstreamId(id))))
+                .collect(),
             connections: config.upstream.connections.max(1),
             command_timeout: config.timeouts.command.map(micros),
             connect_timeout: micros(config.timeouts.connect),
             no_primary: config.timeouts.no_primary.map(micros),
             retries: (config.retries.budget_percent, config.retries.min_per_second),
-            keepalive: config.upstream.keepalive.map(|idle| {
-                // Without a deadline nothing that was sent is given up but by keepalive.
-                (idle, config.timeouts.command.unwrap_or(Duration::from_secs(24 * 3600)))
-            }),
             probe: config.timeouts.probe.map(micros),
             idle_timeout: config.timeouts.idle.map(micros),
             login_timeout: config.timeouts.login.map(micros),

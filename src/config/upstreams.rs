@@ -66,6 +66,11 @@ impl Config {
         self.upstreams.get(id.at().checked_sub(short)?)
     }
 
+    /// Kind, logins and connections of an upstream.
+    pub fn upstream_of(&self, id: UpstreamId) -> &Upstream {
+        self.named_upstream(id).map_or(&self.upstream, |named| &named.upstream)
+    }
+
     /// The configuration as it would be with this upstream alone, in the short form.
     pub fn of_upstream(&self, id: UpstreamId) -> Config {
         let mut config = self.clone();
@@ -116,6 +121,6 @@ impl Config {
         let routes = self.routes.iter().filter_map(|route| {
             Some((route.prefix.as_deref()?, self.upstream_id(&route.upstream)?))
         });
-        Views::new(self.slot_map(), routes)
+        Views::new(self.slot_map(), &self.upstream_names(), routes)
     }
 }

@@ -7,15 +7,16 @@ use crate::buf::CHUNK;
 use crate::clients::Flow;
 use crate::cluster::Slot;
 use crate::command::CommandId;
-use crate::common::requests::{apart, cross_slot};
+use crate::common::requests::{apart, remedy_for};
 use crate::dest::ClientId;
 use crate::dispatch::Dispatcher;
 use crate::emulate;
 use crate::emulate::Request;
+use crate::errors::Failure;
 use crate::operations::Gathering;
 use crate::ops::{Errand, ErrandKind, Parts};
 use crate::resp::Args;
-use crate::route::wait_time;
+use crate::route::{sort_patterns, wait_time};
 
 /// How long a command waits for the lock of a key that another command moves, in microseconds.
 const PATIENCE: u64 = 6_000_000;
@@ -37,16 +38,35 @@ impl Dispatcher<'_> {
         let name = spec.name.to_string();
         let keys: Vec<usize> = self.engine.core.spare.keys.iter().map(|&at| at as usize).collect();
         let router = Arc::clone(&self.engine.core.router);
-        let view = router.view(self.engine.clients.view_of(index));
+        let view_id = self.engine.clients.view_of(index);
+        let view = router.view(view_id);
         let others = apart(view, args, &keys);
         let entry = emulate::entry(&name).filter(|_| self.engine.core.settings.emulate);
+        let first = keys.first().and_then(|&at| args.get(at)).unwrap_or_default();
+        let space = view.space_of(first);
+        let on_upstreams = match others {
+            Some(((_, a), (_, b))) => {
+                let map = router.views().map();
+                map.upstream_of(a) != map.upstream_of(b)
+            }
+            // It names keys by patterns.
+            None => sort_patterns(args).any(|p| view.space_of_pattern(p) != Some(space)),
+        };
+        if on_upstreams {
+            let failure = match others {
+                Some(others) => self.engine.core.keys_apart(view_id, others, remedy_for(&name)),
+                None => Failure::PatternOnUpstreams { command: name.to_ascii_uppercase().into() },
+            };
+            self.engine.clients.answer_own_error(index, command, &failure, &mut self.engine.core);
+            return Flow::Next;
+        }
         let Some((_, entry)) = entry else {
             return match others {
                 Some(others) => {
                     self.engine.clients.answer_own_error(
                         index,
                         command,
-                        &cross_slot(&name, others),
+                        &self.engine.core.keys_apart(view_id, others, remedy_for(&name)),
                         &mut self.engine.core,
                     );
                     Flow::Next
@@ -104,6 +124,7 @@ impl Dispatcher<'_> {
             args: args.iter().map(Into::into).collect(),
             keys,
             name,
+            slots: space,
             protocol,
             wait: wait.map_or(Some(0), |wait| wait.micros),
             turn: self.engine.core.settings.emulation_turn,

@@ -248,6 +248,7 @@ mod tests {
                 args: args.map(|word| word.as_bytes().into()).collect(),
                 keys: keys.into_iter().collect(),
                 name: entry.name.to_owned(),
+                slots: crate::cluster::SlotSpace::CLUSTER,
                 protocol: if resp3 { Protocol::Resp3 } else { Protocol::Resp2 },
                 wait: Some(100_000),
                 turn: 50_000,

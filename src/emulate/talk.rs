@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::reply::failed_before;
 use super::reply::{CommandResult, Reply};
-use crate::cluster::{Slot, slot_of};
+use crate::cluster::{Slot, SlotSpace, slot_of};
 use crate::errors::Failure;
 use crate::placement::{AfterLoss, MAX_STEP_TRIES, Phase, Work, after_loss};
 use crate::resp::{
@@ -179,6 +179,8 @@ pub struct Request {
     pub keys: Vec<usize>,
     /// The command's name in the command table.
     pub name: String,
+    /// The slots of the upstream that all keys are on.
+    pub slots: SlotSpace,
     /// The protocol of the client and of the steps.
     pub protocol: Protocol,
     /// Timeout of a blocking command, in microseconds; `None` for no limit.
@@ -391,6 +393,8 @@ pub struct Emulation {
     /// See [`Emulation::last_step`].
     last_step: Option<LastStep>,
     name: String,
+    /// The slots of the upstream that all keys are on: steps call them by their own numbers.
+    pub slots: SlotSpace,
     /// The request's ticket.
     pub ticket: u64,
 }
@@ -409,9 +413,10 @@ impl Emulation {
     {
         let talk = Talk::default();
         let bytes = request.args.iter().map(|a| a.len() + size_of::<Box<[u8]>>()).sum();
-        let (ticket, name) = (request.ticket, request.name.clone());
+        let (ticket, name, slots) = (request.ticket, request.name.clone(), request.slots);
         Emulation {
             ticket,
+            slots,
             future: Box::pin(recipe(talk.clone(), Rc::new(request))),
             talk,
             replies: Vec::new(),

@@ -12,6 +12,7 @@ pub fn request(line: &str, keys: &[usize]) -> Request {
         args,
         keys: keys.to_vec(),
         name,
+        slots: crate::cluster::SlotSpace::CLUSTER,
         protocol: Protocol::Resp2,
         wait: Some(0),
         turn: 50_000,

@@ -126,7 +126,8 @@ impl Connections<'_> {
             if let Some(socket) = stream.tcp() {
                 // Without these it works as well, but for networks that swallow packets.
                 let _ = retransmit_soon(socket);
-                if let Some((idle, patience)) = core.settings.keepalive {
+                let own = core.settings.upstream(node.upstream);
+                if let Some((idle, patience)) = own.and_then(|own| own.keepalive) {
                     let _ = keep_alive(socket, idle, patience);
                 }
             }

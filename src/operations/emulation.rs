@@ -15,6 +15,8 @@ impl Operations {
     pub(crate) fn send_step(&mut self, g: usize, i: u32, step: Step, base: &mut Base<'_>) {
         let Some(gathering) = self.gatherings.get(g) else { return };
         let (lane, protocol) = (gathering.lane, gathering.parts.protocol());
+        let slots = gathering.parts.emulated().map(|emulation| emulation.slots);
+        let slot = slots.map_or(step.slot, |slots| slots.slot(step.slot.0));
         let table = base.core.router.table();
         let id = |name: &str| table.by_name(name).unwrap_or(base.core.router.unknown());
         let command = match (step.batch, step.names.first()) {
@@ -25,7 +27,7 @@ impl Operations {
         let repeatable = step.harmless || reads;
         let dest = Dest::Part { gather: g as u32, first: i };
         let mut pending =
-            self.pending(dest, command, step.slot, protocol, base.access, base.clients, base.core);
+            self.pending(dest, command, slot, protocol, base.access, base.clients, base.core);
         if step.batch {
             pending.before = step.names.len() as u32 + 1;
         }
@@ -38,16 +40,16 @@ impl Operations {
         {
             return;
         }
-        match base.nodes.route(step.slot) {
+        match base.nodes.route(slot) {
             Some(node) => base.send_to(node, pending, step.frame, lane.index),
             None if !base.nodes.placement.slots.holds.fits(
-                step.slot,
+                slot,
                 step.frame.len(),
                 base.core.settings.held,
             ) =>
             {
                 base.core.stats.limits_hit[LimitHit::Held as usize] += 1;
-                base.core.fail(&pending, "slotway", &Failure::HoldsFull { slot: step.slot });
+                base.core.fail(&pending, "slotway", &Failure::HoldsFull { slot });
             }
             None => self.hold_pending(pending, lane, step.frame, base.nodes, base.core),
         }

@@ -6,11 +6,11 @@
 use crate::base::Base;
 use crate::base::lanes::ASKING;
 use crate::client::Watch;
-use crate::clients::{Flow, transaction};
+use crate::clients::Flow;
 use crate::cluster::Slot;
 use crate::command::{CommandId, key_positions};
 use crate::dest::{ClientId, ConnId, Dest};
-use crate::errors::Failure;
+use crate::errors::{CrossSlotRemedy, Failure};
 use crate::hash::fingerprint;
 use crate::operations::transaction::Transactions;
 use crate::ops::{Errand, ErrandKind};
@@ -49,7 +49,8 @@ impl Transactions<'_> {
             && let Some(&first) = before.as_ref().or(slots.first())
             && let Some(&other) = slots.iter().find(|s| s.0 != first.0)
         {
-            let failure = transaction::cross_slot(first.1, first.0, other.1, other.0);
+            let apart = ((first.1, first.0), (other.1, other.0));
+            let failure = base.core.keys_apart(view, apart, CrossSlotRemedy::Transaction);
             base.clients.answer_own_error(index, command, &failure, base.core);
             return Flow::Next;
         }

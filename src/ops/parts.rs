@@ -167,6 +167,7 @@ mod tests {
         let request = Request {
             args: vec![b"X".as_slice().into()],
             keys: Vec::new(),
+            slots: crate::cluster::SlotSpace::CLUSTER,
             name: "x".into(),
             protocol: Protocol::Resp3,
             wait: Some(0),

@@ -11,6 +11,7 @@ mod pending_flags;
 mod pubsub;
 mod scan;
 mod server;
+mod sort;
 
 pub use behaviour::{
     Behaviour, Fan, Local, Merge, RefusalReason, Script, Transaction, behaviour_if_allowed,
@@ -27,6 +28,8 @@ pub use pending_flags::PendingFlags;
 pub use pubsub::{OwnSubscriptions, PubSub, PubSubQuery, publish_count};
 pub use scan::{Layout, Scan, ScanRequest, SlotOwners, identity};
 pub use server::{ReportMerge, SlotOrder};
+pub use sort::sort_patterns;
+use sort::{has_patterns, patterns_are_at};
 
 use std::sync::Arc;
 
@@ -415,6 +418,8 @@ impl Router {
             Behaviour::Sort => match self.slots(view, command, args, keys) {
                 // All keys of a single server are in reach of its patterns.
                 Slots::One(slot) if view.is_one_server() || !has_patterns(args) => Plan::Slot(slot),
+                // On a single server its keys are in reach of patterns that are there as well.
+                Slots::One(slot) if patterns_are_at(view, slot, args) => Plan::Slot(slot),
                 Slots::One(slot) | Slots::Several(slot, _) => Plan::CrossSlot(slot),
                 Slots::None | Slots::Unpaired => Plan::Any,
             },
@@ -503,22 +508,6 @@ enum Slots {
     One(Slot),
     /// The slot of the first key, and the number of arguments per key.
     Several(Slot, u32),
-}
-
-/// Whether SORT has BY or GET patterns, whose keys may be in any slot. BY without `*` names no key.
-fn has_patterns(args: &Args) -> bool {
-    let mut i = 2;
-    while i < args.len() {
-        let pattern = args.get(i + 1).unwrap_or_default();
-        match () {
-            () if args.is(i, "get") => return true,
-            () if args.is(i, "by") && pattern.contains(&b'*') => return true,
-            () if args.is(i, "limit") => i += 3,
-            () if args.is(i, "by") || args.is(i, "store") => i += 2,
-            () => i += 1,
-        }
-    }
-    false
 }
 
 fn debug_command(view: &View, args: &Args) -> Plan {

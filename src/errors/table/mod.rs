@@ -430,6 +430,14 @@ failures! {
             CrossSlot { first: Key, first_slot: Slot, other: Key, slot: Slot, remedy: CrossSlotRemedy }
                 => CrossSlot "Keys in request don't hash to the same slot: '{first}' is in slot {first_slot}, '{other}' in slot {slot}{remedy}";
         }
+        row "a command or transaction with keys on several upstreams ([upstreams](configuration.md))"
+            => "use keys of one upstream, or change `[[routes]]`" {
+            /// Keys on different upstreams.
+            CrossUpstream { first: Key, first_place: Box<str>, other: Key, place: Box<str> }
+                => CrossSlot "Keys in request are on different upstreams: '{first}' on {first_place}, '{other}' on {place}; use keys of one upstream, or change [[routes]] in slotway's configuration";
+            /// SORT with a pattern whose keys may be on another upstream.
+            PatternOnUpstreams { command: Box<str> } => CrossSlot "{command} with a pattern whose keys may be on another upstream than its key; use patterns that begin with a route's prefix, or change [[routes]] in slotway's configuration";
+        }
         row "a command for the whole cluster inside `MULTI`"
             => "see the text, or send it outside of `MULTI`" {
             /// A command for all shards in a transaction.
