@@ -37,6 +37,9 @@ impl Base<'_> {
         }
         let client = entry.insert(client);
         client.endpoints = arrival.endpoints.map(Box::new);
+        if let Some(upstream) = arrival.upstream {
+            client.session.bind(upstream);
+        }
         if self.core.settings.reads.any() {
             client.session.reads_by_configuration();
         }

@@ -87,10 +87,10 @@ impl Config {
         config
     }
 
-    /// The upstream of a listener's clients.
-    pub fn upstream_of_listener(&self, listener: &Listen) -> UpstreamId {
-        let named = self.listener_upstreams.iter().find(|(at, _)| at == listener);
-        named.and_then(|(_, name)| self.upstream_id(name)).unwrap_or(UpstreamId::FIRST)
+    /// The upstream of a listener's clients; `None`: the listener has none of its own.
+    pub fn upstream_of_listener(&self, listener: &Listen) -> Option<UpstreamId> {
+        let (_, name) = self.listener_upstreams.iter().find(|(at, _)| at == listener)?;
+        self.upstream_id(name)
     }
 
     /// Where the slots of the upstreams lie.

@@ -17,13 +17,12 @@ impl Engine {
         let (percent, min_per_second) = self.core.settings.retries;
         self.nodes.placement.retries.budget.configure(percent, min_per_second);
         self.seeing.configure(config, self.core.now);
-        if *self.core.router.rules() != config.commands {
+        let views = config.views();
+        let changed = **self.core.router.views() != views;
+        if changed || *self.core.router.rules() != config.commands {
             let table = self.core.router.shared_table();
-            self.core.router = Arc::new(Router::with_rules(
-                table,
-                config.commands.clone(),
-                Arc::clone(self.core.router.views()),
-            ));
+            self.core.router =
+                Arc::new(Router::with_rules(table, config.commands.clone(), Arc::new(views)));
         }
         let elsewhere = self.core.settings.reads.any();
         for (_, client) in &mut self.clients.slab {

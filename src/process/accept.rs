@@ -499,7 +499,7 @@ impl Acceptor {
         }
         let config = self.pool.config();
         if !config.proxy_protocol.listen.contains(listen) {
-            return self.serve(client.into(), &mut accepting.refusals);
+            return self.serve(client.into(), listen, &mut accepting.refusals);
         }
         while accepting.arriving.try_join_next().is_some() {}
         // The client has gone.
@@ -523,7 +523,7 @@ impl Acceptor {
                         Some(_) => ProxyHeaderOutcome::Ok,
                         None => ProxyHeaderOutcome::Local,
                     });
-                    return acceptor.serve(client, &mut LogLimit::default());
+                    return acceptor.serve(client, &listen, &mut LogLimit::default());
                 }
                 Ok(Err(why)) => why,
                 Err(_) => HeaderRefusal::Cut,
@@ -545,7 +545,8 @@ impl Acceptor {
         }
     }
 
-    fn serve(&self, client: Arrival, refusals: &mut LogLimit) {
+    fn serve(&self, mut client: Arrival, listen: &Listen, refusals: &mut LogLimit) {
+        client.upstream = self.pool.config().upstream_of_listener(listen);
         if let Err(client) = self.pool.hand_over(client) {
             self.refuse(&client.socket, &Failure::NoWorker, refusals);
         }

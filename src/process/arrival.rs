@@ -122,7 +122,8 @@ pub(super) async fn read_header(
             let mut stream = TcpStream::from_std(stream)?;
             match header(&mut stream, limit).await? {
                 Ok(endpoints) => {
-                    Ok(Ok(Arrival { socket: Downstream::Tcp(stream.into_std()?), endpoints }))
+                    let socket = Downstream::Tcp(stream.into_std()?);
+                    Ok(Ok(Arrival { endpoints, ..socket.into() }))
                 }
                 Err(why) => {
                     send_error(&mut stream, &why).await;
@@ -134,7 +135,8 @@ pub(super) async fn read_header(
             let mut stream = TcpStream::from_std(stream)?;
             match header(&mut stream, limit).await? {
                 Ok(endpoints) => {
-                    Ok(Ok(Arrival { socket: Downstream::Tls(stream.into_std()?), endpoints }))
+                    let socket = Downstream::Tls(stream.into_std()?);
+                    Ok(Ok(Arrival { endpoints, ..socket.into() }))
                 }
                 Err(why) => Ok(Err(why)),
             }
@@ -143,7 +145,8 @@ pub(super) async fn read_header(
             let mut stream = UnixStream::from_std(stream)?;
             match header(&mut stream, limit).await? {
                 Ok(endpoints) => {
-                    Ok(Ok(Arrival { socket: Downstream::Unix(stream.into_std()?), endpoints }))
+                    let socket = Downstream::Unix(stream.into_std()?);
+                    Ok(Ok(Arrival { endpoints, ..socket.into() }))
                 }
                 Err(why) => {
                     send_error(&mut stream, &why).await;

@@ -15,7 +15,7 @@ pub use pending::{BYTES_PER_TOPIC, PendingSubscriptions, ReadBarrier, Serial, Ti
 
 use super::Batch;
 use crate::client::{Census, Pause};
-use crate::cluster::{Health, Identity, Snapshot};
+use crate::cluster::{Health, Identity, Snapshot, UpstreamId};
 use crate::command::CommandTable;
 use crate::dest::ClientId;
 use crate::errors::Failure;
@@ -40,12 +40,14 @@ pub struct Arrival {
     pub socket: Downstream,
     /// The client's own addresses, where a load balancer has sent them by the PROXY protocol.
     pub endpoints: Option<Endpoints>,
+    /// The upstream of its listener, where that has one of its own.
+    pub upstream: Option<UpstreamId>,
 }
 
 impl From<Downstream> for Arrival {
     /// A client that is connected directly.
     fn from(socket: Downstream) -> Self {
-        Arrival { socket, endpoints: None }
+        Arrival { socket, endpoints: None, upstream: None }
     }
 }
 
