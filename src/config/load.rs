@@ -10,8 +10,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::access;
 use super::field::Raw;
-use super::keys::{KEYS, SECTIONS, key};
+use super::keys::{KEYS, Key, SECTIONS, key};
+use super::load_upstreams::Draft;
 use super::problem::nearest;
+use super::upstream_keys::{self, UPSTREAMS, upstream_key};
 use super::{Config, ConfigError, Listen, Loaded, Origin, Problem};
 
 /// The sources of a configuration. No `Debug`: they may contain a password.
@@ -47,10 +49,12 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     loading.environment(&sources.env);
     loading.flags(&sources.flags);
     loading.credentials(&sources.env);
-    let Loading { mut loaded, mut problems } = loading;
+    loading.finish_upstreams();
+    let Loading { mut loaded, mut problems, .. } = loading;
     if problems.is_empty() {
         problems = conflicts(&loaded);
         problems.extend(super::proxy_protocol::conflicts(&loaded));
+        problems.extend(super::upstream_checks::conflicts(&loaded));
     }
     if problems.is_empty() {
         problems = access::problems(&mut loaded);
@@ -59,46 +63,46 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
 }
 
 /// The state while sources are read.
-struct Loading {
-    loaded: Loaded,
+pub(super) struct Loading {
+    pub loaded: Loaded,
+    /// `[upstreams.NAME]`, by name.
+    pub upstreams: BTreeMap<String, Draft>,
     problems: Vec<Problem>,
 }
 
 impl Default for Loading {
     fn default() -> Self {
-        let loaded = Loaded { config: Config::default(), origins: BTreeMap::new() };
-        Loading { loaded, problems: Vec::new() }
+        let (config, origins) = (Config::default(), BTreeMap::new());
+        let loaded = Loaded { config, origins, main_is_named: false };
+        Loading { loaded, upstreams: BTreeMap::new(), problems: Vec::new() }
     }
 }
 
 impl Loading {
-    fn problem(&mut self, origin: Origin, key: &str, reason: impl Into<String>) {
+    pub fn problem(&mut self, origin: Origin, key: &str, reason: impl Into<String>) {
         self.problems.push(Problem { origin, key: key.into(), reason: reason.into() });
     }
 
-    fn unknown_key(&mut self, origin: Origin, path: &str) {
-        let reason = match nearest(path, KEYS.iter().map(|key| key.path)) {
-            Some(key) => format!("unknown key; the nearest is {key}"),
-            None => "unknown key; docs/configuration.md has them all".into(),
-        };
-        self.problem(origin, path, reason);
-    }
-
     /// Sets the key at `path`, or records a problem.
-    fn set(&mut self, origin: Origin, path: &str, raw: &Raw) {
-        let Some(key) = key(path) else {
-            return self.unknown_key(origin, path);
-        };
-        match (key.field)(&mut self.loaded.config).set(raw) {
+    pub fn set(&mut self, origin: Origin, path: &str, raw: &Raw) {
+        match self.assign(&origin, path, raw) {
             Ok(()) => {
-                self.loaded.origins.insert(key.path, origin);
+                self.loaded.origins.insert(path.into(), origin);
             }
             Err(reason) => self.problem(origin, path, reason),
         }
     }
 
+    fn assign(&mut self, origin: &Origin, path: &str, raw: &Raw) -> Result<(), String> {
+        match key(path) {
+            Some(key) => (key.field)(&mut self.loaded.config).set(raw),
+            None if is_in(path, UPSTREAMS) => self.set_of_upstream(origin, path, raw),
+            None => Err(unknown_key(path)),
+        }
+    }
+
     /// Sets a key to a list, or records a problem for each wrong item, at the line of that item.
-    fn set_list(
+    pub fn set_list(
         &mut self,
         origin: Origin,
         path: &str,
@@ -106,7 +110,7 @@ impl Loading {
         at: &impl Fn(usize) -> Origin,
     ) {
         let before = self.problems.len();
-        if let Some(key) = key(path) {
+        if let Some(key) = key_at(path) {
             for item in items {
                 let one = Raw::List(vec![raw(item.get_ref())]);
                 if let Err(reason) = (key.field)(&mut Config::default()).set(&one) {
@@ -172,6 +176,7 @@ impl Loading {
             };
             let is_section = SECTIONS.iter().any(|section| holds(section.name));
             match value.get_ref() {
+                value if path == UPSTREAMS => self.upstreams_section(origin, value, at),
                 DeValue::Table(inner) if is_section => self.table(&path, inner, at),
                 _ if is_section => {
                     self.problem(origin, &path, format!("is a section; write [{path}]"));
@@ -206,7 +211,8 @@ impl Loading {
             }
             None => {
                 for name in table.keys() {
-                    self.unknown_key(at(name.span().start), &format!("{path}.{}", name.get_ref()));
+                    let path = format!("{path}.{}", name.get_ref());
+                    self.problem(at(name.span().start), &path, unknown_key(&path));
                 }
             }
         }
@@ -223,15 +229,16 @@ impl Loading {
             KEYS.iter().map(|key| (key.variable(), key.path)).collect();
         for (name, value) in ours {
             let origin = Origin::Env(name.clone());
-            let path =
-                variables.iter().find(|(variable, _)| *variable == name).map(|found| found.1);
+            let known = variables.iter().find(|(variable, _)| *variable == name);
+            let path = known.map(|found| found.1.to_owned()).or_else(|| self.path_of(&name));
             match (path, value.to_str()) {
-                (Some(path), Some(value)) => self.set(origin, path, &Raw::Word(value.into())),
-                (Some(path), None) => self.problem(origin, path, "is not valid UTF-8"),
+                (Some(path), Some(value)) => self.set(origin, &path, &Raw::Word(value.into())),
+                (Some(path), None) => self.problem(origin, &path, "is not valid UTF-8"),
                 (None, value) if is_service_link(&name, value.unwrap_or_default()) => {}
                 (None, _) => {
-                    let names = variables.iter().map(|(variable, _)| variable.as_str());
-                    let reason = match nearest(&name, names) {
+                    let of_tables = self.variables_of_tables(&name);
+                    let names = variables.iter().map(|(variable, _)| variable).chain(&of_tables);
+                    let reason = match nearest(&name, names.map(String::as_str)) {
                         Some(variable) => format!("unknown variable; the nearest is {variable}"),
                         None => "unknown variable; docs/configuration.md has them all".into(),
                     };
@@ -239,6 +246,17 @@ impl Loading {
                 }
             }
         }
+    }
+
+    /// The path that a variable of a table stands for whose keys are not in [`KEYS`].
+    fn path_of(&self, variable: &str) -> Option<String> {
+        let rest = variable.strip_prefix("SLOTWAY_")?;
+        self.path_of_upstream(rest.strip_prefix("UPSTREAMS__")?)
+    }
+
+    /// Variables of these tables, for suggestions in place of `variable`.
+    fn variables_of_tables(&self, variable: &str) -> Vec<String> {
+        self.variables_of_upstreams(variable)
     }
 
     /// Expands `${CREDENTIALS_DIRECTORY}` in paths that begin with it.
@@ -249,10 +267,18 @@ impl Loading {
         for key in KEYS {
             let named = (key.field)(&mut self.loaded.config).credential(folder);
             if named && folder.is_none() {
-                unknown.push(key.path);
+                unknown.push(key.path.to_owned());
             }
         }
-        for key in unknown {
+        for (name, draft) in &mut self.upstreams {
+            for (key, own) in upstream_keys::upstream_keys() {
+                let named = (key.field)(&mut draft.config).credential(folder);
+                if named && folder.is_none() {
+                    unknown.push(format!("{UPSTREAMS}.{name}.{own}"));
+                }
+            }
+        }
+        for key in &unknown {
             let origin = self.loaded.origin(key).clone();
             let reason = format!(
                 "{CREDENTIALS_VARIABLE} is not set: systemd sets it for a service with \
@@ -290,7 +316,28 @@ impl Loading {
     }
 }
 
-fn raw(value: &DeValue<'_>) -> Raw {
+/// Whether the path is that of the section, or of what is in it.
+fn is_in(path: &str, section: &str) -> bool {
+    path.strip_prefix(section).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// The key whose type a value at this path has.
+fn key_at(path: &str) -> Option<&'static Key> {
+    match upstream_keys::split_path(path) {
+        Some((_, own)) => upstream_key(own),
+        None => key(path),
+    }
+}
+
+/// The reason against a key that does not exist.
+fn unknown_key(path: &str) -> String {
+    match nearest(path, KEYS.iter().map(|key| key.path)) {
+        Some(key) => format!("unknown key; the nearest is {key}"),
+        None => "unknown key; docs/configuration.md has them all".into(),
+    }
+}
+
+pub(super) fn raw(value: &DeValue<'_>) -> Raw {
     match value {
         DeValue::String(text) => Raw::Text(text.to_string()),
         DeValue::Integer(number) => {

@@ -2,14 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use super::{Config, ConfigError, Origin, Problem};
+use super::keys::key;
+use super::upstream_keys::UPSTREAMS;
+use super::{Config, ConfigError, MAIN, Origin, Problem};
 
 /// A valid configuration with the origins of its values.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
-    pub(super) origins: BTreeMap<&'static str, Origin>,
+    /// Where values come from, by the paths of their keys; and where upstreams do, by
+    /// `upstreams.NAME`.
+    pub(super) origins: BTreeMap<String, Origin>,
+    /// Whether the upstream `main` is written as `[upstreams.main]`.
+    pub(super) main_is_named: bool,
 }
 
 impl Loaded {
@@ -18,10 +24,22 @@ impl Loaded {
         self.origins.get(path).unwrap_or(&Origin::Default)
     }
 
+    /// The path under which the value of the key at `path` was given, for messages:
+    /// `upstreams.main.user` for `upstream.user` where `main` is written so.
+    pub(super) fn key_name(&self, path: &str) -> String {
+        let own = key(path).filter(|_| self.main_is_named);
+        let Some((own, inherited)) = own.and_then(|k| Some((k.upstream_name()?, k.is_inherited())))
+        else {
+            return path.into();
+        };
+        let named = format!("{UPSTREAMS}.{MAIN}.{own}");
+        if inherited && !self.origins.contains_key(&named) { path.into() } else { named }
+    }
+
     /// Refuses a configuration without seeds. Not part of [`super::load`], because `slotway check`
     /// may check a file whose seeds come from the environment later.
     pub fn require_seeds(&self) -> Result<(), ConfigError> {
-        if !self.config.seeds.is_empty() {
+        if !self.config.seeds.is_empty() || !self.config.upstreams.is_empty() {
             return Ok(());
         }
         Err(ConfigError {

@@ -14,6 +14,7 @@ mod field;
 pub mod files;
 mod keys;
 mod load;
+mod load_upstreams;
 mod loaded;
 pub mod memory;
 mod node_zone;
@@ -22,6 +23,8 @@ mod problem;
 mod proxy_protocol;
 mod reference;
 mod tls;
+mod upstream_checks;
+mod upstream_keys;
 mod upstreams;
 mod value;
 
@@ -425,3 +428,5 @@ impl Default for Config {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod upstream_tests;

@@ -95,16 +95,20 @@ impl Config {
 
     /// Where the slots of the upstreams lie.
     pub fn slot_map(&self) -> SlotMap {
-        let kind = |at: usize| {
-            let named = self.named_upstream(UpstreamId(at as u8));
-            match named.map_or(&self.upstream, |named| &named.upstream).kind {
-                UpstreamKind::Cluster => SlotCount::Cluster,
-                UpstreamKind::Sentinel | UpstreamKind::Standalone => SlotCount::One,
-            }
-        };
-        let kinds: Vec<SlotCount> = (0..self.upstream_names().len()).map(kind).collect();
         // Loading a configuration has refused one with too many.
-        SlotMap::new(&kinds).unwrap_or_default()
+        SlotMap::new(&self.slot_counts()).unwrap_or_default()
+    }
+
+    /// What the upstreams are, in the order of their [`UpstreamId`]s.
+    pub(super) fn slot_counts(&self) -> Vec<SlotCount> {
+        let short = self.upstream_names().len() - self.upstreams.len();
+        let main = std::iter::repeat_n(&self.upstream, short);
+        let all = main.chain(self.upstreams.iter().map(|named| &named.upstream));
+        all.map(|upstream| match upstream.kind {
+            UpstreamKind::Cluster => SlotCount::Cluster,
+            UpstreamKind::Sentinel | UpstreamKind::Standalone => SlotCount::One,
+        })
+        .collect()
     }
 
     /// The databases that are another upstream: the number that clients select, the upstream, its

@@ -1,0 +1,129 @@
+//! Checks on the upstreams as a whole: which there are, and what names them.
+
+use std::collections::HashMap;
+
+use super::upstream_keys::{OPTIONAL, UPSTREAMS};
+use super::{Address, Auth, Loaded, MAIN, Problem, Upstream, UpstreamKind};
+use crate::cluster::SlotMap;
+
+/// The problems of upstreams that are valid each, but not together.
+pub(super) fn conflicts(loaded: &Loaded) -> Vec<Problem> {
+    let mut checks = Checks { loaded, problems: Vec::new() };
+    checks.seeds();
+    checks.default_upstream();
+    checks.number();
+    checks.passthrough();
+    checks.problems
+}
+
+struct Checks<'a> {
+    loaded: &'a Loaded,
+    problems: Vec<Problem>,
+}
+
+impl Checks<'_> {
+    /// Records a problem of the key, or section, at `path`.
+    fn problem(&mut self, path: &str, reason: String) {
+        let origin = self.loaded.origin(path).clone();
+        self.problems.push(Problem { origin, key: path.into(), reason });
+    }
+
+    /// Each upstream has seeds, and no seed is another one's.
+    fn seeds(&mut self) {
+        let config = &self.loaded.config;
+        let short = self.loaded.key_name("seeds");
+        let main = (MAIN, short, &config.seeds, &config.upstream);
+        let named = config.upstreams.iter().map(|named| {
+            let path = format!("{UPSTREAMS}.{}.seeds", named.name);
+            (named.name.as_str(), path, &named.seeds, &named.upstream)
+        });
+        let mut seen: HashMap<&Address, (&str, String, &Upstream)> = HashMap::new();
+        for (name, path, seeds, upstream) in std::iter::once(main).chain(named) {
+            if seeds.is_empty() && (name != MAIN || self.loaded.main_is_named) {
+                let reason = "none given, so there is nothing to connect to; write seeds = \
+                              [\"host:port\"] there";
+                let section = format!("{UPSTREAMS}.{name}");
+                let origin = self.loaded.origin(&section).clone();
+                self.problems.push(Problem { origin, key: path.clone(), reason: reason.into() });
+            }
+            for seed in seeds {
+                match seen.get(seed) {
+                    Some((other, ..)) if *other == name => {}
+                    // Sentinels watch any number of servers.
+                    Some((_, _, other)) if both_sentinel(upstream, other) => {}
+                    Some((other, their_path, _)) => {
+                        let reason = format!(
+                            "\"{seed}\" is a seed of {other}, too ({}); a server belongs to one \
+                             upstream",
+                            self.loaded.origin(their_path)
+                        );
+                        self.problem(&path, reason);
+                    }
+                    None => {
+                        seen.insert(seed, (name, path.clone(), upstream));
+                    }
+                }
+            }
+        }
+    }
+
+    /// One upstream is that of clients for which nothing else is configured, and is not optional.
+    fn default_upstream(&mut self) {
+        let config = &self.loaded.config;
+        if !config.seeds.is_empty() || self.loaded.main_is_named {
+            return;
+        }
+        match config.upstreams.as_slice() {
+            [only] if only.optional => {
+                let path = format!("{UPSTREAMS}.{}.{OPTIONAL}", only.name);
+                self.problem(&path, NOT_OPTIONAL.into());
+            }
+            [first, _, ..] => {
+                let names = self.names();
+                let reason = format!(
+                    "there are {names}, and none is called {MAIN}; name one of them {MAIN}: clients \
+                     have that one where nothing else is configured for them"
+                );
+                let origin = self.loaded.origin(&format!("{UPSTREAMS}.{}", first.name)).clone();
+                self.problems.push(Problem { origin, key: UPSTREAMS.into(), reason });
+            }
+            _ => {}
+        }
+    }
+
+    /// There are no more than can be served.
+    fn number(&mut self) {
+        let config = &self.loaded.config;
+        let Err(error) = SlotMap::new(&config.slot_counts()) else { return };
+        let last = config.upstreams.last().map(|named| format!("{UPSTREAMS}.{}", named.name));
+        let origin = self.loaded.origin(&last.unwrap_or_default()).clone();
+        self.problems.push(Problem { origin, key: UPSTREAMS.into(), reason: error.to_string() });
+    }
+
+    /// The users of several upstreams are not passed through.
+    fn passthrough(&mut self) {
+        let config = &self.loaded.config;
+        if config.auth == Auth::Passthrough && config.upstream_names().len() > 1 {
+            let reason = format!(
+                "\"passthrough\" is for a single upstream, and there are {}; write users of \
+                 slotway's own (users, users_file), and auth = \"own\"",
+                self.names()
+            );
+            self.problem("auth", reason);
+        }
+    }
+
+    /// The names of all upstreams, for messages.
+    fn names(&self) -> String {
+        self.loaded.config.upstream_names().join(", ")
+    }
+}
+
+/// The error for the upstream that clients have by default.
+pub(super) const NOT_OPTIONAL: &str =
+    "cannot be true: clients have this upstream where nothing else is configured for them";
+
+fn both_sentinel(a: &Upstream, b: &Upstream) -> bool {
+    let sentinel = UpstreamKind::Sentinel;
+    a.kind == sentinel && b.kind == sentinel && a.master != b.master
+}

@@ -1,0 +1,223 @@
+//! Tests of `[upstreams]`, and of what names them.
+
+use super::*;
+
+/// Loads a file with this text, called `f` in errors.
+fn with(text: &str, env: &[(&str, &str)], settings: &[&str]) -> Result<Loaded, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("f");
+    std::fs::write(&file, text).unwrap();
+    let sources = Sources {
+        file: Some(file.clone()),
+        env: env.iter().map(|(name, value)| (name.into(), value.into())).collect(),
+        flags: settings.iter().map(|text| Flag::Set((*text).into())).collect(),
+    };
+    load(&sources).map_err(|error| error.to_string().replace(file.to_str().unwrap(), "f"))
+}
+
+#[track_caller]
+fn from_file(text: &str) -> Config {
+    with(text, &[], &[]).unwrap().config
+}
+
+#[track_caller]
+fn refused(text: &str) -> String {
+    with(text, &[], &[]).unwrap_err()
+}
+
+fn texts(all: &[Address]) -> Vec<String> {
+    all.iter().map(Address::to_string).collect()
+}
+
+const MAIN_SEED: &str = "seeds = ['m:1']\n";
+const QUEUES: &str = "[upstreams.queues]\nkind = 'standalone'\nseeds = ['q:1']\n";
+
+/// A valid file: the top, then what is added, then the sections of `main` and `queues`.
+fn file(top: &str, sections: &str) -> String {
+    format!("{MAIN_SEED}{top}\n{QUEUES}{sections}")
+}
+
+#[test]
+fn an_upstream_has_its_own_keys_and_inherits_no_login() {
+    let config = from_file(
+        "seeds = ['m:1']\nread_from = 'any'\n\
+         [upstream]\nkind = 'sentinel'\nmaster = 'm'\nuser = 'u'\npassword = 'p'\n\
+         client_name = 'n'\nconnections = 3\nkeepalive = '7s'\n\
+         [tls.upstream]\nenabled = true\n\
+         [upstreams.a]\nseeds = ['a:1', 'a:2']\n\
+         [upstreams.b]\nseeds = ['b:1']\nkind = 'standalone'\nread_from = 'prefer_replica'\n\
+         user = 'v'\npassword = 'q'\nsentinel_user = 's'\nconnections = 4\noptional = true\n\
+         tls = { enabled = true, verify = 'chain' }\n",
+    );
+    assert_eq!(config.upstream_names(), ["main", "a", "b"]);
+    let [a, b] = config.upstreams.as_slice() else { panic!("{:?}", config.upstreams) };
+    assert_eq!(texts(&a.seeds), ["a:1", "a:2"]);
+    let upstream = Upstream {
+        client_name: "n".into(),
+        connections: 3,
+        keepalive: Some(Duration::from_secs(7)),
+        ..Config::default().upstream
+    };
+    assert_eq!((&a.upstream, a.optional), (&upstream, false));
+    assert_eq!((a.read_from, a.tls.enabled), (ReadFrom::Any, false));
+    let own = &b.upstream;
+    assert_eq!((own.kind, own.user.as_str()), (UpstreamKind::Standalone, "v"));
+    assert_eq!((&*own.password.reveal(), own.sentinel_user.as_str()), ("q", "s"));
+    assert_eq!((own.connections, b.optional), (4, true));
+    assert_eq!((b.read_from, b.tls.enabled), (ReadFrom::PreferReplica, true));
+    assert_eq!(b.tls.verify, Verify::Chain);
+}
+
+#[test]
+fn main_may_be_written_as_the_others_are() {
+    let long = "read_from = 'any'\n[upstreams.main]\nkind = 'standalone'\nseeds = ['m:1']\n\
+                user = 'u'\nread_from = 'prefer_replica'\n[upstreams.main.tls]\nenabled = true\n\
+                [upstreams.q]\nseeds = ['q:1']\n";
+    let short = "seeds = ['m:1']\nread_from = 'prefer_replica'\n\
+                 [upstream]\nkind = 'standalone'\nuser = 'u'\n[tls.upstream]\nenabled = true\n\
+                 [upstreams.q]\nseeds = ['q:1']\nread_from = 'any'\n";
+    assert_eq!(from_file(long), from_file(short));
+    // Both at once is an error, but for what other upstreams inherit.
+    let both = format!("{MAIN_SEED}[upstream]\nuser = 'u'\n[upstreams.main]\nseeds = ['n:1']\n");
+    assert_eq!(
+        refused(&both),
+        "f:1: seeds: is given, and so is upstreams.main.seeds (f:5), which is the same upstream; \
+         keep one\n\
+         f:3: upstream.user: is given, and so is [upstreams.main] (f:4), which is the same \
+         upstream; keep one"
+    );
+    let inherits = from_file("[upstream]\nconnections = 3\n[upstreams.main]\nseeds = ['n:1']\n");
+    assert_eq!((inherits.upstream.connections, inherits.seeds.len()), (3, 1));
+    // Errors name it as it is written.
+    assert_eq!(
+        refused("[upstreams.main]\nkind = 'cluster'\n"),
+        "f:1: upstreams.main.seeds: none given, so there is nothing to connect to; write seeds = \
+         [\"host:port\"] there"
+    );
+}
+
+#[test]
+fn a_single_upstream_is_the_default_and_of_several_one_is_main() {
+    let loaded = with(QUEUES, &[], &[]).unwrap();
+    assert_eq!(loaded.config.upstream_names(), ["queues"]);
+    loaded.require_seeds().unwrap();
+    assert_eq!(
+        refused(&format!("{QUEUES}[upstreams.a]\nseeds = ['a:1']\n")),
+        "f:4: upstreams: there are a, queues, and none is called main; name one of them main: \
+         clients have that one where nothing else is configured for them"
+    );
+    let why =
+        "cannot be true: clients have this upstream where nothing else is configured for them";
+    assert_eq!(
+        refused(&format!("{QUEUES}optional = true\n")),
+        format!("f:4: upstreams.queues.optional: {why}")
+    );
+    assert_eq!(
+        refused("[upstreams.main]\nseeds = ['a:1']\noptional = true\n"),
+        format!("f:3: upstreams.main.optional: {why}")
+    );
+}
+
+#[test]
+fn errors_of_upstreams_have_key_and_line() {
+    for (sections, told) in [
+        (
+            "[upstreams.a]\n",
+            "f:6: upstreams.a.seeds: none given, so there is nothing to connect to; write seeds = \
+             [\"host:port\"] there",
+        ),
+        (
+            "[upstreams.Queues]\n",
+            "f:6: upstreams: \"Queues\" is no name of an upstream; write 1 to 32 of a to z, 0 to \
+             9, _ and -",
+        ),
+        (
+            "passwort = 'x'\n",
+            "f:6: upstreams.queues.passwort: unknown key; the nearest is \
+                              upstreams.queues.password",
+        ),
+        (
+            "listen = ['a:1']\n",
+            "f:6: upstreams.queues.zzzzzzzz: unknown key; an upstream has the \
+                                keys of [upstream], and seeds, read_from, optional and [tls]",
+        ),
+        ("optional = 1\n", "f:6: upstreams.queues.optional: is a number; write true or false"),
+        (
+            "connections = 65\n",
+            "f:6: upstreams.queues.connections: 65 is out of range; write a \
+                                whole number from 1 to 64",
+        ),
+        ("tls = true\n", "f:6: upstreams.queues.tls: is a section; write [upstreams.queues.tls]"),
+        (
+            "[upstreams.a]\nseeds = [\n'a:1',\n'b',\n]\n",
+            "f:9: upstreams.a.seeds: \"b\" has no port; write \"host:port\" or \
+             \"[IPv6 address]:port\"",
+        ),
+        (
+            "[upstreams.a]\nseeds = ['a:1', 'm:1']\n",
+            "f:7: upstreams.a.seeds: \"m:1\" is a seed of main, too (f:1); a server belongs to one \
+             upstream",
+        ),
+        (
+            "[upstreams.a]\nseeds = ['a:1']\n[upstreams.b]\nseeds = ['b:1']\n\
+             [upstreams.c]\nseeds = ['c:1']\n",
+            "f:10: upstreams: at most 3 clusters can be served at once, and 64 upstreams in all",
+        ),
+    ] {
+        assert_eq!(refused(&file("", sections)), told, "{sections}");
+    }
+    assert_eq!(refused("upstreams = 1\n"), "f:1: upstreams: is a section; write [upstreams.NAME]");
+    assert_eq!(
+        refused("[upstreams]\nseeds = ['a:1']\n"),
+        "f:2: upstreams.seeds: is a section of its own; write [upstreams.seeds]"
+    );
+    assert_eq!(
+        refused(&file("auth = 'passthrough'", "")),
+        "f:2: auth: \"passthrough\" is for a single upstream, and there are main, queues; write \
+         users of slotway's own (users, users_file), and auth = \"own\""
+    );
+}
+
+#[test]
+fn sentinels_may_know_the_servers_of_several_upstreams() {
+    let of = |master: &str| {
+        let a = "[upstreams.a]\nkind = 'sentinel'\nseeds = ['s:1']\n";
+        let b = format!("[upstreams.b]\nkind = 'sentinel'\nseeds = ['s:1']\nmaster = '{master}'\n");
+        with(&format!("{MAIN_SEED}{a}{b}"), &[], &[])
+    };
+    assert_eq!(of("other").unwrap().config.upstreams.len(), 2);
+    assert!(of("mymaster").unwrap_err().contains("\"s:1\" is a seed of a, too (f:4)"));
+}
+
+#[test]
+fn variables_and_flags_set_the_keys_of_upstreams() {
+    let env = [
+        ("SLOTWAY_UPSTREAMS__QUEUES__SEEDS", "e:1,e:2"),
+        ("SLOTWAY_UPSTREAMS__QUEUES__TLS__ENABLED", "true"),
+        ("SLOTWAY_UPSTREAMS__MY_CACHE__CONNECTIONS", "5"),
+        ("SLOTWAY_UPSTREAMS__NEW__SEEDS", "n:1"),
+    ];
+    let text = file("", "[upstreams.my-cache]\nseeds = ['c:1']\n");
+    let flags = ["upstreams.queues.seeds=f:1", "upstreams.new.kind=standalone"];
+    let config = with(&text, &env, &flags).unwrap().config;
+    assert_eq!(config.upstream_names(), ["main", "my-cache", "new", "queues"]);
+    let [cache, new, queues] = config.upstreams.as_slice() else { panic!() };
+    assert_eq!((cache.upstream.connections, texts(&new.seeds)), (5, vec!["n:1".into()]));
+    assert_eq!(new.upstream.kind, UpstreamKind::Standalone);
+    assert_eq!((texts(&queues.seeds), queues.tls.enabled), (vec!["f:1".into()], true));
+    let wrong = |env: &[(&str, &str)], flags: &[&str]| with(&file("", ""), env, flags).unwrap_err();
+    assert_eq!(
+        wrong(&[("SLOTWAY_UPSTREAMS__QUEUES__SEED", "a:1")], &[]),
+        "SLOTWAY_UPSTREAMS__QUEUES__SEED: unknown variable; the nearest is \
+         SLOTWAY_UPSTREAMS__QUEUES__SEEDS"
+    );
+    assert_eq!(
+        wrong(&[], &["upstreams.queues.knd=cluster"]),
+        "--set upstreams.queues.knd: unknown key; the nearest is upstreams.queues.kind"
+    );
+    assert_eq!(
+        wrong(&[], &["upstreams.queues=a:1"]),
+        "--set upstreams.queues: names no key of an upstream; write upstreams.NAME.KEY, such as \
+         upstreams.queues.seeds"
+    );
+}
