@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::listeners::Listeners;
 use super::node_zone::parse_node_zone;
 use super::value::{
     LEVELS, parse_address, parse_duration, parse_level, parse_listen, parse_network, parse_size,
@@ -27,6 +28,8 @@ pub(super) enum Raw {
     Boolean(bool),
     /// A TOML array.
     List(Vec<Raw>),
+    /// A TOML table, or inline table.
+    Table(Vec<(String, Raw)>),
     /// Any other TOML value, as the name of its type.
     Other(&'static str),
 }
@@ -34,17 +37,18 @@ pub(super) enum Raw {
 impl Raw {
     /// The type in words ("a number"), for errors about a wrong type. Errors do not quote the
     /// value, which may be a secret written without its quotes.
-    fn kind(&self) -> &'static str {
+    pub(super) fn kind(&self) -> &'static str {
         match self {
             Raw::Word(_) | Raw::Text(_) => "a string",
             Raw::Integer(_) => "a number",
             Raw::List(_) => "a list",
+            Raw::Table(_) => "a section",
             Raw::Boolean(_) => "true or false",
             Raw::Other(name) => name,
         }
     }
 
-    fn text(&self, example: &str) -> Result<&str, String> {
+    pub(super) fn text(&self, example: &str) -> Result<&str, String> {
         match self {
             Raw::Word(text) | Raw::Text(text) => Ok(text),
             other => Err(format!("is {}; write {example}, in quotes", other.kind())),
@@ -66,28 +70,38 @@ impl Raw {
         }
     }
 
-    /// Parses every item of a list. `Err`: the reasons of all that are wrong.
+    /// Parses every item of a list of texts. `Err`: the reasons of all that are wrong.
     fn list<T>(
         &self,
         example: &str,
         read: impl Fn(&str) -> Result<T, String>,
     ) -> Result<Vec<T>, String> {
-        let texts: Vec<&str> = match self {
-            Raw::Word(word) if word.trim().is_empty() => Vec::new(),
-            Raw::Word(word) => word.split(',').map(str::trim).collect(),
-            Raw::List(items) => items
-                .iter()
-                .map(|item| match item {
-                    Raw::Text(text) => Ok(text.as_str()),
-                    other => Err(format!("one item is {}; write {example}", other.kind())),
-                })
-                .collect::<Result<_, _>>()?,
+        self.items(example, |item| match item {
+            Raw::Word(text) | Raw::Text(text) => read(text),
+            other => Err(format!("one item is {}; write {example}", other.kind())),
+        })
+    }
+
+    /// Parses every item of a list. `Err`: the reasons of all that are wrong.
+    pub(super) fn items<T>(
+        &self,
+        example: &str,
+        read: impl Fn(&Raw) -> Result<T, String>,
+    ) -> Result<Vec<T>, String> {
+        let words: Vec<Raw>;
+        let raws = match self {
+            Raw::Word(word) if word.trim().is_empty() => &[],
+            Raw::Word(word) => {
+                words = word.split(',').map(|item| Raw::Word(item.trim().into())).collect();
+                words.as_slice()
+            }
+            Raw::List(items) => items.as_slice(),
             other => return Err(format!("is {}; write {example}", other.kind())),
         };
-        let mut items = Vec::with_capacity(texts.len());
+        let mut items = Vec::with_capacity(raws.len());
         let mut reasons = Vec::new();
-        for text in texts {
-            match read(text) {
+        for raw in raws {
+            match read(raw) {
                 Ok(item) => items.push(item),
                 Err(reason) => reasons.push(reason),
             }
@@ -99,6 +113,10 @@ impl Raw {
 /// A reference to a field of the configuration, with its type and the range of its values.
 #[allow(missing_docs)]
 pub(super) enum Field<'a> {
+    /// Addresses of clients, and their upstreams.
+    PlainListeners(Listeners<'a, Listen>),
+    /// The same with TLS.
+    TlsListeners(Listeners<'a, Address>),
     Listeners(&'a mut Vec<Listen>),
     /// Addresses, and the lowest port allowed.
     Addresses(&'a mut Vec<Address>, u16),
@@ -133,7 +151,8 @@ pub(super) enum Field<'a> {
     Choice(&'a mut dyn Choice),
 }
 
-const ADDRESSES: &str = "a list of strings such as [\"10.0.0.1:7000\", \"10.0.0.2:7000\"]";
+pub(super) const ADDRESSES: &str =
+    "a list of strings such as [\"10.0.0.1:7000\", \"10.0.0.2:7000\"]";
 const NAMES: &str = "a list of strings such as [\"graph.query\"]";
 const COMMANDS: &str = "a list of strings such as [\"keys\", \"config|set\", \"@dangerous\"]";
 const USERS: &str =
@@ -146,6 +165,8 @@ impl Field<'_> {
     /// Sets the field to the value of `raw`. `Err`: the reason, and what to write instead.
     pub(super) fn set(self, raw: &Raw) -> Result<(), String> {
         match self {
+            Field::PlainListeners(listeners) => listeners.set(raw)?,
+            Field::TlsListeners(listeners) => listeners.set(raw)?,
             Field::Listeners(field) => {
                 *field = raw.list(ADDRESSES, parse_listen)?;
             }
@@ -281,6 +302,8 @@ impl Field<'_> {
     /// Copies the value of the same key from another configuration.
     pub(super) fn copy(self, other: Field<'_>) {
         match (self, other) {
+            (Field::PlainListeners(to), Field::PlainListeners(from)) => to.copy(&from),
+            (Field::TlsListeners(to), Field::TlsListeners(from)) => to.copy(&from),
             (Field::Listeners(to), Field::Listeners(from)) => to.clone_from(from),
             (Field::Addresses(to, _), Field::Addresses(from, _)) => to.clone_from(from),
             (Field::OptionalAddress(to, _), Field::OptionalAddress(from, _)) => to.clone_from(from),
@@ -318,6 +341,8 @@ impl Field<'_> {
             toml::Value::Array(items.into_iter().map(toml::Value::String).collect())
         };
         match self {
+            Field::PlainListeners(listeners) => listeners.show(),
+            Field::TlsListeners(listeners) => listeners.show(),
             Field::Listeners(field) => list(field.iter().map(Listen::to_string).collect()),
             Field::Addresses(field, _) => list(field.iter().map(Address::to_string).collect()),
             Field::OptionalAddress(field, _) => {
@@ -355,6 +380,13 @@ impl Field<'_> {
     pub(super) fn accepts(&self) -> String {
         let address = "\"host:port\" or \"[IPv6 address]:port\"";
         match self {
+            Field::PlainListeners(_) => format!(
+                "list of {address} or \"unix:/path/to.sock\", or of {{ at = \"address\", upstream = \
+                 \"name\" }}"
+            ),
+            Field::TlsListeners(_) => {
+                format!("list of {address}, or of {{ at = \"address\", upstream = \"name\" }}")
+            }
             Field::Listeners(_) => format!("list of {address} or \"unix:/path/to.sock\""),
             Field::Addresses(..) => {
                 format!("list of {address}; host is an IP address or a DNS name")

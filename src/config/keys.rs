@@ -184,8 +184,10 @@ pub static KEYS: &[Key] = &[
               is used instead of a new one. At run time: new entries are listened on as well; \
               removed ones accept no more clients, and their connected clients stay. Clients \
               connect without TLS here; with TLS they connect to tls.downstream.listen, and listen \
-              = [] serves only those.",
-        field: |c| Field::Listeners(&mut c.listen),
+              = [] serves only those. { at = \"0.0.0.0:6380\", upstream = \"queues\" } (in a \
+              variable or flag 0.0.0.0:6380=queues) is an address whose clients have another \
+              upstream than the first; a change of it is for new clients.",
+        field: |c| Field::PlainListeners(c.plain_listeners()),
     },
     Key {
         path: "hand_over",
@@ -462,8 +464,8 @@ pub static KEYS: &[Key] = &[
         change: Change::Now,
         flag: None,
         doc: "Addresses that clients connect to with TLS, beside those of listen or instead of \
-              them. Empty is no TLS.",
-        field: |c| Field::Addresses(&mut c.tls.downstream.listen, 0),
+              them. Empty is no TLS. An address may have an upstream, as in listen.",
+        field: |c| Field::TlsListeners(c.tls_listeners()),
     },
     Key {
         path: "tls.downstream.announce",

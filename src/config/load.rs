@@ -12,6 +12,7 @@ use super::access;
 use super::field::Raw;
 use super::keys::{KEYS, Key, SECTIONS, key};
 use super::load_upstreams::Draft;
+use super::loaded::item_path;
 use super::problem::nearest;
 use super::upstream_keys::{self, UPSTREAMS, upstream_key};
 use super::{Config, ConfigError, Listen, Loaded, Origin, Problem};
@@ -87,6 +88,8 @@ impl Loading {
     pub fn set(&mut self, origin: Origin, path: &str, raw: &Raw) {
         match self.assign(&origin, path, raw) {
             Ok(()) => {
+                // Of the list that was there before.
+                self.loaded.origins.retain(|item, _| !is_item(item, path));
                 self.loaded.origins.insert(path.into(), origin);
             }
             Err(reason) => self.problem(origin, path, reason),
@@ -121,6 +124,9 @@ impl Loading {
         if self.problems.len() == before {
             let list = items.iter().map(|item| raw(item.get_ref())).collect();
             self.set(origin, path, &Raw::List(list));
+            for (index, item) in items.iter().enumerate() {
+                self.loaded.origins.insert(item_path(path, index), at(item.span().start));
+            }
         }
     }
 
@@ -321,6 +327,11 @@ fn is_in(path: &str, section: &str) -> bool {
     path.strip_prefix(section).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
+/// Whether `item` is an [`item_path`] of the list at `path`.
+fn is_item(item: &str, path: &str) -> bool {
+    item.strip_prefix(path).is_some_and(|rest| rest.starts_with('['))
+}
+
 /// The key whose type a value at this path has.
 fn key_at(path: &str) -> Option<&'static Key> {
     match upstream_keys::split_path(path) {
@@ -347,7 +358,12 @@ pub(super) fn raw(value: &DeValue<'_>) -> Raw {
         DeValue::Float(_) => Raw::Other("a number with a fraction"),
         DeValue::Boolean(on) => Raw::Boolean(*on),
         DeValue::Datetime(_) => Raw::Other("a date"),
-        DeValue::Table(_) => Raw::Other("a section"),
+        DeValue::Table(table) => Raw::Table(
+            table
+                .iter()
+                .map(|(name, value)| (name.get_ref().to_string(), raw(value.get_ref())))
+                .collect(),
+        ),
     }
 }
 

@@ -11,8 +11,8 @@ use super::{Config, ConfigError, MAIN, Origin, Problem};
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
-    /// Where values come from, by the paths of their keys; and where upstreams do, by
-    /// `upstreams.NAME`.
+    /// Where values come from, by the paths of their keys, and [`item_path`]s of lists; and where
+    /// upstreams do, by `upstreams.NAME`.
     pub(super) origins: BTreeMap<String, Origin>,
     /// Whether the upstream `main` is written as `[upstreams.main]`.
     pub(super) main_is_named: bool,
@@ -22,6 +22,11 @@ impl Loaded {
     /// The origin of the value of the key at `path`.
     pub fn origin(&self, path: &str) -> &Origin {
         self.origins.get(path).unwrap_or(&Origin::Default)
+    }
+
+    /// The origin of an item of the list at `path`.
+    pub(super) fn origin_of_item(&self, path: &str, index: usize) -> &Origin {
+        self.origins.get(&item_path(path, index)).unwrap_or(self.origin(path))
     }
 
     /// The path under which the value of the key at `path` was given, for messages:
@@ -54,4 +59,9 @@ impl Loaded {
             }],
         })
     }
+}
+
+/// The path of an item of a list, for its origin.
+pub(super) fn item_path(list: &str, index: usize) -> String {
+    format!("{list}[{index}]")
 }

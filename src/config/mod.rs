@@ -13,6 +13,7 @@ mod change;
 mod field;
 pub mod files;
 mod keys;
+mod listeners;
 mod load;
 mod load_upstreams;
 mod loaded;

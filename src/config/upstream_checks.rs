@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use super::problem::nearest_word;
 use super::upstream_keys::{OPTIONAL, UPSTREAMS};
-use super::{Address, Auth, Loaded, MAIN, Problem, Upstream, UpstreamKind};
+use super::{Address, Auth, Listen, Loaded, MAIN, Problem, Upstream, UpstreamKind};
 use crate::cluster::SlotMap;
 
 /// The problems of upstreams that are valid each, but not together.
@@ -13,6 +14,7 @@ pub(super) fn conflicts(loaded: &Loaded) -> Vec<Problem> {
     checks.default_upstream();
     checks.number();
     checks.passthrough();
+    checks.listeners();
     checks.problems
 }
 
@@ -111,6 +113,46 @@ impl Checks<'_> {
             );
             self.problem("auth", reason);
         }
+    }
+
+    /// The upstreams of listeners exist, and it is clear which listener is meant.
+    fn listeners(&mut self) {
+        let config = &self.loaded.config;
+        let plain = config.listen.iter().cloned().enumerate();
+        let plain = plain.map(|(at, listen)| ("listen", at, listen));
+        let secured = config.tls.downstream.listen.iter().cloned().enumerate();
+        let secured = secured.map(|(at, one)| ("tls.downstream.listen", at, Listen::Tcp(one)));
+        let all: Vec<_> = plain.chain(secured).collect();
+        for (path, at, listen) in &all {
+            let named = config.listener_upstreams.iter().find(|(known, _)| known == listen);
+            let Some((_, name)) = named else { continue };
+            let unknown = self.unknown(name);
+            // Only port 0 may be given twice.
+            let twice = all.iter().filter(|(_, _, other)| other == listen).count() > 1;
+            let twice = twice.then(|| {
+                format!(
+                    "\"{listen}\" is given twice, and for upstream \"{name}\"; give each a port"
+                )
+            });
+            let origin = self.loaded.origin_of_item(path, *at);
+            for reason in unknown.into_iter().chain(twice) {
+                let (origin, key) = (origin.clone(), (*path).into());
+                self.problems.push(Problem { origin, key, reason });
+            }
+        }
+    }
+
+    /// The error if there is no upstream of this name.
+    fn unknown(&self, name: &str) -> Option<String> {
+        let names = self.loaded.config.upstream_names();
+        if names.contains(&name) {
+            return None;
+        }
+        let hint = match nearest_word(name, &mut names.iter().copied()) {
+            Some(meant) => format!("the nearest is \"{meant}\""),
+            None => format!("there are {}", names.join(", ")),
+        };
+        Some(format!("no upstream is called \"{name}\"; {hint}"))
     }
 
     /// The names of all upstreams, for messages.

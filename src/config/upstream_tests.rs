@@ -137,7 +137,7 @@ fn errors_of_upstreams_have_key_and_line() {
                               upstreams.queues.password",
         ),
         (
-            "listen = ['a:1']\n",
+            "zzzzzzzz = ['a:1']\n",
             "f:6: upstreams.queues.zzzzzzzz: unknown key; an upstream has the \
                                 keys of [upstream], and seeds, read_from, optional and [tls]",
         ),
@@ -219,5 +219,64 @@ fn variables_and_flags_set_the_keys_of_upstreams() {
         wrong(&[], &["upstreams.queues=a:1"]),
         "--set upstreams.queues: names no key of an upstream; write upstreams.NAME.KEY, such as \
          upstreams.queues.seeds"
+    );
+}
+
+#[test]
+fn a_listener_may_have_an_upstream() {
+    let listen = "listen = ['a:1', { at = 'a:2', upstream = 'queues' }, {at = 'a:3'}]";
+    let tls = "[tls.downstream]\ncert = 'c'\nkey = 'k'\n\
+               listen = [{ at = 'a:4', upstream = 'queues' }, 'a:5']\n";
+    let upstreams = |config: &Config| {
+        let plain = config.listen.iter().cloned();
+        let secured = config.tls.downstream.listen.iter().cloned().map(Listen::Tcp);
+        let all = plain.chain(secured).map(|listen| config.upstream_of_listener(&listen).0);
+        all.collect::<Vec<_>>()
+    };
+    let loaded = with(&file(listen, tls), &[], &[]).unwrap();
+    assert_eq!(upstreams(&loaded.config), [0, 1, 0, 1, 0]);
+    assert_eq!(
+        KEYS[0].show(&loaded.config).to_string(),
+        "[\"a:1\", { at = \"a:2\", upstream = \"queues\" }, \"a:3\"]"
+    );
+    // What is given later replaces addresses and upstreams of that key.
+    let config =
+        with(&file(listen, tls), &[], &["listen=a:2,a:6=queues,unix:/a=B"]).unwrap().config;
+    assert_eq!(upstreams(&config), [0, 1, 0, 1, 0]);
+    assert_eq!(config.listener_upstreams.len(), 2);
+    for (item, told) in [
+        (
+            "{ at = 'a:1', upstream = 'queue' }",
+            "no upstream is called \"queue\"; the nearest is \"queues\"",
+        ),
+        (
+            "{ at = 'a:1', upstream = 'zzz' }",
+            "no upstream is called \"zzz\"; there are main, queues",
+        ),
+        (
+            "{ at = 'a', upstream = 'queues' }",
+            "\"a\" has no port; write \"host:port\" or \"[IPv6 address]:port\"",
+        ),
+        (
+            "{ upstream = 'queues' }",
+            "one item has no address; write { at = \"127.0.0.1:6380\", upstream = \"queues\" }",
+        ),
+        (
+            "{ at = 'a:1', to = 'b' }",
+            "\"to\" is no key of a listener; write { at = \"127.0.0.1:6380\", upstream = \"queues\" }",
+        ),
+        (
+            "{ at = 1 }",
+            "at is a number; write { at = \"127.0.0.1:6380\", upstream = \"queues\" }, in quotes",
+        ),
+    ] {
+        assert_eq!(
+            refused(&file(&format!("listen = ['b:1',\n{item}]"), "")),
+            format!("f:3: listen: {told}")
+        );
+    }
+    assert_eq!(
+        refused(&file("listen = ['b:0', { at = 'b:0', upstream = 'queues' }]", "")).lines().next(),
+        Some("f:2: listen: \"b:0\" is given twice, and for upstream \"queues\"; give each a port")
     );
 }
