@@ -11,6 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::access;
 use super::field::Raw;
 use super::keys::{KEYS, Key, SECTIONS, key};
+use super::load_routes::{DATABASES, ROUTES};
 use super::load_upstreams::Draft;
 use super::loaded::item_path;
 use super::problem::nearest;
@@ -100,6 +101,8 @@ impl Loading {
         match key(path) {
             Some(key) => (key.field)(&mut self.loaded.config).set(raw),
             None if is_in(path, UPSTREAMS) => self.set_of_upstream(origin, path, raw),
+            None if is_in(path, DATABASES) => self.set_database(path, raw),
+            None if path == ROUTES => self.set_routes(raw),
             None => Err(unknown_key(path)),
         }
     }
@@ -183,6 +186,8 @@ impl Loading {
             let is_section = SECTIONS.iter().any(|section| holds(section.name));
             match value.get_ref() {
                 value if path == UPSTREAMS => self.upstreams_section(origin, value, at),
+                value if path == DATABASES => self.databases_section(origin, value, at),
+                value if path == ROUTES => self.routes_list(origin, value, at),
                 DeValue::Table(inner) if is_section => self.table(&path, inner, at),
                 _ if is_section => {
                     self.problem(origin, &path, format!("is a section; write [{path}]"));
@@ -205,8 +210,15 @@ impl Loading {
         table: &DeTable<'_>,
         at: &impl Fn(usize) -> Origin,
     ) {
-        let meant = nearest(path, SECTIONS.iter().map(|section| section.name));
+        // A section in [upstream] is meant as an upstream.
+        let upstream = path.strip_prefix("upstream.").map(|name| format!("{UPSTREAMS}.{name}"));
+        let sections = SECTIONS.iter().map(|section| section.name);
+        let tables = [UPSTREAMS, DATABASES, ROUTES];
+        let meant = upstream.as_deref().or_else(|| nearest(path, sections.chain(tables)));
         match meant {
+            Some(ROUTES) => {
+                self.problem(origin, path, "unknown section; the nearest is [[routes]]");
+            }
             Some(section) => {
                 self.problem(origin, path, format!("unknown section; the nearest is [{section}]"));
             }
@@ -257,12 +269,20 @@ impl Loading {
     /// The path that a variable of a table stands for whose keys are not in [`KEYS`].
     fn path_of(&self, variable: &str) -> Option<String> {
         let rest = variable.strip_prefix("SLOTWAY_")?;
-        self.path_of_upstream(rest.strip_prefix("UPSTREAMS__")?)
+        if rest == "ROUTES" {
+            return Some(ROUTES.into());
+        }
+        match rest.strip_prefix("DATABASES__") {
+            Some(number) => Some(format!("{DATABASES}.{number}")),
+            None => self.path_of_upstream(rest.strip_prefix("UPSTREAMS__")?),
+        }
     }
 
     /// Variables of these tables, for suggestions in place of `variable`.
     fn variables_of_tables(&self, variable: &str) -> Vec<String> {
-        self.variables_of_upstreams(variable)
+        let mut variables = self.variables_of_upstreams(variable);
+        variables.push("SLOTWAY_ROUTES".into());
+        variables
     }
 
     /// Expands `${CREDENTIALS_DIRECTORY}` in paths that begin with it.
@@ -342,7 +362,7 @@ fn key_at(path: &str) -> Option<&'static Key> {
 
 /// The reason against a key that does not exist.
 fn unknown_key(path: &str) -> String {
-    match nearest(path, KEYS.iter().map(|key| key.path)) {
+    match nearest(path, KEYS.iter().map(|key| key.path).chain([ROUTES])) {
         Some(key) => format!("unknown key; the nearest is {key}"),
         None => "unknown key; docs/configuration.md has them all".into(),
     }

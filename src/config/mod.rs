@@ -15,6 +15,7 @@ pub mod files;
 mod keys;
 mod listeners;
 mod load;
+mod load_routes;
 mod load_upstreams;
 mod loaded;
 pub mod memory;

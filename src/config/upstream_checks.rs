@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
+use super::load_routes::{DATABASES, ROUTES};
 use super::problem::nearest_word;
 use super::upstream_keys::{OPTIONAL, UPSTREAMS};
-use super::{Address, Auth, Listen, Loaded, MAIN, Problem, Upstream, UpstreamKind};
+use super::{Address, Auth, Listen, Loaded, MAIN, NamedUpstream, Problem, Upstream, UpstreamKind};
 use crate::cluster::SlotMap;
 
 /// The problems of upstreams that are valid each, but not together.
@@ -15,6 +16,8 @@ pub(super) fn conflicts(loaded: &Loaded) -> Vec<Problem> {
     checks.number();
     checks.passthrough();
     checks.listeners();
+    checks.databases();
+    checks.routes();
     checks.problems
 }
 
@@ -97,7 +100,9 @@ impl Checks<'_> {
     fn number(&mut self) {
         let config = &self.loaded.config;
         let Err(error) = SlotMap::new(&config.slot_counts()) else { return };
-        let last = config.upstreams.last().map(|named| format!("{UPSTREAMS}.{}", named.name));
+        let is_cluster = |named: &&NamedUpstream| named.upstream.kind == UpstreamKind::Cluster;
+        let last = config.upstreams.iter().rfind(is_cluster).or(config.upstreams.last());
+        let last = last.map(|named| format!("{UPSTREAMS}.{}", named.name));
         let origin = self.loaded.origin(&last.unwrap_or_default()).clone();
         self.problems.push(Problem { origin, key: UPSTREAMS.into(), reason: error.to_string() });
     }
@@ -139,6 +144,34 @@ impl Checks<'_> {
                 let (origin, key) = (origin.clone(), (*path).into());
                 self.problems.push(Problem { origin, key, reason });
             }
+        }
+    }
+
+    /// The upstreams of databases exist.
+    fn databases(&mut self) {
+        for route in &self.loaded.config.databases {
+            if let Some(reason) = self.unknown(&route.upstream) {
+                self.problem(&format!("{DATABASES}.{}", route.number), reason);
+            }
+        }
+    }
+
+    /// The upstreams of routes exist, and no prefix has two.
+    fn routes(&mut self) {
+        let mut seen = HashMap::new();
+        for (at, route) in self.loaded.config.routes.iter().enumerate() {
+            let origin = self.loaded.origin_of_item(ROUTES, at);
+            let unknown = self.unknown(&route.upstream);
+            let (key, prefix) = route.key_and_prefix();
+            let twice = match seen.get(&(key, prefix.clone())) {
+                None => None,
+                Some(there) => Some(format!("{key} \"{prefix}\" is given twice ({there})")),
+            };
+            for reason in unknown.into_iter().chain(twice) {
+                let (origin, key) = (origin.clone(), ROUTES.into());
+                self.problems.push(Problem { origin, key, reason });
+            }
+            seen.entry((key, prefix)).or_insert(origin);
         }
     }
 

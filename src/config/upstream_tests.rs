@@ -280,3 +280,83 @@ fn a_listener_may_have_an_upstream() {
         Some("f:2: listen: \"b:0\" is given twice, and for upstream \"queues\"; give each a port")
     );
 }
+
+#[test]
+fn databases_and_routes_name_upstreams() {
+    let text = file(
+        "",
+        "[databases]\n01 = 'queues'\n16 = 'main:3'\n\
+         [[routes]]\nprefix = 'rq:'\nupstream = 'queues'\n\
+         [[routes]]\nchannel_prefix = 'rq:'\nupstream = 'queues'\n",
+    );
+    let of = |number, upstream: &str, database| DatabaseRoute {
+        number,
+        upstream: upstream.into(),
+        database,
+    };
+    let keys = |prefix: &str, upstream: &str| Route {
+        prefix: Some(prefix.into()),
+        channel_prefix: None,
+        upstream: upstream.into(),
+    };
+    let channels = |prefix: &str| Route {
+        prefix: None,
+        channel_prefix: Some(prefix.into()),
+        upstream: "queues".into(),
+    };
+    let config = from_file(&text);
+    assert_eq!(config.databases, [of(1, "queues", 0), of(16, "main", 3)]);
+    assert_eq!(config.routes, [keys("rq:", "queues"), channels("rq:")]);
+    // Later sources add databases, and replace the routes.
+    let env = [("SLOTWAY_DATABASES__2", "queues:1"), ("SLOTWAY_ROUTES", "x=queues")];
+    let settings = ["databases.1=main:9", "routes=rq:=queues, &a=b=queues,~&c=main"];
+    let config = with(&text, &env, &settings).unwrap().config;
+    let databases = [of(1, "main", 9), of(2, "queues", 1), of(16, "main", 3)];
+    assert_eq!(config.databases, databases);
+    let routes = [keys("rq:", "queues"), channels("a=b"), keys("&c", "main")];
+    assert_eq!(config.routes, routes);
+    let config = with(&text, &env, &[]).unwrap().config;
+    assert_eq!(config.routes, [keys("x", "queues")]);
+}
+
+#[test]
+fn errors_of_databases_and_routes_have_key_and_line() {
+    let database = "write 0 to 65535";
+    let example =
+        "write [[routes]] with prefix = \"rq:\" (or channel_prefix) and upstream = \"queues\"";
+    let empty = "is empty; the upstream of all that no route is for is the first, or `main`";
+    for (text, told) in [
+        ("[databases]\n1 = 'queus'", "f:7: databases.1: no upstream is called \"queus\"; the nearest is \"queues\"".into()),
+        ("[databases]\n65536 = 'queues'", format!("f:7: databases.65536: \"65536\" is no number of a database; {database}")),
+        ("[databases]\nx = 'queues'", format!("f:7: databases.x: \"x\" is no number of a database; {database}")),
+        ("[databases]\n1 = 'queues:x'", format!("f:7: databases.1: \"x\" is no number of a database; {database}")),
+        ("[databases]\n1 = 2", "f:7: databases.1: is a number; write the name of an upstream, such as \"queues\" or \"queues:1\", in quotes".into()),
+        ("[databases]\n01 = 'queues'\n1 = 'main'", "f:8: databases.1: database 1 is given twice (f:7)".into()),
+        ("[databases]\n0 = 'queues'", "f:7: databases.0: is the database that clients begin in; theirs is the upstream of their listener, or else the first, which `main` is".into()),
+        ("[[routes]]\nprefix = 'a'\nupstream = 'queues'", "f:6: routes: no upstream is called \"queues\"; the nearest is \"queues\"".into()),
+        ("[[routes]]\nprefix = ''\nupstream = 'queues'", format!("f:7: routes.prefix: {empty}")),
+        ("[[routes]]\nprefix = 'a'\nchannel_prefix = 'a'\nupstream = 'queues'", "f:6: routes: has prefix and channel_prefix; write a route for each".into()),
+        ("[[routes]]\nupstream = 'queues'", "f:6: routes: has neither prefix nor channel_prefix; write one of them".into()),
+        ("[[routes]]\nprefix = 'a'", "f:6: routes: names no upstream; write upstream = \"queues\"".into()),
+        ("[[routes]]\nprefx = 'a'\nupstream = 'queues'", "f:7: routes.prefx: unknown key; the nearest is routes.prefix".into()),
+        ("[[routes]]\nprefix = 'a'\nupstream = 'queues'\n[[routes]]\nprefix = 'a'\nupstream = 'main'", "f:9: routes: prefix \"a\" is given twice (f:6)".into()),
+        ("[routes]\nprefix = 'a'", format!("f:6: routes: is a list; {example}")),
+        ("[route]\nprefix = 'a'", "f:6: route: unknown section; the nearest is [[routes]]".into()),
+        ("[upstream.b]\nseeds = ['b:1']", "f:6: upstream.b: unknown section; the nearest is [upstreams.b]".into()),
+    ] {
+        assert_eq!(refused(&file("", text)), told, "{text}");
+    }
+    assert_eq!(
+        refused("routes = ['a=b']\n"),
+        format!("f:1: routes: one item is a string; {example}")
+    );
+    assert_eq!(refused("databases = 1\n"), "f:1: databases: is a section; write [databases]");
+    let wrong = with(&file("", ""), &[], &["routes=a", "routes==queues"]).unwrap_err();
+    assert_eq!(
+        wrong,
+        format!(
+            "--set routes: \"a\" has no \"=\"; write PREFIX=UPSTREAM, such as rq:=queues, or with \
+             & before the prefix of channels, &news:=queues\n--set routes: {empty}"
+        )
+    );
+}
