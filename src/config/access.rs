@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::files;
+use super::files::{self, SecretFile};
 use super::{ClientAuth, Config, Listen, Loaded, Problem};
 use crate::users::Users;
 
@@ -43,16 +43,20 @@ impl Config {
 
 /// Reads the files that hold secrets into the configuration, and returns the problems of access.
 pub(super) fn problems(loaded: &mut Loaded) -> Vec<Problem> {
-    let upstream = &mut loaded.config.upstream;
-    let mut user = None;
-    if !upstream.user_file.is_empty() && upstream.user.is_empty() {
-        match files::secret(&upstream.user_file) {
-            Ok(name) => upstream.user = name,
-            Err(error) => user = Some(error.to_string()),
+    let mut users = Vec::new();
+    for (name, upstream) in loaded.config.all_upstreams_mut() {
+        if upstream.user_file.is_empty() {
+            continue;
         }
-    } else if !upstream.user_file.is_empty() {
-        let given = loaded.origin("upstream.user");
-        user = Some(format!("upstream.user is given as well ({given}); keep one"));
+        let name = name.map(str::to_owned);
+        if !upstream.user.is_empty() {
+            users.push((name, None));
+            continue;
+        }
+        match files::secret(&upstream.user_file) {
+            Ok(user) => upstream.user = user,
+            Err(error) => users.push((name, Some(error.to_string()))),
+        }
     }
     let loaded = &*loaded;
     let config = &loaded.config;
@@ -61,36 +65,25 @@ pub(super) fn problems(loaded: &mut Loaded) -> Vec<Problem> {
         let origin = loaded.origin(key).clone();
         problems.push(Problem { origin, key: key.into(), reason });
     };
-    if let Some(why) = user {
-        problem("upstream.user_file", why);
+    let given_as_well =
+        |key: &str| format!("{key} is given as well ({}); keep one", loaded.origin(key));
+    for (name, why) in users {
+        let path = |key| loaded.upstream_key_name(name.as_deref(), key);
+        let reason = why.unwrap_or_else(|| given_as_well(&path("upstream.user")));
+        problem(&path("upstream.user_file"), reason);
     }
-    let upstream = &config.upstream;
-    let secrets = [
-        (
-            "upstream.password",
-            "upstream.password_file",
-            &upstream.password_file,
-            &upstream.password,
-        ),
-        (
-            "upstream.sentinel_password",
-            "upstream.sentinel_password_file",
-            &upstream.sentinel_password_file,
-            &upstream.sentinel_password,
-        ),
-        ("admin_token", "admin_token_file", &config.admin_token_file, &config.admin_token),
-    ];
-    for (key, file_key, file, place) in secrets {
+    for SecretFile { upstream, key, file_key, file, secret } in files::secrets(config) {
         if file.is_empty() {
             continue;
         }
-        if !place.is_empty() {
-            problem(file_key, format!("{key} is given as well ({}); keep one", loaded.origin(key)));
+        let path = |key| loaded.upstream_key_name(upstream, key);
+        if !secret.is_empty() {
+            problem(&path(file_key), given_as_well(&path(key)));
             continue;
         }
         match files::secret(file) {
-            Ok(secret) => place.replace(secret),
-            Err(error) => problem(file_key, error.to_string()),
+            Ok(text) => secret.replace(text),
+            Err(error) => problem(&path(file_key), error.to_string()),
         }
     }
     let users = match files::users(config) {

@@ -2,7 +2,8 @@
 
 use std::io;
 
-use super::Config;
+use super::upstream_keys::upstream_path;
+use super::{Config, Secret};
 use crate::command::CommandTable;
 use crate::users::{Users, parse_file};
 
@@ -24,6 +25,66 @@ pub enum FileError {
     #[error("{path}: is empty")]
     #[allow(missing_docs)]
     Empty { path: String },
+}
+
+/// A secret that may be read from a file.
+#[derive(Debug, Clone, Copy)]
+pub struct SecretFile<'a> {
+    /// The `[upstreams.NAME]` that it belongs to.
+    pub upstream: Option<&'a str>,
+    /// The path of its key, for an upstream that of the short form.
+    pub key: &'static str,
+    /// The path of the file's key, as `key`.
+    pub file_key: &'static str,
+    /// The file; empty is none.
+    pub file: &'a str,
+    /// The secret.
+    pub secret: &'a Secret,
+}
+
+impl SecretFile<'_> {
+    /// The path of the file's key.
+    pub fn path(&self) -> String {
+        upstream_path(self.upstream, self.file_key)
+    }
+}
+
+/// The secrets of `config` that may be read from files.
+pub fn secrets(config: &Config) -> Vec<SecretFile<'_>> {
+    let mut all = Vec::new();
+    for (upstream, of) in config.all_upstreams() {
+        all.push(SecretFile {
+            upstream,
+            key: "upstream.password",
+            file_key: "upstream.password_file",
+            file: &of.password_file,
+            secret: &of.password,
+        });
+        all.push(SecretFile {
+            upstream,
+            key: "upstream.sentinel_password",
+            file_key: "upstream.sentinel_password_file",
+            file: &of.sentinel_password_file,
+            secret: &of.sentinel_password,
+        });
+    }
+    all.push(SecretFile {
+        upstream: None,
+        key: "admin_token",
+        file_key: "admin_token_file",
+        file: &config.admin_token_file,
+        secret: &config.admin_token,
+    });
+    all
+}
+
+/// The files of `config` whose content is a value that is no secret: changes of them are found
+/// with those of the configuration's own file.
+pub fn user_files(config: &Config) -> impl Iterator<Item = &str> {
+    config
+        .all_upstreams()
+        .map(|(_, upstream)| upstream.user_file.as_str())
+        .filter(|f| !f.is_empty())
 }
 
 /// The users of `config`, with those of `users_file`.

@@ -436,11 +436,22 @@ fn conflicts(loaded: &Loaded) -> Vec<Problem> {
         config.topology.min_interval > config.topology.refresh,
     );
 
-    if config.read_from == super::ReadFrom::Zone && config.zone.is_empty() {
-        let reason = "\"zone\" needs to know which zone slotway itself is in; set `zone`, or \
-                      SLOTWAY_ZONE";
-        let (origin, key) = (loaded.origin("read_from").clone(), "read_from".into());
-        problems.push(Problem { origin, key, reason: reason.into() });
+    let of_main = (loaded.key_name("read_from"), config.read_from);
+    let of_named = config
+        .upstreams
+        .iter()
+        .map(|named| (loaded.upstream_key_name(Some(&named.name), "read_from"), named.read_from));
+    let mut places: Vec<&Origin> = Vec::new();
+    for (key, read_from) in std::iter::once(of_main).chain(of_named) {
+        let origin = loaded.origin(&key);
+        // Where it is inherited, one place is wrong for all.
+        let is_wrong = read_from == super::ReadFrom::Zone && config.zone.is_empty();
+        if is_wrong && !places.contains(&origin) {
+            places.push(origin);
+            let reason = "\"zone\" needs to know which zone slotway itself is in; set `zone`, or \
+                          SLOTWAY_ZONE";
+            problems.push(Problem { origin: origin.clone(), key, reason: reason.into() });
+        }
     }
 
     if let Err(reason) = crate::observe::Endpoint::parse(&config.tracing.endpoint) {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::keys::key;
-use super::upstream_keys::UPSTREAMS;
+use super::keys::{Key, key};
+use super::upstream_keys::upstream_path;
 use super::{Config, ConfigError, MAIN, Origin, Problem};
 
 /// A valid configuration with the origins of its values.
@@ -32,13 +32,18 @@ impl Loaded {
     /// The path under which the value of the key at `path` was given, for messages:
     /// `upstreams.main.user` for `upstream.user` where `main` is written so.
     pub(super) fn key_name(&self, path: &str) -> String {
-        let own = key(path).filter(|_| self.main_is_named);
-        let Some((own, inherited)) = own.and_then(|k| Some((k.upstream_name()?, k.is_inherited())))
-        else {
-            return path.into();
-        };
-        let named = format!("{UPSTREAMS}.{MAIN}.{own}");
+        let named = upstream_path(Some(MAIN).filter(|_| self.main_is_named), path);
+        let inherited = key(path).is_some_and(Key::is_inherited);
         if inherited && !self.origins.contains_key(&named) { path.into() } else { named }
+    }
+
+    /// The path of the key of an upstream, for origins and messages, by that of its short form;
+    /// `None` is `main`.
+    pub(super) fn upstream_key_name(&self, upstream: Option<&str>, path: &str) -> String {
+        match upstream {
+            Some(_) => upstream_path(upstream, path),
+            None => self.key_name(path),
+        }
     }
 
     /// Refuses a configuration without seeds. Not part of [`super::load`], because `slotway check`

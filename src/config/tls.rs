@@ -138,32 +138,55 @@ pub(super) fn conflicts(loaded: &Loaded) -> Vec<Problem> {
             wrong("tls.downstream.user_from", reason);
         }
     }
-    let pairs = [
-        ("tls.downstream", &downstream.cert, &downstream.key),
-        ("tls.upstream", &upstream.cert, &upstream.key),
-        ("tls.admin", &admin.cert, &admin.key),
-    ];
-    for (section, cert, key) in pairs {
-        match (cert, key) {
-            (Some(_), None) => {
-                wrong(&format!("{section}.key"), &format!("has to be given with {section}.cert"));
-            }
-            (None, Some(_)) => {
-                wrong(&format!("{section}.cert"), &format!("has to be given with {section}.key"));
-            }
-            _ => {}
+    let mut in_pairs = |section: &str, cert: &Option<PathBuf>, key: &Option<PathBuf>| {
+        let path = |key: &str| format!("{section}.{key}");
+        if let Some((missing, given)) = missing_half(cert, key) {
+            wrong(&path(missing), &format!("has to be given with {}", path(given)));
         }
+    };
+    in_pairs("tls.downstream", &downstream.cert, &downstream.key);
+    in_pairs("tls.admin", &admin.cert, &admin.key);
+    problems.extend(upstream_conflicts(loaded, None, upstream));
+    for named in &loaded.config.upstreams {
+        problems.extend(upstream_conflicts(loaded, Some(&named.name), &named.tls));
+    }
+    problems
+}
+
+/// The problems of `[tls.upstream]`, or of the TLS of a named upstream.
+fn upstream_conflicts(loaded: &Loaded, name: Option<&str>, tls: &TlsUpstream) -> Vec<Problem> {
+    let path = |key: &str| loaded.upstream_key_name(name, &format!("tls.upstream.{key}"));
+    let mut problems = Vec::new();
+    let mut wrong = |key: String, reason: String| {
+        problems.push(Problem { origin: loaded.origin(&key).clone(), key, reason });
+    };
+    if let Some((missing, given)) = missing_half(&tls.cert, &tls.key) {
+        wrong(path(missing), format!("has to be given with {}", path(given)));
     }
     // These keys suggest that the author believes TLS to be on.
-    if !upstream.enabled && *loaded.origin("tls.upstream.enabled") == Origin::Default {
-        for name in ["ca", "verify", "server_name", "cert", "key", "min_version"] {
-            let key = format!("tls.upstream.{name}");
+    if !tls.enabled && *loaded.origin(&path("enabled")) == Origin::Default {
+        for key in ["ca", "verify", "server_name", "cert", "key", "min_version"].map(path) {
             if *loaded.origin(&key) != Origin::Default {
-                let reason = "is given, and connections to nodes do not use TLS; write \
-                              tls.upstream.enabled = true, or = false if that is meant";
-                wrong(&key, reason);
+                let enabled = path("enabled");
+                let reason = format!(
+                    "is given, and connections to nodes do not use TLS; write {enabled} = true, or \
+                     = false if that is meant"
+                );
+                wrong(key, reason);
             }
         }
     }
     problems
+}
+
+/// Which of `cert` and `key` is missing where only one is given, and the other one.
+fn missing_half(
+    cert: &Option<PathBuf>,
+    key: &Option<PathBuf>,
+) -> Option<(&'static str, &'static str)> {
+    match (cert, key) {
+        (Some(_), None) => Some(("key", "cert")),
+        (None, Some(_)) => Some(("cert", "key")),
+        _ => None,
+    }
 }

@@ -1,7 +1,7 @@
 //! The keys of `[upstreams.NAME]`: those of `[upstream]` and `[tls.upstream]`, `seeds` and
 //! `read_from`, under names of their own.
 
-use super::keys::{KEYS, Key};
+use super::keys::{KEYS, Key, key};
 
 /// The section of the upstreams.
 pub(super) const UPSTREAMS: &str = "upstreams";
@@ -65,4 +65,12 @@ pub(super) fn not_a_name(name: &str) -> String {
     format!(
         "\"{name}\" is no name of an upstream; write 1 to {NAME_MAX} of a to z, 0 to 9, _ and -"
     )
+}
+
+/// The path of a key of an upstream, by that of its short form; `None` has the short form.
+pub(super) fn upstream_path(upstream: Option<&str>, path: &str) -> String {
+    match (upstream, key(path).and_then(Key::upstream_name)) {
+        (Some(name), Some(own)) => format!("{UPSTREAMS}.{name}.{own}"),
+        _ => path.into(),
+    }
 }

@@ -333,7 +333,7 @@ fn errors_of_databases_and_routes_have_key_and_line() {
         ("[databases]\n1 = 2", "f:7: databases.1: is a number; write the name of an upstream, such as \"queues\" or \"queues:1\", in quotes".into()),
         ("[databases]\n01 = 'queues'\n1 = 'main'", "f:8: databases.1: database 1 is given twice (f:7)".into()),
         ("[databases]\n0 = 'queues'", "f:7: databases.0: is the database that clients begin in; theirs is the upstream of their listener, or else the first, which `main` is".into()),
-        ("[[routes]]\nprefix = 'a'\nupstream = 'queues'", "f:6: routes: no upstream is called \"queues\"; the nearest is \"queues\"".into()),
+        ("[[routes]]\nprefix = 'a'\nupstream = 'queus'", "f:6: routes: no upstream is called \"queus\"; the nearest is \"queues\"".into()),
         ("[[routes]]\nprefix = ''\nupstream = 'queues'", format!("f:7: routes.prefix: {empty}")),
         ("[[routes]]\nprefix = 'a'\nchannel_prefix = 'a'\nupstream = 'queues'", "f:6: routes: has prefix and channel_prefix; write a route for each".into()),
         ("[[routes]]\nupstream = 'queues'", "f:6: routes: has neither prefix nor channel_prefix; write one of them".into()),
@@ -359,4 +359,70 @@ fn errors_of_databases_and_routes_have_key_and_line() {
              & before the prefix of channels, &news:=queues\n--set routes: {empty}"
         )
     );
+}
+
+#[test]
+fn logins_of_upstreams_are_read_from_their_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    for (name, text) in [("user", "u\n"), ("password", "p\n"), ("sentinel", "s\n")] {
+        std::fs::write(format!("{path}/{name}"), text).unwrap();
+    }
+    let text = file(
+        "",
+        "user_file = '${CREDENTIALS_DIRECTORY}/user'\n\
+         password_file = '${CREDENTIALS_DIRECTORY}/password'\n\
+         sentinel_password_file = '${CREDENTIALS_DIRECTORY}/sentinel'\n",
+    );
+    let env = [("CREDENTIALS_DIRECTORY", path)];
+    let config = with(&text, &env, &[]).unwrap().config;
+    let of_queues = &config.upstreams[0].upstream;
+    assert_eq!(of_queues.user, "u");
+    let secrets = [&of_queues.password, &of_queues.sentinel_password];
+    assert_eq!(secrets.map(|secret| secret.reveal().to_string()), ["p", "s"]);
+    assert!(config.upstream.user.is_empty() && config.upstream.password.is_empty());
+    assert_eq!(files::user_files(&config).collect::<Vec<_>>(), [format!("{path}/user")]);
+    let watched = files::secrets(&config);
+    let watched: Vec<_> = watched.iter().filter(|s| !s.file.is_empty()).map(|s| s.path()).collect();
+    assert_eq!(
+        watched,
+        ["upstreams.queues.password_file", "upstreams.queues.sentinel_password_file"]
+    );
+    // Errors.
+    let told = with(&text, &[], &[]).unwrap_err();
+    let start = "f:6: upstreams.queues.user_file: CREDENTIALS_DIRECTORY is not set";
+    assert!(told.contains(start) && told.lines().count() == 3, "{told}");
+    let both = with(&text, &env, &["upstreams.queues.user=v", "upstreams.queues.password=q"]);
+    assert_eq!(
+        both.unwrap_err(),
+        "f:6: upstreams.queues.user_file: upstreams.queues.user is given as well (--set \
+         upstreams.queues.user); keep one\n\
+         f:7: upstreams.queues.password_file: upstreams.queues.password is given as well (--set \
+         upstreams.queues.password); keep one"
+    );
+    let told = refused("[upstreams.main]\nseeds = ['a:1']\npassword_file = '/none'\n");
+    assert!(told.starts_with("f:3: upstreams.main.password_file: /none: cannot be read"), "{told}");
+}
+
+#[test]
+fn values_of_an_upstream_contradict_each_other_as_those_of_the_short_form() {
+    for (sections, told) in [
+        (
+            "read_from = 'zone'\n",
+            "f:6: upstreams.queues.read_from: \"zone\" needs to know which zone slotway itself is in; set `zone`, or SLOTWAY_ZONE",
+        ),
+        (
+            "tls = { enabled = true, cert = 'c' }\n",
+            "upstreams.queues.tls.key: has to be given with upstreams.queues.tls.cert",
+        ),
+        (
+            "tls = { ca = 'c' }\n",
+            "f:6: upstreams.queues.tls.ca: is given, and connections to nodes do not use TLS; write upstreams.queues.tls.enabled = true, or = false if that is meant",
+        ),
+    ] {
+        assert_eq!(refused(&file("", sections)), told);
+    }
+    let zone =
+        "\"zone\" needs to know which zone slotway itself is in; set `zone`, or SLOTWAY_ZONE";
+    assert_eq!(refused(&file("read_from = 'zone'", "")), format!("f:2: read_from: {zone}"));
 }

@@ -71,6 +71,21 @@ impl Config {
         self.named_upstream(id).map_or(&self.upstream, |named| &named.upstream)
     }
 
+    /// `[upstream]`, and that of each `[upstreams.NAME]` with its name.
+    pub(super) fn all_upstreams(&self) -> impl Iterator<Item = (Option<&str>, &Upstream)> {
+        let named = self.upstreams.iter().map(|one| (Some(one.name.as_str()), &one.upstream));
+        std::iter::once((None, &self.upstream)).chain(named)
+    }
+
+    /// The same, to be changed.
+    pub(super) fn all_upstreams_mut(
+        &mut self,
+    ) -> impl Iterator<Item = (Option<&str>, &mut Upstream)> {
+        let named = self.upstreams.iter_mut();
+        let named = named.map(|one| (Some(one.name.as_str()), &mut one.upstream));
+        std::iter::once((None, &mut self.upstream)).chain(named)
+    }
+
     /// The configuration as it would be with this upstream alone, in the short form.
     pub fn of_upstream(&self, id: UpstreamId) -> Config {
         let mut config = self.clone();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use crate::config::files::{FileError, secret, users};
+use crate::config::files::{FileError, secret, secrets, users};
 use crate::config::{Config, Secret};
 use crate::users::Users;
 
@@ -65,17 +65,9 @@ impl Files {
             Ok(_) => {}
             Err((key, why)) => problems.push(format!("{key}: {why}")),
         }
-        let secrets = [
-            ("upstream.password_file", &config.upstream.password_file, &config.upstream.password),
-            (
-                "upstream.sentinel_password_file",
-                &config.upstream.sentinel_password_file,
-                &config.upstream.sentinel_password,
-            ),
-            ("admin_token_file", &config.admin_token_file, &config.admin_token),
-        ];
-        for (key, file, place) in secrets {
-            if let Err(why) = renew(key, file, place) {
+        for secret in secrets(config) {
+            let key = secret.path();
+            if let Err(why) = renew(&key, secret.file, secret.secret) {
                 problems.push(format!("{key}: {why}"));
             }
         }

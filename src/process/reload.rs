@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
+use crate::config::files::user_files;
 use crate::config::{Config, Sources};
 use crate::metrics::{ReloadOutcome, ReloadStats};
 
@@ -48,8 +49,9 @@ pub enum ReloadCause {
 #[derive(Debug)]
 pub(super) struct ReloadWatch {
     pub reload: Reload,
-    /// `upstream.user_file`, whose content is a value of the configuration.
-    user_file: Option<PathBuf>,
+    /// The files whose content is a value of the configuration: `upstream.user_file`, and those of
+    /// other upstreams.
+    user_files: Vec<PathBuf>,
     file: FileState,
     /// The problems of a rejected configuration; empty if the last one was accepted.
     problems: Vec<String>,
@@ -70,7 +72,7 @@ impl ReloadWatch {
         let hup = signal(SignalKind::hangup())?;
         let mut watch = ReloadWatch {
             reload,
-            user_file: None,
+            user_files: Vec::new(),
             file: FileState::default(),
             problems: Vec::new(),
             retry_at: Instant::now(),
@@ -94,23 +96,20 @@ impl ReloadWatch {
         is_new
     }
 
-    /// Watches the file that `config` names in `upstream.user_file`, too.
+    /// Watches the files that `config` names in `upstream.user_file` and its kin, too.
     pub fn watch_files_of(&mut self, config: &Config) {
-        let file = &config.upstream.user_file;
-        self.user_file = (!file.is_empty()).then(|| PathBuf::from(file));
+        self.user_files = user_files(config).map(PathBuf::from).collect();
     }
 
-    /// The content of all watched files; `None` if there are none.
+    /// The content of all watched files; `None` if none can be read.
     fn read(&self) -> Content {
-        let also = self.user_file.as_deref().and_then(read);
-        match (self.reload.sources.file.as_deref().and_then(read), also) {
-            (Some(file), Some(also)) => Some([file, also].concat()),
-            (file, also) => file.or(also),
-        }
+        let files = self.reload.sources.file.iter().chain(&self.user_files);
+        let contents: Vec<_> = files.filter_map(|file| read(file)).collect();
+        (!contents.is_empty()).then(|| contents.concat())
     }
 
     fn is_file(&self) -> bool {
-        self.reload.sources.file.is_some() || self.user_file.is_some()
+        self.reload.sources.file.is_some() || !self.user_files.is_empty()
     }
 
     /// Waits for the next reason to reload. Cancel-safe.
