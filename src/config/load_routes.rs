@@ -173,7 +173,7 @@ impl Route {
     }
 
     /// The route as in a flag.
-    pub(super) fn describe(&self) -> String {
+    fn describe(&self) -> String {
         let prefix = self.prefix_text();
         let mark = match &self.prefix {
             None => "&",
@@ -182,6 +182,11 @@ impl Route {
         };
         format!("{mark}{prefix}={}", self.upstream)
     }
+}
+
+/// The routes as in a flag.
+pub(super) fn describe_routes(routes: &[Route]) -> String {
+    toml::Value::Array(routes.iter().map(|route| route.describe().into()).collect()).to_string()
 }
 
 impl DatabaseRoute {

@@ -152,9 +152,7 @@ impl Loading {
                 continue;
             }
             let Draft { config, optional } = draft;
-            let Config { seeds, upstream, read_from, tls, .. } = config;
-            let tls = tls.upstream;
-            let named = NamedUpstream { name, seeds, upstream, read_from, tls, optional };
+            let named = NamedUpstream::from_short(name, config, optional);
             self.loaded.config.upstreams.push(named);
         }
         if let Some(draft) = main {

@@ -28,6 +28,7 @@ mod tls;
 mod upstream_checks;
 mod upstream_keys;
 mod upstreams;
+mod upstreams_doc;
 mod value;
 
 use std::time::Duration;

@@ -5,7 +5,10 @@ use std::fmt::Write;
 
 use super::keys::Change;
 use super::keys::{KEYS, Key, SECTIONS};
-use super::{Config, Loaded, Origin};
+use super::load_routes::{DATABASES, ROUTES, describe_routes};
+use super::upstream_keys::{UPSTREAMS, upstream_key};
+use super::upstreams_doc::{self, DATABASES_DOC, OPTIONAL_DOC, ROUTES_DOC};
+use super::{Config, Loaded, NamedUpstream, Origin};
 
 /// `proxy.toml`: every key at its default, with its meaning.
 pub fn proxy_toml() -> String {
@@ -51,6 +54,15 @@ pub fn proxy_toml() -> String {
             out.push('\n');
         }
     });
+    for (index, (doc, example)) in upstreams_doc::SECTIONS.iter().enumerate() {
+        if index > 0 {
+            out.push('\n');
+        }
+        comment(&mut out, doc);
+        for line in example.lines() {
+            let _ = writeln!(out, "{}", format!("#   {line}").trim_end());
+        }
+    }
     // One empty line between entries, none at the end.
     let mut tidy = out.replace("\n\n\n", "\n\n");
     tidy.truncate(tidy.trim_end().len());
@@ -69,23 +81,67 @@ pub fn effective_toml(loaded: &Loaded) -> String {
             }
         }
         Some(key) => {
-            let _ = write!(out, "{} = {}", key.section_and_name().1, key.show(&loaded.config));
-            match loaded.origin(key.path) {
-                Origin::Default => out.push('\n'),
-                origin => {
-                    let _ = writeln!(out, "  # {origin}");
-                }
-            }
+            let value = key.show(&loaded.config);
+            line(&mut out, key.section_and_name().1, &value, loaded.origin(key.path));
         }
     });
+    tables(loaded, &mut out);
     out
+}
+
+/// Writes the tables whose keys are not in [`KEYS`]: the upstreams, and what names them.
+fn tables(loaded: &Loaded, out: &mut String) {
+    let config = &loaded.config;
+    for named in &config.upstreams {
+        let path = format!("{UPSTREAMS}.{}", named.name);
+        let _ = writeln!(out, "\n[{path}]");
+        let is_tls = |key: &str| key.starts_with("tls.");
+        let (tls, own): (Vec<_>, Vec<_>) =
+            named.values().into_iter().partition(|(key, _)| is_tls(key));
+        for (key, value) in &own {
+            line(out, key, value, loaded.origin(&format!("{path}.{key}")));
+        }
+        let _ = writeln!(out, "\n[{path}.tls]");
+        for (key, value) in &tls {
+            line(
+                out,
+                key.trim_start_matches("tls."),
+                value,
+                loaded.origin(&format!("{path}.{key}")),
+            );
+        }
+    }
+    if !config.databases.is_empty() {
+        let _ = writeln!(out, "\n[{DATABASES}]");
+    }
+    for route in &config.databases {
+        let (number, target) = (route.number.to_string(), route.target().into());
+        line(out, &number, &target, loaded.origin(&format!("{DATABASES}.{number}")));
+    }
+    for (at, route) in config.routes.iter().enumerate() {
+        let (key, prefix) = route.key_and_prefix();
+        let _ = writeln!(out, "\n[[{ROUTES}]]");
+        line(out, key, &prefix.into(), loaded.origin_of_item(ROUTES, at));
+        line(out, "upstream", &route.upstream.as_str().into(), &Origin::Default);
+    }
+}
+
+/// Writes a key, its value, and where it comes from.
+fn line(out: &mut String, key: &str, value: &toml::Value, origin: &Origin) {
+    let _ = write!(out, "{key} = {value}");
+    match origin {
+        Origin::Default => out.push('\n'),
+        origin => {
+            let _ = writeln!(out, "  # {origin}");
+        }
+    }
 }
 
 /// A key and its value, for display.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyEntry {
     /// The path of the key.
-    pub key: &'static str,
+    pub key: String,
     /// The value as TOML; a secret is masked.
     pub value: String,
     /// Whether the value is the default.
@@ -101,14 +157,37 @@ pub fn key_entries(config: &Config) -> Vec<KeyEntry> {
         all.extend(key.map(|key| {
             let (is, by_default) = (key.show(config), key.show(&default));
             KeyEntry {
-                key: key.path,
+                key: key.path.into(),
                 value: is.to_string(),
                 is_default: is == by_default,
                 doc: key.doc,
             }
         }));
     });
+    all.extend(config.upstreams.iter().flat_map(entries_of_upstream));
+    let one = |key: String, value: String, doc| KeyEntry { key, value, is_default: false, doc };
+    let databases = config.databases.iter().map(|route| {
+        let value = toml::Value::String(route.target()).to_string();
+        one(format!("{DATABASES}.{}", route.number), value, DATABASES_DOC)
+    });
+    all.extend(databases);
+    if !config.routes.is_empty() {
+        all.push(one(ROUTES.into(), describe_routes(&config.routes), ROUTES_DOC));
+    }
     all
+}
+
+fn entries_of_upstream(named: &NamedUpstream) -> Vec<KeyEntry> {
+    let default = NamedUpstream::new(&named.name).values();
+    let values = named.values().into_iter().zip(default);
+    values
+        .map(|((key, value), (_, default))| KeyEntry {
+            doc: upstream_key(&key).map_or(OPTIONAL_DOC, |key| key.doc),
+            key: format!("{UPSTREAMS}.{}.{key}", named.name),
+            is_default: value == default,
+            value: value.to_string(),
+        })
+        .collect()
 }
 
 /// `docs/configuration.md`.
@@ -136,6 +215,11 @@ pub fn docs_markdown() -> String {
             );
         }
     });
+    out.push_str("\n## Several upstreams\n");
+    for (doc, example) in upstreams_doc::SECTIONS {
+        let _ = write!(out, "\n{doc}\n\n```toml\n{example}```\n");
+    }
+    out.push_str(upstreams_doc::RULES);
     out
 }
 

@@ -2,6 +2,7 @@
 //! `read_from`, under names of their own.
 
 use super::keys::{KEYS, Key, key};
+use super::{Config, NamedUpstream};
 
 /// The section of the upstreams.
 pub(super) const UPSTREAMS: &str = "upstreams";
@@ -47,6 +48,38 @@ pub(super) fn upstream_key(name: &str) -> Option<&'static Key> {
 /// The names of all keys of an upstream.
 pub(super) fn names() -> Vec<String> {
     upstream_keys().map(|(_, name)| name).chain([OPTIONAL.into()]).collect()
+}
+
+impl NamedUpstream {
+    /// An upstream of this name with the default of each key.
+    pub(super) fn new(name: &str) -> NamedUpstream {
+        NamedUpstream::from_short(name.into(), Config::default(), false)
+    }
+
+    /// The upstream that `config` describes in the short form.
+    pub(super) fn from_short(name: String, config: Config, optional: bool) -> NamedUpstream {
+        let Config { seeds, upstream, read_from, tls, .. } = config;
+        NamedUpstream { name, seeds, upstream, read_from, tls: tls.upstream, optional }
+    }
+
+    /// A configuration that describes the upstream in the short form.
+    pub(super) fn to_short(&self) -> Config {
+        let mut config = Config {
+            seeds: self.seeds.clone(),
+            upstream: self.upstream.clone(),
+            read_from: self.read_from,
+            ..Config::default()
+        };
+        config.tls.upstream = self.tls.clone();
+        config
+    }
+
+    /// All keys of the upstream, and their values as TOML; secrets are masked.
+    pub(super) fn values(&self) -> Vec<(String, toml::Value)> {
+        let short = self.to_short();
+        let keys = upstream_keys().map(|(key, name)| (name, key.show(&short)));
+        keys.chain([(OPTIONAL.into(), self.optional.into())]).collect()
+    }
 }
 
 /// Splits `upstreams.NAME.KEY` into name and key.

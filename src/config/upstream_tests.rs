@@ -426,3 +426,38 @@ fn values_of_an_upstream_contradict_each_other_as_those_of_the_short_form() {
         "\"zone\" needs to know which zone slotway itself is in; set `zone`, or SLOTWAY_ZONE";
     assert_eq!(refused(&file("read_from = 'zone'", "")), format!("f:2: read_from: {zone}"));
 }
+
+#[test]
+fn upstreams_are_shown_with_their_origins_and_without_their_secrets() {
+    let text = file(
+        "listen = [{ at = 'a:1', upstream = 'queues' }]",
+        "password = 'hunter2'\ntls = { enabled = true }\n[databases]\n1 = 'queues:2'\n\
+         [[routes]]\nprefix = 'a,\"'\nupstream = 'queues'\n\
+         [[routes]]\nchannel_prefix = 'b'\nupstream = 'main'\n",
+    );
+    let loaded = with(&text, &[], &["upstreams.queues.connections=2"]).unwrap();
+    let shown = effective_toml(&loaded);
+    assert!(!shown.contains("hunter2") && !format!("{loaded:?}").contains("hunter2"));
+    for line in [
+        "[upstreams.queues]\nseeds = [\"q:1\"]  # /",
+        "f:5\n",
+        "connections = 2  # --set upstreams.queues.connections\n",
+        "password = \"***\"  # /",
+        "[upstreams.queues.tls]\nenabled = true  # /",
+        "[databases]\n1 = \"queues:2\"  # /",
+        "[[routes]]\nprefix = 'a,\"'  # /",
+        "[[routes]]\nchannel_prefix = \"b\"  # /",
+    ] {
+        assert!(shown.contains(line), "no {line:?} in {shown}");
+    }
+    // It is a file that means the same, but for secrets.
+    let again = from_file(&shown);
+    let mut same = loaded.config.clone();
+    same.upstreams[0].upstream.password = Secret::new("***");
+    assert_eq!(again, same);
+    let entries = key_entries(&loaded.config);
+    let value = |key: &str| entries.iter().find(|entry| entry.key == key).map(|e| &*e.value);
+    assert_eq!(value("upstreams.queues.password"), Some("\"***\""));
+    assert_eq!(value("databases.1"), Some("\"queues:2\""));
+    assert_eq!(value("routes"), Some("['a,\"=queues', \"&b=main\"]"));
+}
