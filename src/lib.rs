@@ -24,9 +24,9 @@
 //! | [`observe`] | hot keys, big keys, slow commands, spans: what is seen as commands pass. No I/O | resp, hash, command, cluster, dest |
 //! | [`users`] | who clients are and what they may do. No I/O | resp, hash, command, errors, channel |
 //! | [`config`] | the configuration: file, environment, command line; the table of its keys | command, cluster, observe, users |
-//! | [`tls`] | certificates, and TLS on sockets | config |
+//! | [`tls`] | certificates, and TLS on sockets | cluster, config |
 //! | [`buf`] | byte queues towards sockets |  |
-//! | [`stream`] | sockets of either side | tls |
+//! | [`stream`] | sockets of either side | cluster, tls |
 //! | [`placement`] | where commands go, and what becomes of those that do not get there: holds, refusals, retries, choice of a replica. No I/O | resp, dest, hash, cluster, errors, config |
 //! | [`route`] | a command and a snapshot give a plan; partial replies are merged. No I/O | resp, dest, hash, command, cluster, errors, channel, config, buf |
 //! | [`emulate`] | commands over several slots, composed of commands for one. No I/O | resp, hash, cluster, errors, scripts, placement, route |

@@ -10,6 +10,7 @@ use mio::{Interest, Registry, Token};
 use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags};
 use socket2::{SockRef, TcpKeepalive};
 
+use crate::cluster::UpstreamId;
 use crate::tls::{Tls, TlsStream};
 
 /// Number of unanswered keepalive probes that end a connection; they are sent at intervals of a
@@ -58,18 +59,24 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// Starts a connection to the node called `name`, with TLS where connections to nodes have it.
+    /// Starts a connection to the node of `upstream` called `name`, with TLS where connections to
+    /// its nodes have it.
     ///
     /// # Errors
     /// The operating system's, where it refuses at once; `name` cannot be the name of a server.
-    pub fn to_node(addr: SocketAddr, name: &str, tls: &Tls) -> io::Result<Stream> {
+    pub fn to_node(
+        addr: SocketAddr,
+        name: &str,
+        upstream: UpstreamId,
+        tls: &Tls,
+    ) -> io::Result<Stream> {
         let socket = mio::net::TcpStream::connect(addr)?;
         // A command must not wait for the acknowledgement of the one before.
         let _ = socket.set_nodelay(true);
-        if !tls.is_upstream() {
+        if !tls.is_upstream(upstream) {
             return Ok(Stream::Tcp(socket));
         }
-        match tls.connect(socket, name) {
+        match tls.connect(upstream, socket, name) {
             Some(stream) => Ok(Stream::Tls(Box::new(stream?))),
             // Another configuration was taken in between.
             None => Err(io::Error::other("connections to nodes have no TLS to use")),

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use serde_json::{Value, json};
 
 use super::moment::Moment;
-use crate::cluster::{diff, listed};
+use crate::cluster::{Snapshot, diff, listed};
+use crate::control::{UpstreamStatus, of_upstream};
 use crate::metrics::{DenialReason, LimitHit, LoginOutcome};
 use crate::placement::Redirection;
 
@@ -151,11 +152,24 @@ impl Occurrences {
 }
 
 fn topology(was: &Moment, is: &Moment, found: &mut Occurrences) {
-    let (old, new) = (&was.topology.snapshot, &is.topology.snapshot);
+    for ((name, was), (_, is)) in was.topology.named().zip(is.topology.named()) {
+        let tell = |level, kind, text: String, count| {
+            found.add(level, kind, of_upstream(name, &text), count);
+        };
+        topology_of(was, is, tell);
+    }
+}
+
+fn topology_of(
+    was: &UpstreamStatus,
+    is: &UpstreamStatus,
+    mut tell: impl FnMut(Level, &'static str, String, u64),
+) {
+    let (old, new) = (&was.snapshot, &is.snapshot);
     if old.generation == 0 && new.generation > 0 {
         let (nodes, primaries) = (new.nodes.len(), new.slot_primaries().len());
         let text = format!("the cluster is known: {nodes} nodes, {primaries} of them primaries");
-        found.add(Level::Good, "topology", text, 1);
+        tell(Level::Good, "topology", text, 1);
     } else if old.generation != new.generation {
         for change in diff(old, new) {
             let (level, kind) = if change.contains("promoted to primary") {
@@ -165,27 +179,25 @@ fn topology(was: &Moment, is: &Moment, found: &mut Occurrences) {
             } else {
                 (Level::Info, "topology")
             };
-            found.add(level, kind, change, 1);
+            tell(level, kind, change, 1);
         }
     }
-    let missing = |m: &Moment| {
-        if m.topology.snapshot.generation > 0 {
-            m.topology.snapshot.missing_slots()
-        } else {
-            vec![]
-        }
+    let missing = |snapshot: &Snapshot| {
+        if snapshot.generation > 0 { snapshot.missing_slots() } else { Vec::new() }
     };
-    match (missing(was).is_empty(), missing(is).is_empty()) {
+    match (missing(old).is_empty(), missing(new).is_empty()) {
         (true, false) => {
-            let text = format!("no primary for slots {}", listed(&missing(is)));
-            found.add(Level::Bad, "slots", text, 1);
+            let text = format!("no primary for slots {}", listed(&missing(new)));
+            tell(Level::Bad, "slots", text, 1);
         }
-        (false, true) => found.add(Level::Good, "slots", "every slot has a primary again", 1),
+        (false, true) => {
+            tell(Level::Good, "slots", "every slot has a primary again".to_owned(), 1);
+        }
         _ => {}
     }
-    if let Some(error) = &is.topology.error {
-        let failed = is.topology.refreshes_failed.saturating_sub(was.topology.refreshes_failed);
-        found.add(Level::Warn, "topology", format!("no node gives the topology: {error}"), failed);
+    if let Some(error) = &is.error {
+        let failed = is.refreshes_failed.saturating_sub(was.refreshes_failed);
+        tell(Level::Warn, "topology", format!("no node gives the topology: {error}"), failed);
     }
 }
 
@@ -280,7 +292,7 @@ fn process(was: &Moment, is: &Moment, found: &mut Occurrences) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{NodeAddr, Role, Snapshot, parse_shards};
+    use crate::cluster::{NodeAddr, Role, parse_shards};
     use crate::metrics::NodeStats;
 
     fn occurrence(text: &str, count: u64) -> Occurrence {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::ready::{Readiness, ReadinessInputs};
 use crate::cluster::{Node, NodeAddr, NodeState, Role};
-use crate::control::{Pool, Scrape, Status, TopologyStatus};
+use crate::control::{Pool, Scrape, Status, TopologyStatus, UpstreamStatus};
 use crate::metrics::{CommandStats, Histogram, NodeStats, ProcessUsage, Totals};
 use crate::tls::HandshakeOutcome;
 
@@ -26,7 +26,7 @@ pub struct Moment {
     pub answered: usize,
     /// Index and number of clients of each worker.
     pub workers: Vec<(usize, usize)>,
-    /// Topology, and the state of its refreshes.
+    /// Topologies, and the state of their refreshes.
     pub topology: TopologyStatus,
     /// Counters of the control thread and the hub.
     pub counts: Counts,
@@ -54,15 +54,15 @@ impl Moment {
     /// The current moment. Workers have `limit` to answer.
     pub async fn now(pool: &Pool, status: &Status, limit: Duration) -> Moment {
         let Scrape { totals, running, answered } = pool.survey().scrape(limit).await;
-        let topology = status.topology().clone();
+        let topology = status.topology();
         let draining = status.is_draining();
+        let optional: Vec<bool> = pool.upstreams().map(|id| pool.is_optional(id)).collect();
         let readiness = Readiness::of(&ReadinessInputs {
             draining,
             workers: running,
-            snapshot: &topology.snapshot,
-            error: topology.error.as_deref(),
+            topology: &topology,
+            optional: &optional,
             nodes: &totals.nodes,
-            reached: &topology.reached,
         });
         let handshakes = pool.tls().stats().counts().handshakes;
         let failed = |side: &[u64; HandshakeOutcome::COUNT]| side.iter().skip(1).sum::<u64>();
@@ -112,15 +112,15 @@ impl Moment {
         self.totals.nodes.get(addr)
     }
 
-    /// The state of a node as a word for the status page, and its reason.
-    pub fn state(&self, node: &Node) -> (&'static str, Option<String>) {
+    /// The state of a node of an upstream as a word for the status page, and its reason.
+    pub fn state(&self, upstream: &UpstreamStatus, node: &Node) -> (&'static str, Option<String>) {
         if node.state == NodeState::Failed {
             return ("failed", Some("the cluster says that it is not online".to_owned()));
         }
         let stats = self.node(&node.addr);
         let connected = stats.is_some_and(|s| s.connections_ready > 0);
         let waiting = stats.is_some_and(|s| s.connections_backoff > 0);
-        if let (false, Some(Err(why))) = (connected, self.topology.reached.get(&node.addr)) {
+        if let (false, Some(Err(why))) = (connected, upstream.reached.get(&node.addr)) {
             return ("unreached", Some(why.to_string()));
         }
         if waiting && !connected {
@@ -130,7 +130,7 @@ impl Moment {
             let why = "the cluster says that it has received nothing from its primary yet";
             return ("loading", Some(why.to_owned()));
         }
-        let unfit = self.topology.health.get(&node.addr).and_then(|health| health.unfit);
+        let unfit = upstream.health.get(&node.addr).and_then(|health| health.unfit);
         match unfit {
             Some(unfit) if node.role == Role::Replica => {
                 (unfit.name(), Some("it is not read from".to_owned()))
@@ -174,8 +174,8 @@ impl Moment {
     /// A moment with this topology, all counters zero.
     pub fn of(snapshot: crate::cluster::Snapshot) -> Moment {
         let commands = Arc::new(crate::command::CommandTable::builtin());
-        let mut topology = Status::new(commands).topology().clone();
-        topology.snapshot = Arc::new(snapshot);
+        let mut topology = Status::new(&["main"], commands).topology();
+        topology.upstreams[0].snapshot = Arc::new(snapshot);
         Moment {
             at: Instant::now(),
             millis: 0,
@@ -191,6 +191,7 @@ impl Moment {
                 missing_slots: Vec::new(),
                 unreachable: std::collections::BTreeMap::new(),
                 reasons: Vec::new(),
+                upstreams: Vec::new(),
             },
             usage: ProcessUsage::default(),
         }

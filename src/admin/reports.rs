@@ -3,7 +3,6 @@
 use hyper::Uri;
 use serde_json::Value;
 
-use crate::control::TopologyStatus;
 use crate::observe::{ObservedKeys, Renderer};
 
 /// Upper limit of `count`.
@@ -24,10 +23,9 @@ pub(super) fn asked_count(uri: &Uri) -> Result<Option<usize>, &'static str> {
 pub(super) fn keys_json(
     path: &str,
     seen: &ObservedKeys,
-    topology: &TopologyStatus,
+    shown: Renderer<'_>,
     (sample, count): (u32, usize),
 ) -> Value {
-    let shown = Renderer { commands: &topology.commands, snapshot: &topology.snapshot };
     match path {
         "/hotkeys" => shown.hot_json(&seen.hot, sample, count),
         _ => shown.big_json(&seen.big, sample > 0, count),

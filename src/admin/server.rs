@@ -29,10 +29,11 @@ use super::reports::{asked_count, keys_json};
 use super::sampler::Sampler;
 use super::status::{self, Cursor};
 use crate::config::Config;
-use crate::control::{Pool, Status};
+use crate::control::{Pool, Status, UpstreamStatus};
 use crate::descriptors::is_exhausted;
 use crate::descriptors::{DescriptorBudget, SpareDescriptors};
-use crate::metrics::{ControlStats, Exposition, ProcessStats};
+use crate::metrics::{ControlStats, Exposition, ProcessStats, UpstreamStats};
+use crate::observe::Renderer;
 use crate::tls::{HandshakeOutcome, Side};
 use crate::users::same_secret;
 
@@ -280,20 +281,12 @@ impl Admin {
     async fn metrics(&self) -> Page {
         let scrape = self.pool.survey().scrape(SCRAPE_LIMIT).await;
         let budget = self.pool.descriptors().budget();
-        let (control, commands) = {
-            let topology = self.status.topology();
+        let topology = self.status.topology();
+        let control = {
             let mut control = ControlStats {
                 clients_rejected: self.status.clients_rejected.load(Relaxed),
                 accept_errors: self.status.accept_errors.load(Relaxed),
-                refreshes_ok: topology.refreshes_ok,
-                refreshes_failed: topology.refreshes_failed,
-                topology_changes: topology.changes,
-                views_refused: topology.views_refused,
-                node_timeout_seconds: topology.node_timeout.map(|t| t.as_secs_f64()),
-                topology_exceptions: topology.exceptions,
-                topology_age_seconds: topology.answered.map(|at| at.elapsed().as_secs_f64()),
-                topology_generation: topology.snapshot.generation,
-                slots_covered: topology.snapshot.slots_covered(),
+                upstreams: topology.upstreams.iter().map(upstream_stats).collect(),
                 workers: scrape.running,
                 task_failures: self.status.task_failures.load(Relaxed),
                 worker_failures: self.status.worker_failures.load(Relaxed),
@@ -311,12 +304,14 @@ impl Admin {
                 ..ControlStats::default()
             };
             control.count_reloads(&self.status.reloads);
-            control.count_replicas(&topology.snapshot, &topology.health);
-            (control, Arc::clone(&topology.commands))
+            for upstream in &topology.upstreams {
+                control.count_replicas(&upstream.snapshot, &upstream.health);
+            }
+            control
         };
         let view = Exposition {
             totals: &scrape.totals,
-            commands: &commands,
+            commands: &topology.commands,
             control,
             hub: self.pool.hub_stats(),
             limits: &Admin::limits(&self.pool.config(), &budget),
@@ -369,11 +364,12 @@ impl Admin {
             "/slowlog" => self.pool.slowlog().json(count.unwrap_or(50)),
             path => {
                 let seen = self.pool.survey().seen(SCRAPE_LIMIT).await;
-                let topology = self.status.topology().clone();
+                let (commands, snapshot) = (self.status.commands(), self.pool.topology());
+                let shown = Renderer { commands: &commands, snapshot: &snapshot };
                 let count = count.unwrap_or(20);
                 let observe = &self.pool.config().observe;
                 let sample = if observe.hot_keys { observe.sample as u32 } else { 0 };
-                keys_json(path, &seen, &topology, (sample, count))
+                keys_json(path, &seen, shown, (sample, count))
             }
         };
         page(StatusCode::OK, JSON, json.to_string() + "\n")
@@ -391,17 +387,34 @@ impl Admin {
 
     async fn readiness(&self) -> Page {
         let scrape = self.pool.survey().scrape(SCRAPE_LIMIT).await;
-        let topology = self.status.topology().clone();
+        let topology = self.status.topology();
+        let optional: Vec<bool> =
+            self.pool.upstreams().map(|id| self.pool.is_optional(id)).collect();
         let readiness = Readiness::of(&ReadinessInputs {
             draining: self.status.is_draining(),
             workers: scrape.running,
-            snapshot: &topology.snapshot,
-            error: topology.error.as_deref(),
+            topology: &topology,
+            optional: &optional,
             nodes: &scrape.totals.nodes,
-            reached: &topology.reached,
         });
         let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         page(status, JSON, readiness.json() + "\n")
+    }
+}
+
+/// The figures of an upstream for `/metrics`.
+fn upstream_stats(upstream: &UpstreamStatus) -> UpstreamStats {
+    UpstreamStats {
+        name: upstream.name.clone(),
+        refreshes_ok: upstream.refreshes_ok,
+        refreshes_failed: upstream.refreshes_failed,
+        changes: upstream.changes,
+        views_refused: upstream.views_refused,
+        exceptions: upstream.exceptions,
+        age_seconds: upstream.answered.map(|at| at.elapsed().as_secs_f64()),
+        node_timeout_seconds: upstream.node_timeout.map(|t| t.as_secs_f64()),
+        generation: upstream.snapshot.generation,
+        slots_covered: upstream.snapshot.slots_covered(),
     }
 }
 

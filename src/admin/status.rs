@@ -9,9 +9,10 @@ use super::history::COLUMNS;
 use super::moment::{Interval, Moment};
 use super::sampler::Timeline;
 use crate::client::{Census, largest};
-use crate::cluster::{NO_SHARD, Node, Role, ShardIdx, Snapshot};
+use crate::cluster::{NO_SHARD, Node, Role, SLOTS, ShardIdx, Snapshot};
 use crate::command::CommandId;
 use crate::config::{Config, key_entries};
+use crate::control::UpstreamStatus;
 use crate::metrics::NodeStats;
 
 /// Number of most frequent commands shown.
@@ -72,10 +73,11 @@ pub fn status(timeline: &Timeline, known: Cursor, process: ProcessInfo) -> Optio
         "limits": limits,
         "commands": commands(&now),
         "topology": {
-            "generation": is.topology.snapshot.generation,
-            "age": is.topology.answered.map(|at| at.elapsed().as_secs_f64()),
-            "covered": is.topology.snapshot.slots_covered(),
-            "error": is.topology.error,
+            "generation": is.topology.generation(),
+            "age": is.topology.answered().map(|at| at.elapsed().as_secs_f64()),
+            "slots": usize::from(SLOTS) * is.topology.upstreams.len(),
+            "covered": is.topology.slots_covered(),
+            "error": is.topology.error(),
         },
         "shards": shards(&now),
         "history": {
@@ -161,9 +163,15 @@ fn commands(now: &Interval) -> Value {
         .collect()
 }
 
-/// Shards in the order of their slots, those without slots last.
+/// The shards of all upstreams.
 fn shards(now: &Interval) -> Value {
-    let snapshot = &now.is.topology.snapshot;
+    now.is.topology.named().flat_map(|(name, upstream)| shards_of(now, name, upstream)).collect()
+}
+
+/// The shards of an upstream in the order of their slots, those without slots last; with its name
+/// where there are several.
+fn shards_of(now: &Interval, name: Option<&str>, upstream: &UpstreamStatus) -> Vec<Value> {
+    let snapshot = &upstream.snapshot;
     let ranges = ranges(snapshot);
     let mut order: Vec<usize> = (0..snapshot.shards.len()).collect();
     let first = |shard: &usize| ranges.get(*shard).and_then(|r| r.first()).map(|r| r.0);
@@ -174,13 +182,17 @@ fn shards(now: &Interval) -> Value {
         let nodes = shard.primary.iter().chain(&shard.replicas);
         let nodes: Vec<Value> = nodes
             .filter_map(|&n| snapshot.nodes.get(usize::from(n)))
-            .map(|n| node(now, n))
+            .map(|n| node(now, upstream, n))
             .collect();
-        Some(json!({
+        let mut shard = json!({
             "slots": ranges,
             "count": ranges.iter().map(|(from, to)| u32::from(to - from) + 1).sum::<u32>(),
             "nodes": nodes,
-        }))
+        });
+        if let (Some(name), Some(shard)) = (name, shard.as_object_mut()) {
+            shard.insert("upstream".to_owned(), json!(name));
+        }
+        Some(shard)
     };
     order.into_iter().filter_map(one).collect()
 }
@@ -203,14 +215,14 @@ fn ranges(snapshot: &Snapshot) -> Vec<Vec<(u16, u16)>> {
     all
 }
 
-fn node(now: &Interval, node: &Node) -> Value {
+fn node(now: &Interval, upstream: &UpstreamStatus, node: &Node) -> Value {
     let nothing = NodeStats::default();
     let is = now.is.node(&node.addr).unwrap_or(&nothing);
     // The counters of a node that is new to the workers began at zero.
     let was = now.was.node(&node.addr).unwrap_or(&nothing);
     let latency = is.latency.since(&was.latency);
-    let (state, why) = now.is.state(node);
-    let zone = now.is.topology.health.get(&node.addr).and_then(|health| health.zone.clone());
+    let (state, why) = now.is.state(upstream, node);
+    let zone = upstream.health.get(&node.addr).and_then(|health| health.zone.clone());
     json!({
         "addr": node.addr.to_string(),
         "name": &*node.hostname,

@@ -10,7 +10,7 @@ impl Link {
     /// Asks control for a new topology; `hint` is who is likely to know it.
     pub(crate) fn want_topology(&self, hint: Option<NodeAddr>) {
         // Control may be gone at the very end: nothing to refresh then.
-        let _ = self.control.send(ToControl::RefreshTopology { hint });
+        let _ = self.control.send(ToControl::RefreshTopology { hint, upstream: None });
     }
 
     /// A client that control has counted is gone.

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::briefing::Learned;
-use super::pool::Pool;
+use super::pool::{Inner, Pool};
 use crate::client::Question;
-use crate::cluster::{Health, Identity, Snapshot};
-use crate::command::CommandTable;
+use crate::cluster::{Health, Identity, Snapshot, UpstreamId};
+use crate::command::{CommandTable, TableError};
 use crate::mailbox::{Inquiry, ToHub, ToWorker};
 use crate::users::Users;
 
@@ -23,11 +25,17 @@ impl Pool {
 }
 
 impl Announce<'_> {
-    /// Sets the topology of workers and hub.
-    pub(super) fn topology(&self, snapshot: Arc<Snapshot>) {
-        self.pool.tell_hub(ToHub::Topology(Arc::clone(&snapshot)));
-        self.pool.inner().told.topology = Some(Arc::clone(&snapshot));
-        self.pool.tell(|| ToWorker::Topology(Arc::clone(&snapshot)));
+    /// Sets the topology of an upstream. Workers and hub are told that of all.
+    pub(super) fn topology(&self, upstream: UpstreamId, snapshot: Arc<Snapshot>) {
+        let whole = {
+            let mut inner = self.pool.inner();
+            let Inner { upstreams, told, .. } = &mut *inner;
+            let whole = upstreams.compose(upstream, snapshot, told.topology.as_ref());
+            told.topology = Some(Arc::clone(&whole));
+            whole
+        };
+        self.pool.tell_hub(ToHub::Topology(Arc::clone(&whole)));
+        self.pool.tell(|| ToWorker::Topology(Arc::clone(&whole)));
         self.pool.descriptors().update();
     }
 
@@ -37,14 +45,34 @@ impl Announce<'_> {
         self.pool.tell(|| ToWorker::Users(Arc::clone(&users)));
     }
 
-    /// Sets the health of replicas.
-    pub(super) fn health(&self, health: Arc<Health>) {
-        self.pool.inner().told.health = Some(Arc::clone(&health));
+    /// Sets the health of an upstream's replicas. Workers are told that of all.
+    pub(super) fn health(&self, upstream: UpstreamId, health: Arc<Health>) {
+        let health = {
+            let mut inner = self.pool.inner();
+            let health = inner.upstreams.merge(upstream, health);
+            inner.told.health = Some(Arc::clone(&health));
+            health
+        };
         self.pool.tell(|| ToWorker::Health(Arc::clone(&health)));
     }
 
+    /// Merges an upstream's answer to COMMAND into the command table, and sets that. Returns it
+    /// without what was learned.
+    ///
+    /// # Errors
+    /// It is no answer to COMMAND.
+    pub(super) fn overlay(
+        &self,
+        upstream: UpstreamId,
+        reply: &Bytes,
+    ) -> Result<Arc<CommandTable>, TableError> {
+        let table = self.pool.inner().upstreams.overlay(upstream, reply)?;
+        self.commands(Arc::clone(&table));
+        Ok(table)
+    }
+
     /// Sets the command table; commands that were learned to block are marked in it.
-    pub(super) fn commands(&self, table: Arc<CommandTable>) {
+    fn commands(&self, table: Arc<CommandTable>) {
         let table = self.pool.inner().told.mark(table);
         self.pool.tell(|| ToWorker::Commands(Arc::clone(&table)));
     }
@@ -63,7 +91,7 @@ impl Announce<'_> {
         Learned::Now
     }
 
-    /// Sets the version and the like that clients are told.
+    /// Sets the version and the like that clients are told: those of the first upstream.
     pub(super) fn identity(&self, identity: Arc<Identity>) {
         self.pool.inner().told.identity = Some(Arc::clone(&identity));
         self.pool.tell(|| ToWorker::Identity(Arc::clone(&identity)));

@@ -81,8 +81,10 @@ impl BlockWatcher {
     /// Whether the node is busy, or else which command blocks the connection from `own`.
     async fn ask(&self, node: SocketAddr, own: Option<SocketAddr>) -> Result<Cause, AskError> {
         let name = self.pool.server_name(node);
-        let config = self.pool.config();
-        let mut conn = NodeConn::connect(node, &name, "", &config, self.pool.tls()).await?;
+        // A password is for its own upstream only.
+        let Some(upstream) = self.pool.upstream_of(node) else { return Ok(Cause::Nothing) };
+        let access = self.pool.access(upstream);
+        let mut conn = NodeConn::connect(node, &name, "", &access).await?;
         let reply = conn.ask(&["PING"]).await?;
         if error_text(&reply).is_some_and(|text| text.starts_with(b"BUSY ")) {
             return Ok(Cause::Busy);

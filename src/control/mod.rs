@@ -25,16 +25,18 @@ mod survey;
 #[cfg(test)]
 mod tests;
 mod topology;
+mod upstreams;
 mod verify;
+mod whose;
 mod wire;
 
 pub use blocked::BlockWatcher;
 pub use pool::Pool;
 pub use probe::Prober;
 pub use replicas::Replicas;
-pub use requests::Requests;
+pub use requests::{AllRequests, Requests};
 pub use sentinels::SentinelWatcher;
-pub use status::{Status, TopologyStatus, Unreached};
+pub use status::{Status, TopologyStatus, Unreached, UpstreamStatus, of_upstream};
 pub use supervise::supervise;
 pub use survey::Scrape;
 pub use topology::Refresher;

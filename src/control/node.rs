@@ -12,14 +12,26 @@ use tokio::time::timeout;
 
 use super::wire::{Wire, WireError};
 use crate::cluster::{
-    Info, NodeAddr, ParseError, Replies, Snapshot, is_node_id, parse_info, parse_replies,
-    parse_shards, parse_shards_tls, parse_slots, trust::View,
+    Info, NodeAddr, ParseError, Replies, Snapshot, UpstreamId, is_node_id, parse_info,
+    parse_replies, parse_shards, parse_shards_tls, parse_slots, trust::View,
 };
 use crate::config::Config;
 use crate::resp::reply::{error_text, text};
 use crate::resp::write;
 use crate::tls::Tls;
 use crate::upstream::{Handshake, HandshakeError, verify_node_id};
+
+/// What connecting to the nodes of one upstream requires: its logins and its TLS, which are for no
+/// other's nodes. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Access {
+    /// The upstream.
+    pub(super) upstream: UpstreamId,
+    /// The configuration as it would be with this upstream alone.
+    pub(super) config: Arc<Config>,
+    /// TLS of all upstreams.
+    pub(super) tls: Arc<Tls>,
+}
 
 /// Why a node could not be asked, for the log and for `/readyz`.
 #[derive(Debug, Error)]
@@ -106,62 +118,56 @@ impl NodeConn {
         addr: SocketAddr,
         name: &str,
         id: &str,
-        config: &Arc<Config>,
-        tls: &Arc<Tls>,
+        access: &Access,
     ) -> Result<Self, AskError> {
-        let password = config.upstream.password.reveal();
-        let credentials = (config.upstream.user.as_bytes(), password.as_bytes());
-        let handshake = Handshake::for_control(credentials, &config.upstream.client_name, id);
-        Self::open(addr, name, config, tls, handshake).await
+        let upstream = &access.config.upstream;
+        let password = upstream.password.reveal();
+        let credentials = (upstream.user.as_bytes(), password.as_bytes());
+        let handshake = Handshake::for_control(credentials, &upstream.client_name, id);
+        Self::open(addr, name, access, handshake).await
     }
 
     /// Connects to the Sentinel called `name` as `upstream.sentinel_user`.
     pub(super) async fn connect_to_sentinel(
         addr: SocketAddr,
         name: &str,
-        config: &Arc<Config>,
-        tls: &Arc<Tls>,
+        access: &Access,
     ) -> Result<Self, AskError> {
-        let password = config.upstream.sentinel_password.reveal();
-        let credentials = (config.upstream.sentinel_user.as_bytes(), password.as_bytes());
-        let handshake = Handshake::for_control(credentials, &config.upstream.client_name, "");
-        Self::open(addr, name, config, tls, handshake).await
+        let upstream = &access.config.upstream;
+        let password = upstream.sentinel_password.reveal();
+        let credentials = (upstream.sentinel_user.as_bytes(), password.as_bytes());
+        let handshake = Handshake::for_control(credentials, &upstream.client_name, "");
+        Self::open(addr, name, access, handshake).await
     }
 
     /// Connects without a handshake, so that another user can log in.
     pub(super) async fn connect_without_handshake(
         addr: SocketAddr,
         name: &str,
-        config: &Arc<Config>,
-        tls: &Arc<Tls>,
+        access: &Access,
     ) -> Result<Self, AskError> {
-        Self::open(addr, name, config, tls, Handshake::default()).await
+        Self::open(addr, name, access, Handshake::default()).await
     }
 
     async fn open(
         addr: SocketAddr,
         name: &str,
-        config: &Arc<Config>,
-        tls: &Arc<Tls>,
+        access: &Access,
         handshake: Handshake,
     ) -> Result<Self, AskError> {
-        let limit = config.timeouts.connect;
+        let limit = access.config.timeouts.connect;
+        let Access { upstream, tls, .. } = access;
+        let has_tls = tls.is_upstream(*upstream);
         let mut securing = false;
         let connect = async {
             let stream = TcpStream::connect(addr).await?;
             stream.set_nodelay(true)?;
-            securing = tls.is_upstream();
-            let wire = Wire::over(stream, name, tls).await?;
+            securing = has_tls;
+            let wire = Wire::over(stream, name, *upstream, tls).await?;
             securing = false;
             let asked = NodeAddr { host: addr.ip().to_string().into(), port: addr.port() };
-            let mut conn = NodeConn {
-                wire,
-                tls: tls.is_upstream(),
-                asked,
-                limit,
-                by_slots: false,
-                out_of_step: false,
-            };
+            let mut conn =
+                NodeConn { wire, tls: has_tls, asked, limit, by_slots: false, out_of_step: false };
             conn.shake_hands(handshake).await?;
             Ok(conn)
         };

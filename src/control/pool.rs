@@ -10,6 +10,7 @@ use tracing::debug;
 
 use super::briefing::Briefing;
 use super::export::Exporter;
+use super::upstreams::Upstreams;
 use crate::command::CommandTable;
 use crate::config::{Auth, Config};
 use crate::descriptors::{DescriptorDemand, Descriptors};
@@ -39,6 +40,8 @@ pub struct Pool {
 pub(super) struct Inner {
     /// The configuration in use.
     pub(super) config: Arc<Config>,
+    /// The upstreams, and what is known of each.
+    pub(super) upstreams: Upstreams,
     pub(super) running: Vec<Running>,
     /// The index of the next worker. Indices are never reused, so that a late message from an ended
     /// worker is not taken for one from its replacement.
@@ -66,11 +69,11 @@ pub(super) fn demand(
     replicas: &super::replica_watch::ReplicaWatch,
 ) -> DescriptorDemand {
     let config = &inner.config;
-    let known = inner.told.topology.as_ref().map_or(0, |topology| topology.nodes.len());
+    let connections = inner.upstreams.sizes().map(|(config, _)| config.upstream.connections);
     DescriptorDemand {
         workers: inner.running.len().max(config.workers.count()),
-        nodes: if known == 0 { config.seeds.len() } else { known },
-        connections: config.upstream.connections,
+        nodes: inner.upstreams.sizes().map(|(_, nodes)| nodes).sum(),
+        connections: connections.max().unwrap_or_default(),
         replicas: replicas.is_on(),
         listeners: config.listen.len() + config.tls.downstream.listen.len() + 1,
         clients: config.limits.clients,
@@ -93,6 +96,7 @@ impl Pool {
         let users = crate::config::files::users(&config)
             .map_err(|(key, why)| std::io::Error::other(format!("{key}: {why}")))?;
         let inner = Inner {
+            upstreams: Upstreams::new(&config, Arc::clone(&commands)),
             config: Arc::clone(&config),
             running: Vec::new(),
             next: 0,
@@ -159,9 +163,14 @@ impl Pool {
         node.map_or_else(|| socket.ip().to_string(), |node| node.server_name().to_owned())
     }
 
-    /// Sets why workers cannot serve for want of a topology; `None`: they can.
+    /// Sets why workers cannot serve for want of a topology; `None`: they can. Without effect once
+    /// some upstream is known.
     pub fn set_trouble(&self, why: Option<String>) {
-        self.shared.set_trouble(why);
+        let known =
+            self.inner().told.topology.as_ref().is_some_and(|whole| !whole.nodes.is_empty());
+        if why.is_none() || !known {
+            self.shared.set_trouble(why);
+        }
     }
 
     /// Memory of the scripts that are kept, bytes.

@@ -5,7 +5,7 @@
 //! lost accepts none; and if a firewall has dropped the state of a connection, the node answers on
 //! others. So the control thread probes on a new connection, once for all workers, and tells them
 //! the result. The refresher then watches what the cluster thinks of the node
-//! ([`Requests::silent`]).
+//! ([`super::Requests::silent`]).
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -17,8 +17,9 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::pool::Pool;
-use super::requests::Requests;
+use super::requests::AllRequests;
 use super::wire::{Wire, WireError};
+use crate::cluster::UpstreamId;
 use crate::mailbox::{ProbeResult, Probed, ToWorker};
 use crate::tls::Tls;
 
@@ -33,13 +34,13 @@ const MAX_PROBES: usize = 256;
 #[derive(Debug, Clone)]
 pub struct Prober {
     pool: Arc<Pool>,
-    requests: Arc<Requests>,
+    requests: AllRequests,
     under_way: Arc<Mutex<HashSet<SocketAddr>>>,
 }
 
 impl Prober {
-    /// A prober that reports to the workers of `pool` and to the refresher.
-    pub fn new(pool: Arc<Pool>, requests: Arc<Requests>) -> Self {
+    /// A prober that reports to the workers of `pool` and to the refreshers.
+    pub fn new(pool: Arc<Pool>, requests: AllRequests) -> Self {
         Prober { pool, requests, under_way: Arc::default() }
     }
 
@@ -54,16 +55,19 @@ impl Prober {
         let prober = self.clone();
         tokio::spawn(async move {
             let begun = Instant::now();
+            let upstream = prober.pool.upstream_of(node);
             let guard = ProbeGuard(&prober, node);
             let result = {
-                let connect = prober.pool.config().timeouts.connect;
                 let (name, tls) = (prober.pool.server_name(node), prober.pool.tls());
-                ask(node, &name, tls, connect).await
+                // No password is sent, so any upstream may stand for one that is not known any more.
+                let upstream = upstream.unwrap_or_default();
+                let connect = prober.pool.config_of(upstream).timeouts.connect;
+                ask(node, &name, (upstream, tls), connect).await
             };
             drop(guard);
             debug!(%node, ?result, "a silent node was probed");
             if result != ProbeResult::Answers {
-                prober.requests.silent(node);
+                prober.requests.silent(upstream, node);
             }
             prober.pool.tell_probed(Probed { node, verdict: result, begun });
         });
@@ -89,7 +93,12 @@ impl Pool {
     }
 }
 
-async fn ask(node: SocketAddr, name: &str, tls: &Arc<Tls>, limit: Duration) -> ProbeResult {
+async fn ask(
+    node: SocketAddr,
+    name: &str,
+    (upstream, tls): (UpstreamId, &Arc<Tls>),
+    limit: Duration,
+) -> ProbeResult {
     // The kernel repeats a SYN after a second; a new attempt notices sooner that the network is
     // back.
     let limit = limit.min(CONNECT_LIMIT);
@@ -97,7 +106,7 @@ async fn ask(node: SocketAddr, name: &str, tls: &Arc<Tls>, limit: Duration) -> P
         return ProbeResult::Unreachable;
     };
     let ping = async {
-        let mut wire = Wire::over(stream, name, tls).await?;
+        let mut wire = Wire::over(stream, name, upstream, tls).await?;
         wire.write_all(b"PING\r\n").await?;
         wire.reply().await
     };

@@ -64,7 +64,7 @@ impl Verifier {
     /// Whether some node refuses the user's credentials and none accepts them. Nodes may differ
     /// while an operator changes users on one after the other, or when a node is new.
     async fn is_gone(&self, recheck: &UserRecheck) -> bool {
-        let (config, tls) = (self.pool.config(), self.pool.tls());
+        let access = self.pool.access(Self::UPSTREAM);
         let who = &recheck.who;
         let words: Vec<&[u8]> = match (who.user.is_empty(), who.password.is_empty()) {
             (true, true) => vec![b"PING"],
@@ -75,7 +75,7 @@ impl Verifier {
         for crate::cluster::Node { addr, .. } in self.nodes().into_iter().take(MAX_NODES) {
             let found = tokio::net::lookup_host((&*addr.host, addr.port)).await;
             let Some(socket) = found.ok().and_then(|mut all| all.next()) else { continue };
-            let conn = NodeConn::connect_without_handshake(socket, &addr.host, &config, tls).await;
+            let conn = NodeConn::connect_without_handshake(socket, &addr.host, &access).await;
             let Ok(mut conn) = conn else { continue };
             let Ok(reply) = conn.ask(&words).await else { continue };
             match error_text(&reply) {

@@ -28,6 +28,7 @@ impl Pool {
                 config.slowlog.max_len,
             ));
         }
+        inner.upstreams.set_config(&config);
         inner.config = config;
         inner.tell_config();
         drop(inner);

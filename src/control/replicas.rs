@@ -16,23 +16,24 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use super::node::{AskError, NodeConn};
+use super::node::{Access, AskError, NodeConn};
 use super::pool::Pool;
 use super::status::Status;
 use crate::backoff::jittered;
 use crate::cluster::{
-    Health, LagLimits, Node, NodeAddr, NodeHealth, Replication, Unfit, parse_replication,
-    parse_zone,
+    Health, LagLimits, Node, NodeAddr, NodeHealth, Replication, Unfit, UpstreamId,
+    parse_replication, parse_zone,
 };
-use crate::config::{Config, ReadFrom};
+use crate::config::ReadFrom;
 use crate::mailbox::ToHub;
 use crate::mailbox::{ToWorker, WrongNode};
-use crate::tls::Tls;
 use crate::upstream::HandshakeError;
 
 /// The task that verifies nodes and checks replicas.
 pub struct Replicas {
-    config: Arc<Config>,
+    access: Access,
+    /// See [`Pool::log_name`].
+    log_name: Option<Box<str>>,
     pool: Arc<Pool>,
     status: Arc<Status>,
     connections: HashMap<SocketAddr, Kept>,
@@ -59,14 +60,14 @@ struct Asked {
 }
 
 impl Replicas {
-    /// A task that checks the nodes of the topology in `status`.
-    pub fn new(config: Arc<Config>, pool: Arc<Pool>, status: Arc<Status>) -> Self {
-        let connections = HashMap::new();
+    /// A task that checks the nodes of an upstream's topology in `status`.
+    pub fn new(upstream: UpstreamId, pool: Arc<Pool>, status: Arc<Status>) -> Self {
         Replicas {
-            config,
+            access: pool.access(upstream),
+            log_name: pool.log_name(upstream),
             pool,
             status,
-            connections,
+            connections: HashMap::new(),
             last: Arc::default(),
             lonely: false,
             blind: false,
@@ -75,20 +76,21 @@ impl Replicas {
 
     /// Runs until it is dropped.
     pub async fn run(mut self) {
-        let pool = Arc::clone(&self.pool);
+        let (pool, upstream) = (Arc::clone(&self.pool), self.access.upstream);
         loop {
-            self.config = pool.config();
-            self.check(pool.replicas.is_on()).await;
+            self.access = pool.access(upstream);
+            self.check(pool.replicas.is_on_at(upstream)).await;
+            let check = self.access.config.replicas.check;
             tokio::select! {
-                () = tokio::time::sleep(jittered(self.config.replicas.check, 10)) => {}
-                () = pool.replicas.wake.notified() => {}
+                () = tokio::time::sleep(jittered(check, 10)) => {}
+                () = pool.replicas.woken(upstream) => {}
             }
         }
     }
 
     /// Asks all nodes for their IDs and, with `replicas`, for the health of replicas.
     async fn check(&mut self, replicas: bool) {
-        let snapshot = Arc::clone(&self.status.topology().snapshot);
+        let snapshot = Arc::clone(&self.status.upstream(self.access.upstream).snapshot);
         let node = |&i: &u16| snapshot.nodes.get(usize::from(i));
         let mut kept = std::mem::take(&mut self.connections);
         let mut take = |node: &Node| (node.clone(), node.socket.and_then(|s| kept.remove(&s)));
@@ -101,16 +103,16 @@ impl Replicas {
             checked.extend(primary.iter().chain(&online).map(|node| &node.addr));
             let replicas: Vec<_> = online.into_iter().map(&mut take).collect();
             let primary = primary.map(&mut take);
-            shards.spawn(ask_shard(primary, replicas, access(&self.config, &self.pool)));
+            shards.spawn(ask_shard(primary, replicas, self.access.clone()));
         }
         let mut others = JoinSet::new();
         for node in snapshot.nodes.iter().filter(|node| !checked.contains(&node.addr)) {
             let (node, kept) = take(node);
-            others.spawn(ask(node, kept, access(&self.config, &self.pool), false));
+            others.spawn(ask(node, kept, self.access.clone(), false));
         }
         let limits = LagLimits {
-            silence: self.config.replicas.max_lag,
-            bytes: self.config.replicas.max_lag_bytes as u64,
+            silence: self.access.config.replicas.max_lag,
+            bytes: self.access.config.replicas.max_lag_bytes as u64,
         };
         let mut health = Health::new();
         while let Some(asked) = shards.join_next().await {
@@ -126,6 +128,7 @@ impl Replicas {
                 if odd && !std::mem::replace(&mut self.blind, true) {
                     let node = asked.node.addr.to_string();
                     warn!(
+                        upstream = self.log_name,
                         node,
                         "no answer to INFO replication that tells how far replicas lag: may \
                          slotway's user say INFO?"
@@ -170,7 +173,7 @@ impl Replicas {
     fn mapped(&self, node: &Node) -> Option<Arc<str>> {
         let ip = node.socket.map(|socket| socket.ip().to_string());
         let here = |host: &str| *host == *node.addr.host || ip.as_deref() == Some(host);
-        let zones = self.config.replicas.zones.iter().filter(|z| here(&z.host));
+        let zones = self.access.config.replicas.zones.iter().filter(|z| here(&z.host));
         let mut fitting = zones.filter(|z| z.port.is_none_or(|port| port == node.addr.port));
         // An entry with a port is more specific.
         let found = fitting.clone().find(|z| z.port.is_some()).or_else(|| fitting.next())?;
@@ -185,20 +188,25 @@ impl Replicas {
             let before = self.last.get(addr).and_then(|node| node.unfit);
             match (before, now.unfit) {
                 (a, b) if a == b => {}
-                (_, Some(unfit)) => info!(node = %addr, why = unfit.name(), "not read from"),
-                (_, None) => info!(node = %addr, "read from again"),
+                (_, Some(unfit)) => {
+                    let why = unfit.name();
+                    info!(upstream = self.log_name, node = %addr, why, "not read from");
+                }
+                (_, None) => info!(upstream = self.log_name, node = %addr, "read from again"),
             }
         }
-        let ours = |node: &NodeHealth| node.zone.as_deref() == Some(&*self.config.zone);
-        let lonely = self.config.read_from == ReadFrom::Zone && !health.values().any(ours);
+        let ours = |node: &NodeHealth| node.zone.as_deref() == Some(&*self.access.config.zone);
+        let lonely = self.access.config.read_from == ReadFrom::Zone && !health.values().any(ours);
         if lonely && !self.lonely {
-            let zone = &self.config.zone;
-            warn!(zone, "no node is known to be in slotway's zone: see replicas.zones");
+            let zone = &self.access.config.zone;
+            let upstream = &self.log_name;
+            warn!(upstream, zone, "no node is known to be in slotway's zone: see replicas.zones");
         }
         self.lonely = lonely;
         self.last = Arc::new(health);
-        self.status.topology().health = Arc::clone(&self.last);
-        self.pool.announce().health(Arc::clone(&self.last));
+        let upstream = self.access.upstream;
+        self.status.upstream(upstream).health = Arc::clone(&self.last);
+        self.pool.announce().health(upstream, Arc::clone(&self.last));
     }
 }
 
@@ -211,35 +219,27 @@ impl Pool {
 }
 
 type Place = (Node, Option<Kept>);
-/// What connecting requires.
-type Access = (Arc<Config>, Arc<Tls>);
-
-fn access(config: &Arc<Config>, pool: &Pool) -> Access {
-    (Arc::clone(config), Arc::clone(pool.tls()))
-}
 
 async fn ask_shard(
     primary: Option<Place>,
     replicas: Vec<Place>,
-    (config, tls): Access,
+    access: Access,
 ) -> (Option<Asked>, Vec<Asked>) {
     let primary = match primary {
-        Some((node, kept)) => {
-            Some(ask(node, kept, (Arc::clone(&config), Arc::clone(&tls)), true).await)
-        }
+        Some((node, kept)) => Some(ask(node, kept, access.clone(), true).await),
         None => None,
     };
     let mut asking = JoinSet::new();
     for (node, kept) in replicas {
-        asking.spawn(ask(node, kept, (Arc::clone(&config), Arc::clone(&tls)), true));
+        asking.spawn(ask(node, kept, access.clone(), true));
     }
     (primary, asking.join_all().await)
 }
 
 /// Asks one node for its ID and, with `replication`, for INFO replication.
-async fn ask(node: Node, kept: Option<Kept>, (config, tls): Access, replication: bool) -> Asked {
+async fn ask(node: Node, kept: Option<Kept>, access: Access, replication: bool) -> Asked {
     let answer = match node.socket {
-        Some(socket) => answer(socket, &node, kept, (&config, &tls), replication).await,
+        Some(socket) => answer(socket, &node, kept, &access, replication).await,
         None => Err(AskError::Io(std::io::ErrorKind::AddrNotAvailable.into())),
     };
     Asked { node, answer }
@@ -249,7 +249,7 @@ async fn answer(
     socket: SocketAddr,
     node: &Node,
     kept: Option<Kept>,
-    (config, tls): (&Arc<Config>, &Arc<Tls>),
+    access: &Access,
     replication: bool,
 ) -> Result<(Kept, Option<Replication>), AskError> {
     if let Some(mut kept) = kept {
@@ -265,10 +265,10 @@ async fn answer(
             Err(_) => {}
         }
     }
-    let mut conn = NodeConn::connect(socket, node.server_name(), &node.id, config, tls).await?;
+    let mut conn = NodeConn::connect(socket, node.server_name(), &node.id, access).await?;
     let said = ask_replication(&mut conn, replication).await?;
     let mut zone = None;
-    if config.read_from == ReadFrom::Zone {
+    if access.config.read_from == ReadFrom::Zone {
         zone = parse_zone(&conn.ask(&["INFO", "server"]).await?).map(Into::into);
     }
     Ok((Kept { conn, zone }, said))

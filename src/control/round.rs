@@ -6,21 +6,18 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use super::node::{Answer, AskError, NodeConn};
+use super::node::{Access, Answer, AskError, NodeConn};
 use crate::cluster::ParseError;
 use crate::cluster::server::NoPrimary;
 use crate::cluster::trust::{
     self, AdoptionRule, Doubt, InUse, RejectReason, RoundEnd, View, ViewVerdict, cluster_name,
 };
-use crate::config::Config;
-use crate::tls::Tls;
 
 /// How long to wait for one node before the next is asked in parallel.
 const ASK_NEXT_AFTER: Duration = Duration::from_millis(200);
@@ -56,8 +53,7 @@ pub(super) struct Found {
 
 /// The input of one round, and where it keeps connections and counts.
 pub(super) struct Round<'a> {
-    pub config: &'a Arc<Config>,
-    pub tls: &'a Arc<Tls>,
+    pub access: &'a Access,
     /// Kept connections, by address.
     pub connections: &'a mut HashMap<SocketAddr, NodeConn>,
     pub(super) in_use: InUse<'a>,
@@ -285,12 +281,11 @@ impl Round<'_> {
             match candidate {
                 Candidate::Node(socket, name) if tried.insert(socket) => {
                     let kept = self.connections.remove(&socket);
-                    let (config, tls) = (Arc::clone(self.config), Arc::clone(self.tls));
-                    steps.spawn(ask_node(kept, socket, name, config, tls));
+                    steps.spawn(ask_node(kept, socket, name, self.access.clone()));
                 }
                 Candidate::Node(..) => continue,
                 Candidate::Name(host, port) => {
-                    let limit = self.config.timeouts.connect;
+                    let limit = self.access.config.timeouts.connect;
                     steps.spawn(async move {
                         let found = resolve(&host, port, limit).await;
                         Step::Resolved(host, port, found)
@@ -412,8 +407,7 @@ async fn ask_node(
     kept: Option<NodeConn>,
     socket: SocketAddr,
     name: String,
-    config: Arc<Config>,
-    tls: Arc<Tls>,
+    access: Access,
 ) -> Step {
     if let Some(mut conn) = kept
         && let Ok(answer) = conn.topology().await
@@ -421,7 +415,7 @@ async fn ask_node(
         return Step::Asked(socket, Ok((conn, answer)));
     }
     let fresh = async {
-        let mut conn = NodeConn::connect(socket, &name, "", &config, &tls).await?;
+        let mut conn = NodeConn::connect(socket, &name, "", &access).await?;
         let answer = conn.topology().await?;
         Ok((conn, answer))
     };

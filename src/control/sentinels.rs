@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::debug;
 
-use super::node::{AskError, NodeConn};
+use super::node::{Access, AskError, NodeConn};
 use super::pool::Pool;
 use super::requests::Requests;
 use super::round::resolve;
 use crate::backoff::Backoff;
+use crate::cluster::UpstreamId;
 use crate::config::{Address, UpstreamKind};
 
 /// Interval at which the subscriptions are compared with the configured seeds.
@@ -41,25 +42,26 @@ const EVENTS: [&str; 10] = [
 
 /// The task that subscribes at the Sentinels.
 pub struct SentinelWatcher {
+    upstream: UpstreamId,
     pool: Arc<Pool>,
     requests: Arc<Requests>,
 }
 
 impl SentinelWatcher {
-    /// A watcher that sends its requests for refreshes to `requests`.
-    pub fn new(pool: Arc<Pool>, requests: Arc<Requests>) -> Self {
-        SentinelWatcher { pool, requests }
+    /// A watcher of the Sentinels of an upstream that sends its requests for refreshes to `requests`.
+    pub fn new(upstream: UpstreamId, pool: Arc<Pool>, requests: Arc<Requests>) -> Self {
+        SentinelWatcher { upstream, pool, requests }
     }
 
     /// Runs until it is dropped. Returns at once if the upstream has no Sentinels.
     pub async fn run(self) {
-        if self.pool.config().upstream.kind != UpstreamKind::Sentinel {
+        if self.pool.config_of(self.upstream).upstream.kind != UpstreamKind::Sentinel {
             return;
         }
         let mut listeners = JoinSet::new();
         let mut heard: HashMap<String, AbortHandle> = HashMap::new();
         loop {
-            let seeds = self.pool.config().seeds.clone();
+            let seeds = self.pool.config_of(self.upstream).seeds.clone();
             heard.retain(|name, listener| {
                 let stays = seeds.iter().any(|seed| seed.to_string() == *name);
                 if !stays {
@@ -70,7 +72,7 @@ impl SentinelWatcher {
             for seed in seeds {
                 heard.entry(seed.to_string()).or_insert_with(|| {
                     let (pool, requests) = (Arc::clone(&self.pool), Arc::clone(&self.requests));
-                    listeners.spawn(listen(seed, pool, requests))
+                    listeners.spawn(listen(seed, self.upstream, pool, requests))
                 });
             }
             tokio::time::sleep(SEEDS_INTERVAL).await;
@@ -80,11 +82,11 @@ impl SentinelWatcher {
 }
 
 /// Stays subscribed at one Sentinel, reconnecting with back-off.
-async fn listen(seed: Address, pool: Arc<Pool>, requests: Arc<Requests>) {
+async fn listen(seed: Address, upstream: UpstreamId, pool: Arc<Pool>, requests: Arc<Requests>) {
     let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     let mut failures = 0;
     loop {
-        match subscribe(&seed, &pool).await {
+        match subscribe(&seed, pool.access(upstream)).await {
             Ok(mut conn) => {
                 let since = Instant::now();
                 // Events before the subscription have been missed.
@@ -106,12 +108,11 @@ async fn listen(seed: Address, pool: Arc<Pool>, requests: Arc<Requests>) {
 }
 
 /// A connection to a Sentinel with a subscription to [`EVENTS`].
-async fn subscribe(seed: &Address, pool: &Pool) -> Result<NodeConn, String> {
-    let config = pool.config();
-    let sockets = resolve(&seed.host, seed.port, config.timeouts.connect).await;
+async fn subscribe(seed: &Address, access: Access) -> Result<NodeConn, String> {
+    let sockets = resolve(&seed.host, seed.port, access.config.timeouts.connect).await;
     let mut last = "no address".to_owned();
     for socket in sockets.map_err(|error| error.to_string())? {
-        let conn = NodeConn::connect_to_sentinel(socket, &seed.host, &config, pool.tls()).await;
+        let conn = NodeConn::connect_to_sentinel(socket, &seed.host, &access).await;
         let subscribed = match conn {
             Ok(mut conn) => conn.subscribe(&EVENTS).await.map(|()| conn),
             Err(error) => Err(error),

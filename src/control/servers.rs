@@ -6,12 +6,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use tokio::task::JoinSet;
 use tracing::debug;
 
-use super::node::{Answer, AskError, NodeConn};
+use super::node::{Access, Answer, AskError, NodeConn};
 use super::round::{Found, NoTopology, resolve};
 use crate::cluster::server::{
     NoPrimary, SentinelReply, ServerReply, choose_primary, choose_sentinel, parse_sentinel,
@@ -20,15 +19,13 @@ use crate::cluster::server::{
 use crate::cluster::trust::AdoptionRule;
 use crate::cluster::{Info, NodeAddr, NodeState, ParseError, Role, Snapshot};
 use crate::config::{Address, Config, UpstreamKind};
-use crate::tls::Tls;
 
 /// Maximum number of servers that are asked, including those that other servers name.
 const MAX_ASKED: usize = 64;
 
 /// One round of questions to the servers: its input, and the connections that it keeps.
 pub(super) struct Servers<'a> {
-    pub config: &'a Arc<Config>,
-    pub tls: &'a Arc<Tls>,
+    pub access: &'a Access,
     /// Kept connections, by address.
     pub connections: &'a mut HashMap<SocketAddr, NodeConn>,
     pub in_use: &'a Snapshot,
@@ -48,7 +45,7 @@ impl Servers<'_> {
     /// No server answers, or the replies contradict each other; with the reasons.
     pub(super) async fn ask(mut self) -> Result<Found, NoTopology> {
         let mut errors = Vec::new();
-        let named = match self.config.upstream.kind {
+        let named = match self.access.config.upstream.kind {
             UpstreamKind::Sentinel => Some(self.ask_sentinels(&mut errors).await?),
             _ => None,
         };
@@ -62,19 +59,20 @@ impl Servers<'_> {
     /// No Sentinel answers, or they disagree.
     async fn ask_sentinels(&self, errors: &mut Vec<String>) -> Result<SentinelReply, NoTopology> {
         let mut steps = JoinSet::new();
-        for seed in &self.config.seeds {
-            let (config, tls, seed) = (Arc::clone(self.config), Arc::clone(self.tls), seed.clone());
+        for seed in &self.access.config.seeds {
+            let (access, seed) = (self.access.clone(), seed.clone());
             steps.spawn(async move {
-                let sockets = resolve(&seed.host, seed.port, config.timeouts.connect).await;
+                let limit = access.config.timeouts.connect;
+                let sockets = resolve(&seed.host, seed.port, limit).await;
                 let sockets = sockets.map_err(|error| vec![error.to_string()])?;
                 // One name may stand for all Sentinels, such as that of a headless service.
                 let mut asking = JoinSet::new();
                 for socket in sockets.into_iter().take(MAX_ASKED) {
-                    let (config, tls, seed) = (Arc::clone(&config), Arc::clone(&tls), seed.clone());
+                    let (access, seed) = (access.clone(), seed.clone());
                     asking.spawn(async move {
-                        let asked = ask_sentinel(socket, &seed.host, &config, &tls).await;
+                        let asked = ask_sentinel(socket, &seed.host, &access).await;
                         asked.map_err(|error| {
-                            format!("Sentinel {seed}: {}", explained(&error, &config))
+                            format!("Sentinel {seed}: {}", explained(&error, &access.config))
                         })
                     });
                 }
@@ -118,7 +116,7 @@ impl Servers<'_> {
                 names.extend(named.replicas.iter().map(|(addr, _)| addr.clone()));
             }
             None => {
-                let seeds = self.config.seeds.iter();
+                let seeds = self.access.config.seeds.iter();
                 names
                     .extend(seeds.map(|s| NodeAddr { host: s.host.as_str().into(), port: s.port }));
                 names.extend(self.in_use.nodes.iter().map(|node| node.addr.clone()));
@@ -126,13 +124,14 @@ impl Servers<'_> {
         }
         let mut answers: Vec<Asked> = Vec::new();
         let mut resolved: HashSet<NodeAddr> = HashSet::new();
+        let limit = self.access.config.timeouts.connect;
         loop {
             for addr in std::mem::take(&mut names) {
                 // Names also come from replies, and resolving each of them may take long.
                 if resolved.len() >= MAX_ASKED || !resolved.insert(addr.clone()) {
                     continue;
                 }
-                let found = resolve(&addr.host, addr.port, self.config.timeouts.connect).await;
+                let found = resolve(&addr.host, addr.port, limit).await;
                 let sockets = match found {
                     Ok(sockets) => sockets,
                     Err(error) => {
@@ -146,11 +145,10 @@ impl Servers<'_> {
                     }
                     known.insert(socket, addr.clone());
                     let kept = self.connections.remove(&socket);
-                    let (config, tls) = (Arc::clone(self.config), Arc::clone(self.tls));
-                    let addr = addr.clone();
-                    steps.spawn(async move {
-                        (socket, ask_server(kept, socket, &addr, &config, &tls).await)
-                    });
+                    let (access, addr) = (self.access.clone(), addr.clone());
+                    steps.spawn(
+                        async move { (socket, ask_server(kept, socket, &addr, &access).await) },
+                    );
                 }
             }
             match steps.join_next().await {
@@ -188,7 +186,7 @@ impl Servers<'_> {
         let is_seed = |s: &Address| *s.host == *addr.host && s.port == addr.port;
         self.in_use.nodes.is_empty()
             || self.in_use.nodes.iter().any(|node| node.addr == *addr)
-            || self.config.seeds.iter().any(is_seed)
+            || self.access.config.seeds.iter().any(is_seed)
     }
 
     /// The topology according to these replies.
@@ -299,12 +297,12 @@ fn explained(error: &AskError, config: &Config) -> String {
 async fn ask_sentinel(
     socket: SocketAddr,
     name: &str,
-    config: &Arc<Config>,
-    tls: &Arc<Tls>,
+    access: &Access,
 ) -> Result<SentinelReply, AskError> {
-    let mut conn = NodeConn::connect_to_sentinel(socket, name, config, tls).await?;
-    let master = conn.ask(&["SENTINEL", "MASTER", &config.upstream.master]).await?;
-    let replicas = conn.ask(&["SENTINEL", "REPLICAS", &config.upstream.master]).await?;
+    let mut conn = NodeConn::connect_to_sentinel(socket, name, access).await?;
+    let name = &access.config.upstream.master;
+    let master = conn.ask(&["SENTINEL", "MASTER", name]).await?;
+    let replicas = conn.ask(&["SENTINEL", "REPLICAS", name]).await?;
     Ok(parse_sentinel(&master, &replicas)?)
 }
 
@@ -314,15 +312,14 @@ async fn ask_server(
     kept: Option<NodeConn>,
     socket: SocketAddr,
     addr: &NodeAddr,
-    config: &Arc<Config>,
-    tls: &Arc<Tls>,
+    access: &Access,
 ) -> Result<(NodeConn, ServerReply), AskError> {
     if let Some(mut conn) = kept
         && let Ok(reply) = ask_role(&mut conn, addr).await
     {
         return Ok((conn, reply));
     }
-    let mut conn = NodeConn::connect(socket, &addr.host, "", config, tls).await?;
+    let mut conn = NodeConn::connect(socket, &addr.host, "", access).await?;
     let reply = ask_role(&mut conn, addr).await?;
     Ok((conn, reply))
 }

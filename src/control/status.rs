@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::cluster::{Health, NodeAddr, Snapshot, trust::RejectReason};
+use crate::cluster::{Health, NodeAddr, Snapshot, UpstreamId, trust::RejectReason};
 use crate::command::CommandTable;
 use crate::lines::LogLimit;
 use crate::metrics::{ProxyHeaderOutcome, ReloadStats};
@@ -40,18 +40,30 @@ pub struct Status {
     pub reloads: ReloadStats,
     /// Limits log lines about connections without a PROXY protocol header.
     header_lines: Mutex<LogLimit>,
-    topology: Mutex<TopologyStatus>,
+    commands: Mutex<Arc<CommandTable>>,
+    /// The first upstream, and the others.
+    first: Mutex<UpstreamStatus>,
+    others: Box<[Mutex<UpstreamStatus>]>,
 }
 
-/// The state of the refresher.
+/// The state of all upstreams.
 #[derive(Debug, Clone)]
 pub struct TopologyStatus {
-    /// The topology in use.
+    /// That of each, by ID; at least one.
+    pub upstreams: Vec<UpstreamStatus>,
+    /// The command table.
+    pub commands: Arc<CommandTable>,
+}
+
+/// The state of an upstream: of its refresher, and of the health of its nodes.
+#[derive(Debug, Clone)]
+pub struct UpstreamStatus {
+    /// Its name.
+    pub name: Box<str>,
+    /// The topology in use, in its own slots.
     pub snapshot: Arc<Snapshot>,
     /// The health of replicas.
     pub health: Arc<Health>,
-    /// The command table.
-    pub commands: Arc<CommandTable>,
     /// When a refresh last succeeded.
     pub answered: Option<Instant>,
     /// Successful refreshes.
@@ -72,9 +84,68 @@ pub struct TopologyStatus {
     pub reached: BTreeMap<NodeAddr, Result<(), Unreached>>,
 }
 
+impl TopologyStatus {
+    /// The number of the topology in use, which grows with every change of any upstream's; 0: none
+    /// is known.
+    pub fn generation(&self) -> u64 {
+        self.upstreams.iter().map(|upstream| upstream.snapshot.generation).sum()
+    }
+
+    /// Number of slots of all upstreams whose primary is not failed.
+    pub fn slots_covered(&self) -> usize {
+        self.upstreams.iter().map(|upstream| upstream.snapshot.slots_covered()).sum()
+    }
+
+    /// When the upstream that was asked in vain for longest last answered; `None`: one has not
+    /// answered yet.
+    pub fn answered(&self) -> Option<Instant> {
+        // `None` is the least.
+        self.upstreams.iter().map(|upstream| upstream.answered).min().flatten()
+    }
+
+    /// Why the last refresh has failed, of the first upstream of which it has.
+    pub fn error(&self) -> Option<String> {
+        self.named().find_map(|(name, up)| up.error.as_ref().map(|error| of_upstream(name, error)))
+    }
+
+    /// The upstreams, each with its name where there are several.
+    pub fn named(&self) -> impl Iterator<Item = (Option<&str>, &UpstreamStatus)> {
+        let several = self.upstreams.len() > 1;
+        self.upstreams.iter().map(move |up| (several.then_some(&*up.name), up))
+    }
+}
+
+/// The text, about the upstream called `name` where there are several.
+pub fn of_upstream(name: Option<&str>, text: &str) -> String {
+    match name {
+        Some(name) => format!("upstream {name}: {text}"),
+        None => text.to_owned(),
+    }
+}
+
+impl UpstreamStatus {
+    fn new(name: &str) -> Self {
+        UpstreamStatus {
+            name: name.into(),
+            snapshot: Arc::new(Snapshot::empty()),
+            health: Arc::default(),
+            answered: None,
+            refreshes_ok: 0,
+            refreshes_failed: 0,
+            changes: 0,
+            node_timeout: None,
+            views_refused: [0; RejectReason::LABELS],
+            exceptions: [0; 3],
+            error: None,
+            reached: BTreeMap::new(),
+        }
+    }
+}
+
 impl Status {
-    /// The state at the start: no topology, the built-in commands.
-    pub fn new(commands: Arc<CommandTable>) -> Self {
+    /// The state at the start: no topology, the built-in commands. `upstreams`: the names of all.
+    pub fn new(upstreams: &[&str], commands: Arc<CommandTable>) -> Self {
+        let one = |name: &&str| Mutex::new(UpstreamStatus::new(name));
         Status {
             draining: AtomicBool::new(false),
             clients_rejected: AtomicU64::new(0),
@@ -84,26 +155,34 @@ impl Status {
             task_failures: AtomicU64::new(0),
             reloads: ReloadStats::default(),
             header_lines: Mutex::default(),
-            topology: Mutex::new(TopologyStatus {
-                snapshot: Arc::new(Snapshot::empty()),
-                health: Arc::default(),
-                commands,
-                answered: None,
-                refreshes_ok: 0,
-                refreshes_failed: 0,
-                changes: 0,
-                node_timeout: None,
-                views_refused: [0; RejectReason::LABELS],
-                exceptions: [0; 3],
-                error: None,
-                reached: BTreeMap::new(),
-            }),
+            commands: Mutex::new(commands),
+            first: upstreams.first().map_or_else(|| one(&""), one),
+            others: upstreams.iter().skip(1).map(one).collect(),
         }
     }
 
-    /// The state of the refresher. The guard must not be held across an await.
-    pub fn topology(&self) -> MutexGuard<'_, TopologyStatus> {
-        self.topology.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The state of an upstream. The guard must not be held across an await.
+    pub fn upstream(&self, id: UpstreamId) -> MutexGuard<'_, UpstreamStatus> {
+        let other = id.at().checked_sub(1).and_then(|at| self.others.get(at));
+        other.unwrap_or(&self.first).lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state of all upstreams at the moment.
+    pub fn topology(&self) -> TopologyStatus {
+        let all = std::iter::once(&self.first).chain(&self.others);
+        let one =
+            |up: &Mutex<UpstreamStatus>| up.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        TopologyStatus { upstreams: all.map(one).collect(), commands: self.commands() }
+    }
+
+    /// The command table.
+    pub fn commands(&self) -> Arc<CommandTable> {
+        Arc::clone(&self.commands.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Sets the command table.
+    pub(super) fn set_commands(&self, commands: Arc<CommandTable>) {
+        *self.commands.lock().unwrap_or_else(PoisonError::into_inner) = commands;
     }
 
     /// Logs a line about a connection without a PROXY protocol header, if the limit allows.

@@ -49,7 +49,7 @@ mod tests {
     fn what_fails_starts_anew_and_what_ends_has_ended() {
         let runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = { runtime }.enable_time().build().unwrap();
-        let status = Arc::new(Status::new(Arc::new(CommandTable::builtin())));
+        let status = Arc::new(Status::new(&["main"], Arc::new(CommandTable::builtin())));
         let starts = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&starts);
         runtime.block_on(supervise("a test".into(), Arc::clone(&status), move || {

@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 
-use super::node::NodeConn;
+use super::node::{Access, NodeConn};
 use super::pool::Pool;
-use super::requests::Requests;
+use super::requests::{AllRequests, Requests};
 use super::round::{Candidate, NoTopology, Round};
 use super::status::Status;
 use super::topology::Refresher;
 use crate::cluster::trust::{InUse, RejectReason};
-use crate::cluster::{NodeAddr, Snapshot};
+use crate::cluster::{NodeAddr, Slot, Snapshot, UpstreamId};
 use crate::command::CommandTable;
-use crate::config::{Address, Config};
+use crate::config::{Address, Config, NamedUpstream};
 use crate::mailbox::ToControl;
 use crate::tls::Tls;
 
@@ -27,6 +27,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 fn no_tls() -> Arc<Tls> {
     Arc::new(Tls::load(&Config::default()).unwrap())
+}
+
+fn access(config: Config) -> Access {
+    Access { upstream: UpstreamId::FIRST, config: Arc::new(config), tls: no_tls() }
 }
 
 fn candidate(addr: SocketAddr) -> Candidate {
@@ -135,11 +139,10 @@ async fn ask_with(
     (snapshot, epoch): (&Snapshot, u64),
     candidates: Vec<Candidate>,
 ) -> Result<(SocketAddr, u64), NoTopology> {
-    let config = Arc::new(Config::default());
+    let access = access(Config::default());
     let mut connections = HashMap::new();
     let round = Round {
-        config: &config,
-        tls: &no_tls(),
+        access: &access,
         connections: &mut connections,
         in_use: InUse { snapshot, epoch },
         patience_over: false,
@@ -155,8 +158,8 @@ async fn ask(candidates: Vec<Candidate>) -> Result<(SocketAddr, u64), NoTopology
 }
 
 async fn view_of(server: &Server) -> Snapshot {
-    let config = Arc::new(Config::default());
-    let conn = NodeConn::connect(server.addr, "localhost", "", &config, &no_tls()).await;
+    let access = access(Config::default());
+    let conn = NodeConn::connect(server.addr, "localhost", "", &access).await;
     conn.unwrap().topology().await.unwrap().snapshot
 }
 
@@ -236,10 +239,8 @@ fn a_connection_whose_reply_was_not_waited_for_is_not_used_again() {
     block_on(async {
         let mut config = Config::default();
         config.timeouts.connect = Duration::from_millis(200);
-        let mut conn =
-            NodeConn::connect(server.addr, "127.0.0.1", "", &Arc::new(config), &no_tls())
-                .await
-                .unwrap();
+        let access = access(config);
+        let mut conn = NodeConn::connect(server.addr, "127.0.0.1", "", &access).await.unwrap();
         assert_eq!(conn.ask(&["PING"]).await.unwrap(), &b"+PONG\r\n"[..]);
         assert!(conn.is_usable());
         conn.ask(&["BLPOP", "list", "5"]).await.unwrap_err();
@@ -256,13 +257,13 @@ fn any_number_of_requests_is_no_stampede() {
             ..Config::default()
         });
         let commands = Arc::new(CommandTable::builtin());
-        let status = Arc::new(Status::new(Arc::clone(&commands)));
+        let status = Arc::new(Status::new(&["main"], Arc::clone(&commands)));
         let (to_control, _from_workers) = mpsc::unbounded_channel();
         let pool =
             Arc::new(Pool::new(Arc::clone(&config), no_tls(), commands, to_control).unwrap());
         let requests = Arc::new(Requests::default());
-        let refresher =
-            Refresher::new(Arc::clone(&config), pool, Arc::clone(&status), Arc::clone(&requests));
+        let (main, refresher_requests) = (UpstreamId::FIRST, Arc::clone(&requests));
+        let refresher = Refresher::new(main, pool, Arc::clone(&status), refresher_requests);
         let first = Arc::new(Notify::new());
         let started = Instant::now();
         let task = tokio::spawn(refresher.run(Arc::clone(&first)));
@@ -281,8 +282,64 @@ fn any_number_of_requests_is_no_stampede() {
         assert!(calls >= 2, "requests are heard");
         assert!(u128::from(calls) <= most, "{calls} refreshes where {most} are allowed");
         assert!(server.calls("command") <= 1 + started.elapsed().as_secs() / 5);
-        assert_eq!(status.topology().changes, 1);
-        assert!(status.topology().snapshot.covered());
+        assert_eq!(status.upstream(main).changes, 1);
+        assert!(status.upstream(main).snapshot.covered());
+    });
+}
+
+#[test]
+fn several_upstreams_are_known_as_one_topology_and_one_that_is_not_leaves_the_others_alone() {
+    let (main, queues) = (Server::start(0), Server::start(0));
+    block_on(async {
+        let seed = |port| vec![Address { host: "127.0.0.1".into(), port }];
+        let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut config = Config { seeds: seed(main.addr.port()), ..Config::default() };
+        for (name, port) in [("queues", queues.addr.port()), ("dead", dead.port())] {
+            config.upstreams.push(NamedUpstream {
+                name: name.into(),
+                seeds: seed(port),
+                upstream: config.upstream.clone(),
+                read_from: config.read_from,
+                tls: config.tls.upstream.clone(),
+                optional: false,
+            });
+        }
+        let config = Arc::new(config);
+        let commands = Arc::new(CommandTable::builtin());
+        let status = Arc::new(Status::new(&config.upstream_names(), Arc::clone(&commands)));
+        let (to_control, _from_workers) = mpsc::unbounded_channel();
+        let pool = Arc::new(Pool::new(config, no_tls(), commands, to_control).unwrap());
+        let all = AllRequests::new(pool.upstreams().count());
+        let mut tasks = tokio::task::JoinSet::new();
+        for (id, requests) in all.each() {
+            let (pool, status, first) =
+                (Arc::clone(&pool), Arc::clone(&status), Arc::new(Notify::new()));
+            let refresher = Refresher::new(id, pool, status, Arc::clone(requests));
+            tasks.spawn(refresher.run(Arc::clone(&first)));
+            first.notified().await;
+        }
+        let whole = pool.topology();
+        assert_eq!((whole.generation, whole.slots.len()), (2, 3 * 16384));
+        let at = |slot| whole.primary_of(Slot(slot)).map(|n| (n.upstream.0, n.addr.port));
+        assert_eq!(at(0), Some((0, main.addr.port())));
+        assert_eq!(at(16384), Some((1, queues.addr.port())));
+        assert_eq!(at(32768), None);
+        assert_eq!(pool.upstream_of(queues.addr), Some(UpstreamId(1)));
+        assert_eq!(pool.upstream_of(dead), None);
+        assert!(pool.shared().trouble().is_none(), "others are known");
+        let topology = status.topology();
+        assert!(topology.upstreams[1].snapshot.covered());
+        assert!(topology.error().is_some_and(|error| error.starts_with("upstream dead: ")));
+        assert_eq!((topology.generation(), topology.answered()), (2, None));
+
+        // Who is not concerned is not asked.
+        let refreshes = |id| status.upstream(UpstreamId(id)).refreshes_ok;
+        let before = refreshes(0);
+        all.topology(Some(UpstreamId(1)), None);
+        while refreshes(1) < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(refreshes(0), before);
     });
 }
 

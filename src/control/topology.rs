@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,22 +18,21 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::names::Names;
-use super::node::{Answer, AskError, NodeConn};
+use super::node::{Access, Answer, AskError, NodeConn};
 use super::pool::Pool;
 use super::requests::{Pending, Requests};
 use super::round::{Candidate, Found, Round};
 use super::servers::Servers;
-use super::status::{Status, Unreached};
+use super::status::{Status, Unreached, UpstreamStatus, of_upstream};
 use crate::backoff::jittered;
 use crate::cluster::trust::{AdoptionRule, InUse, RejectReason, cluster_name};
 use crate::cluster::{
-    Identity, Info, Node, NodeAddr, Snapshot, diff, listed, parse_databases, parse_node_timeout,
+    Identity, Info, Node, NodeAddr, Snapshot, UpstreamId, diff, listed, parse_databases,
+    parse_node_timeout,
 };
-use crate::command::CommandTable;
-use crate::config::{Config, UpstreamKind};
+use crate::config::UpstreamKind;
 use crate::lines::LogLimit;
 use crate::sparsely;
-use crate::tls::Tls;
 
 /// Least time between two requests of COMMAND: its reply is large, and every unknown command of a
 /// client may cause one.
@@ -56,7 +55,9 @@ const SCRAPE_LIMIT: Duration = Duration::from_millis(100);
 
 /// The task that asks the cluster for its topology and commands.
 pub struct Refresher {
-    config: Arc<Config>,
+    access: Access,
+    /// See [`Pool::log_name`].
+    log_name: Option<Box<str>>,
     pool: Arc<Pool>,
     status: Arc<Status>,
     requests: Arc<Requests>,
@@ -94,9 +95,9 @@ impl Default for LogLines {
     }
 }
 
-/// The command table, and when to ask for it again.
+/// When to ask for the command table again.
+#[derive(Default)]
 struct Commands {
-    table: Arc<CommandTable>,
     /// A refresh was requested; it waits for [`COMMANDS_INTERVAL`].
     due: bool,
     asked: Option<Instant>,
@@ -105,19 +106,17 @@ struct Commands {
 }
 
 impl Refresher {
-    /// A refresher that begins with the topology and commands of `status`.
+    /// A refresher of an upstream that begins with its topology in `status`.
     pub fn new(
-        config: Arc<Config>,
+        upstream: UpstreamId,
         pool: Arc<Pool>,
         status: Arc<Status>,
         requests: Arc<Requests>,
     ) -> Self {
-        let (current, table) = {
-            let topology = status.topology();
-            (Arc::clone(&topology.snapshot), Arc::clone(&topology.commands))
-        };
+        let current = Arc::clone(&status.upstream(upstream).snapshot);
         Refresher {
-            config,
+            access: pool.access(upstream),
+            log_name: pool.log_name(upstream),
             pool,
             status,
             requests,
@@ -126,7 +125,7 @@ impl Refresher {
             epoch: 0,
             current,
             unconfirmed_since: None,
-            commands: Commands { table, due: true, asked: None, reply: Bytes::new() },
+            commands: Commands { due: true, ..Commands::default() },
             timeouts_judged: [None; 3],
             probes: JoinSet::new(),
             probing: HashSet::new(),
@@ -152,7 +151,7 @@ impl Refresher {
     async fn wait(&mut self) -> Pending {
         let ended = Instant::now();
         let earliest =
-            ended + self.config.topology.min_interval.mul_f64(1.0 + fastrand::f64() / 4.0);
+            ended + self.access.config.topology.min_interval.mul_f64(1.0 + fastrand::f64() / 4.0);
         let mut due = earliest.max(ended + self.pace());
         if self.commands.due
             && let Some(asked) = self.commands.asked
@@ -193,10 +192,10 @@ impl Refresher {
     /// The time to the next refresh without a request.
     fn pace(&self) -> Duration {
         match self.trouble_since {
-            None => jittered(self.config.topology.refresh, 10),
+            None => jittered(self.access.config.topology.refresh, 10),
             // topology.min_interval is the lower limit.
             Some(since) if since.elapsed() < CLOSE_WATCH => Duration::ZERO,
-            Some(_) => random_millis(500..1000).min(self.config.topology.refresh),
+            Some(_) => random_millis(500..1000).min(self.access.config.topology.refresh),
         }
     }
 
@@ -205,11 +204,10 @@ impl Refresher {
     }
 
     async fn refresh(&mut self, hint: Option<NodeAddr>, by_worker: bool) {
-        self.config = self.pool.config();
-        if self.config.upstream.kind != UpstreamKind::Cluster {
+        self.access = self.pool.access(self.access.upstream);
+        if self.access.config.upstream.kind != UpstreamKind::Cluster {
             let servers = Servers {
-                config: &self.config,
-                tls: self.pool.tls(),
+                access: &self.access,
                 connections: &mut self.connections,
                 in_use: &self.current,
             };
@@ -222,8 +220,7 @@ impl Refresher {
         let candidates = self.candidates(hint.as_ref());
         let mut refused = [0; RejectReason::LABELS];
         let round = Round {
-            config: &self.config,
-            tls: self.pool.tls(),
+            access: &self.access,
             connections: &mut self.connections,
             in_use: InUse { snapshot: &self.current, epoch: self.epoch },
             patience_over: self
@@ -233,7 +230,7 @@ impl Refresher {
         };
         let outcome = round.ask(candidates).await;
         {
-            let mut topology = self.status.topology();
+            let mut topology = self.status();
             for (sum, count) in topology.views_refused.iter_mut().zip(refused) {
                 *sum += count;
             }
@@ -263,7 +260,8 @@ impl Refresher {
             .and_then(candidate);
         let mut known = online.into_iter().filter_map(candidate);
         let first: Vec<Candidate> = known.by_ref().take(answering.min(BEFORE_SEEDS)).collect();
-        let seeds = self.config.seeds.iter().map(|s| Candidate::Name(s.host.clone(), s.port));
+        let seeds =
+            self.access.config.seeds.iter().map(|s| Candidate::Name(s.host.clone(), s.port));
         hinted.into_iter().chain(first).chain(seeds).chain(known).collect()
     }
 
@@ -279,15 +277,13 @@ impl Refresher {
 
     /// Tells the workers why they cannot serve, or (`None`) that they can.
     fn tell_trouble(&self, why: Option<String>) {
-        if self.current.nodes.is_empty() || why.is_none() {
-            self.pool.set_trouble(why);
-        }
+        self.pool.set_trouble(why.map(|why| of_upstream(self.log_name.as_deref(), &why)));
     }
 
     async fn accept(&mut self, found: Found, by_worker: bool) {
         let Found { socket, mut conn, answer, rule, epoch } = found;
         let Answer { info, mut snapshot, .. } = answer;
-        self.names.resolve(&mut snapshot, self.config.timeouts.connect).await;
+        self.names.resolve(&mut snapshot, self.access.config.timeouts.connect).await;
         self.unconfirmed_since = None;
         self.tell_rule(rule, socket, &info, &snapshot);
         self.epoch = if rule == AdoptionRule::Continued { self.epoch.max(epoch) } else { epoch };
@@ -300,14 +296,14 @@ impl Refresher {
             // A new node may have another version and configuration.
             self.commands.due |= snapshot.nodes.iter().any(|n| !known.contains(&*n.id));
             self.current = Arc::new(snapshot);
-            self.pool.announce().topology(Arc::clone(&self.current));
+            self.announce();
             let sockets: HashSet<_> = self.current.nodes.iter().filter_map(|n| n.socket).collect();
             self.connections.retain(|socket, _| sockets.contains(socket));
         } else if by_worker {
-            self.pool.announce().topology(Arc::clone(&self.current));
+            self.announce();
         }
         {
-            let mut topology = self.status.topology();
+            let mut topology = self.status();
             topology.snapshot = Arc::clone(&self.current);
             topology.answered = Some(std::time::Instant::now());
             topology.refreshes_ok += 1;
@@ -322,64 +318,75 @@ impl Refresher {
             self.connections.insert(socket, conn);
         }
         if changed {
-            self.pool.replicas.changed();
+            self.pool.replicas.changed(self.access.upstream);
         }
         self.probe_primaries().await;
     }
 
+    fn announce(&self) {
+        self.pool.announce().topology(self.access.upstream, Arc::clone(&self.current));
+    }
+
+    /// The state of the upstream. The guard must not be held across an await.
+    fn status(&self) -> MutexGuard<'_, UpstreamStatus> {
+        self.status.upstream(self.access.upstream)
+    }
+
     /// Logs and counts a view that was adopted by an exceptional rule.
     fn tell_rule(&self, rule: AdoptionRule, from: SocketAddr, info: &Info, snapshot: &Snapshot) {
-        let was = cluster_name(&self.current);
+        let (was, upstream) = (cluster_name(&self.current), &self.log_name);
         match rule {
             AdoptionRule::Continued => return,
             AdoptionRule::Restored => warn!(
-                %from, epoch = info.epoch, known = self.epoch,
+                upstream, %from, epoch = info.epoch, known = self.epoch,
                 "most nodes agree on an older topology and none has a newer one: it is used from \
                  now on"
             ),
             AdoptionRule::Replaced => warn!(
-                %from, was, is = cluster_name(snapshot),
+                upstream, %from, was, is = cluster_name(snapshot),
                 "all nodes known so far are gone and all seeds name another cluster: it is used \
                  from now on"
             ),
         }
-        let mut topology = self.status.topology();
+        let mut topology = self.status();
         if let Some(count) = topology.exceptions.get_mut(rule as usize) {
             *count += 1;
         }
     }
 
     fn tell_changes(&mut self, snapshot: &Snapshot, from: SocketAddr) {
-        let generation = snapshot.generation;
+        let (generation, upstream) = (snapshot.generation, &self.log_name);
         if self.current.generation == 0 {
             let (nodes, primaries) = (snapshot.nodes.len(), snapshot.slot_primaries().len());
-            info!(%from, nodes, primaries, slots = snapshot.slots_covered(), "topology known");
+            let slots = snapshot.slots_covered();
+            info!(upstream, %from, nodes, primaries, slots, "topology known");
         } else {
             let changes = diff(&self.current, snapshot);
             for change in changes.iter().take(CHANGES_SHOWN) {
-                sparsely!(self.lines.changes, info, %from, generation, "topology: {change}");
+                sparsely!(self.lines.changes, info, upstream, %from, generation, "topology: {change}");
             }
             if changes.len() > CHANGES_SHOWN {
                 let more = changes.len() - CHANGES_SHOWN;
-                sparsely!(self.lines.changes, info, %from, generation, more, "topology: and more changes");
+                sparsely!(self.lines.changes, info, upstream, %from, generation, more, "topology: and more changes");
             }
         }
         if !snapshot.covered() {
             let slots = listed(&snapshot.missing_slots());
-            sparsely!(self.lines.uncovered, warn, %from, generation, "no primary for slots {slots}");
+            sparsely!(self.lines.uncovered, warn, upstream, %from, generation, "no primary for slots {slots}");
         }
     }
 
     fn failed(&mut self, error: String) {
         self.tell_trouble(Some(error.clone()));
         self.unconfirmed_since.get_or_insert_with(Instant::now);
-        let mut topology = self.status.topology();
+        let upstream = &self.log_name;
+        let mut topology = self.status.upstream(self.access.upstream);
         topology.refreshes_failed += 1;
         // A failure that repeats is logged once.
         if topology.error.as_ref() == Some(&error) {
-            debug!(error, "no node gives the topology");
+            debug!(upstream, error, "no node gives the topology");
         } else {
-            sparsely!(self.lines.failed, warn, error, "no node gives the topology");
+            sparsely!(self.lines.failed, warn, upstream, error, "no node gives the topology");
             topology.error = Some(error);
         }
     }
@@ -390,24 +397,24 @@ impl Refresher {
         let reply = match conn.ask(&["COMMAND"]).await {
             Ok(reply) => reply,
             // It stays due, for a later refresh.
-            Err(error) => return warn!(%error, "COMMAND was not answered"),
+            Err(error) => {
+                return warn!(upstream = self.log_name, %error, "COMMAND was not answered");
+            }
         };
         self.commands.due = false;
         self.fetch_identity(conn).await;
         if reply == self.commands.reply {
             return;
         }
-        match self.commands.table.overlay(&reply) {
+        let upstream = &self.log_name;
+        match self.pool.announce().overlay(self.access.upstream, &reply) {
             Ok(table) => {
-                let added = table.len() - self.commands.table.len();
-                debug!(commands = table.len(), added, "command table from the cluster");
-                let table = Arc::new(table);
-                self.commands.table = Arc::clone(&table);
-                self.status.topology().commands = Arc::clone(&table);
-                self.pool.announce().commands(table);
+                let added = table.len().saturating_sub(self.status.commands().len());
+                debug!(upstream, commands = table.len(), added, "command table from the cluster");
+                self.status.set_commands(table);
             }
             Err(error) => {
-                warn!(%error, "COMMAND's answer cannot be used, keeping the known commands")
+                warn!(upstream, %error, "COMMAND's answer cannot be used, keeping the known commands")
             }
         }
         self.commands.reply = reply;
@@ -419,10 +426,16 @@ impl Refresher {
         match ask_identity(conn).await {
             Ok(Some(mut identity)) => {
                 identity.databases = databases;
-                self.pool.announce().identity(Arc::new(identity));
+                // Clients are told one version: that of the first upstream.
+                if self.access.upstream == UpstreamId::FIRST {
+                    self.pool.announce().identity(Arc::new(identity));
+                }
             }
             Ok(None) => debug!("INFO has no redis_version"),
-            Err(error) => warn!(%error, "INFO, HELLO or CLIENT INFO was not answered"),
+            Err(error) => {
+                let upstream = &self.log_name;
+                warn!(upstream, %error, "INFO, HELLO or CLIENT INFO was not answered");
+            }
         }
     }
 
@@ -430,7 +443,7 @@ impl Refresher {
     /// `cluster-node-timeout`, the silence after which nodes declare a node failed.
     async fn fetch_settings(&self, conn: &mut NodeConn) -> u16 {
         // Servers before 7.0 accept one name or pattern. One that does not tell has the usual number.
-        let (asked, databases, usual) = match self.config.upstream.kind {
+        let (asked, databases, usual) = match self.access.config.upstream.kind {
             // Valkey 9 has several.
             UpstreamKind::Cluster => ("cluster-*", "cluster-databases", 1),
             UpstreamKind::Sentinel | UpstreamKind::Standalone => ("databases", "databases", 16),
@@ -442,20 +455,21 @@ impl Refresher {
                 return usual;
             }
         };
-        if self.config.upstream.kind == UpstreamKind::Cluster {
+        if self.access.config.upstream.kind == UpstreamKind::Cluster {
             let timeout = parse_node_timeout(&reply);
             if timeout.is_none() {
                 debug!("the node does not tell its cluster-node-timeout");
             }
-            self.status.topology().node_timeout = timeout;
+            self.status().node_timeout = timeout;
         }
         parse_databases(&reply, databases).unwrap_or(usual)
     }
 
     /// Warns of timeouts shorter than a failover, once for each combination of values.
     fn judge_timeouts(&mut self) {
-        let Some(node_timeout) = self.status.topology().node_timeout else { return };
-        let (command, no_primary) = (self.config.timeouts.command, self.config.timeouts.no_primary);
+        let Some(node_timeout) = self.status().node_timeout else { return };
+        let (command, no_primary) =
+            (self.access.config.timeouts.command, self.access.config.timeouts.no_primary);
         let judged = [Some(node_timeout), command, no_primary];
         if std::mem::replace(&mut self.timeouts_judged, judged) == judged {
             return;
@@ -464,6 +478,7 @@ impl Refresher {
         for (key, timeout) in [("timeouts.command", command), ("timeouts.no_primary", no_primary)] {
             if let Some(timeout) = timeout.filter(|timeout| *timeout < needed) {
                 warn!(
+                    upstream = self.log_name,
                     "{key} = {timeout:?} is shorter than a failover takes: with the nodes' \
                      cluster-node-timeout of {node_timeout:?} about {needed:?}, and commands that \
                      wait for a failed primary get errors before its replica is promoted; set {key} \
@@ -477,7 +492,7 @@ impl Refresher {
     /// reachability of all primaries is known.
     async fn probe_primaries(&mut self) {
         let connected = self.pool.survey().scrape(SCRAPE_LIMIT).await.totals.nodes;
-        let mut reached = std::mem::take(&mut self.status.topology().reached);
+        let mut reached = std::mem::take(&mut self.status().reached);
         let mut still = BTreeMap::new();
         for node in self.current.slot_primaries() {
             if let Some(result) = reached.remove(&node.addr) {
@@ -495,14 +510,14 @@ impl Refresher {
                 continue;
             }
             let (name, id) = (node.server_name().to_owned(), node.id.clone());
-            let (node, config) = (node.addr.clone(), Arc::clone(&self.config));
-            let (kept, tls) = (self.connections.remove(&socket), Arc::clone(self.pool.tls()));
+            let (node, access) = (node.addr.clone(), self.access.clone());
+            let kept = self.connections.remove(&socket);
             self.probes.spawn(async move {
-                let result = probe(kept, socket, (&name, &id), &config, &tls).await;
+                let result = probe(kept, socket, (&name, &id), &access).await;
                 (node, socket, result)
             });
         }
-        self.status.topology().reached = still;
+        self.status().reached = still;
     }
 
     fn probed(&mut self, node: NodeAddr, socket: SocketAddr, result: Result<NodeConn, AskError>) {
@@ -520,7 +535,7 @@ impl Refresher {
         };
         if self.current.slot_primaries().iter().any(|n| n.addr == node) {
             let reached = result.is_ok();
-            let before = self.status.topology().reached.insert(node, result);
+            let before = self.status().reached.insert(node, result);
             // It may have been restarted as another version.
             self.commands.due |= reached && matches!(before, Some(Err(_)));
         }
@@ -531,7 +546,7 @@ impl Refresher {
         let mut primaries = self.current.slot_primaries().into_iter();
         let silence = primaries.any(|n| n.socket.is_some_and(|s| silent.contains(&s)));
         let trouble = silence || !self.current.covered() || {
-            let topology = self.status.topology();
+            let topology = self.status();
             topology.error.is_some() || topology.reached.values().any(Result::is_err)
         };
         match (trouble, self.trouble_since) {
@@ -560,15 +575,14 @@ async fn probe(
     kept: Option<NodeConn>,
     socket: SocketAddr,
     (name, id): (&str, &str),
-    config: &Arc<Config>,
-    tls: &Arc<Tls>,
+    access: &Access,
 ) -> Result<NodeConn, AskError> {
     if let Some(mut conn) = kept
         && conn.ask(&["PING"]).await.is_ok()
     {
         return Ok(conn);
     }
-    let mut conn = NodeConn::connect(socket, name, id, config, tls).await?;
+    let mut conn = NodeConn::connect(socket, name, id, access).await?;
     conn.ask(&["PING"]).await?;
     Ok(conn)
 }

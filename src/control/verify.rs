@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use super::node::{AskError, NodeConn};
 use super::pool::Pool;
 use super::status::Status;
+use crate::cluster::UpstreamId;
 use crate::errors::Failure;
 use crate::mailbox::ToWorker;
 use crate::mailbox::UserQuestion;
@@ -39,6 +40,9 @@ pub struct Verifier {
 }
 
 impl Verifier {
+    /// The upstream whose users clients log in as. No other is shown their passwords.
+    pub(super) const UPSTREAM: UpstreamId = UpstreamId::FIRST;
+
     /// A verifier that asks the nodes of the topology in `status`.
     pub fn new(pool: Arc<Pool>, status: Arc<Status>) -> Arc<Self> {
         let places = Semaphore::new(MAX_QUESTIONS);
@@ -79,7 +83,7 @@ impl Verifier {
                 return answer;
             }
         }
-        let (config, tls) = (self.pool.config(), self.pool.tls());
+        let access = self.pool.access(Self::UPSTREAM);
         let mut why = "no node of the cluster is known yet".to_owned();
         for node in self.nodes().into_iter().take(MAX_NODES) {
             let addr = &node.addr;
@@ -90,7 +94,7 @@ impl Verifier {
             };
             let said = match asking {
                 UserCheck::Command { .. } => {
-                    match NodeConn::connect(socket, &addr.host, &node.id, &config, tls).await {
+                    match NodeConn::connect(socket, &addr.host, &node.id, &access).await {
                         Ok(mut conn) => {
                             let said = self.say(&mut conn, asking).await;
                             if said.is_ok() {
@@ -101,9 +105,7 @@ impl Verifier {
                         Err(error) => Err(error),
                     }
                 }
-                _ => match NodeConn::connect_without_handshake(socket, &addr.host, &config, tls)
-                    .await
-                {
+                _ => match NodeConn::connect_without_handshake(socket, &addr.host, &access).await {
                     Ok(mut conn) => self.log_in(&mut conn, asking).await,
                     Err(error) => Err(error),
                 },
@@ -181,9 +183,9 @@ impl Verifier {
         })
     }
 
-    /// The primaries, in an order that begins at a random one.
+    /// The primaries of the upstream whose users they are, in an order that begins at a random one.
     pub(super) fn nodes(&self) -> Vec<crate::cluster::Node> {
-        let snapshot = Arc::clone(&self.status.topology().snapshot);
+        let snapshot = Arc::clone(&self.status.upstream(Self::UPSTREAM).snapshot);
         let primaries = snapshot.shards.iter().filter_map(|shard| shard.primary);
         let known = primaries.filter_map(|n| snapshot.nodes.get(usize::from(n)));
         let mut nodes: Vec<_> = known.cloned().collect();

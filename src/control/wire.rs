@@ -14,6 +14,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::codec::{Decoder, FramedRead};
 use tokio_util::either::Either;
 
+use crate::cluster::UpstreamId;
 use crate::resp::{ReplyError, ReplyProgress, ReplyScan};
 use crate::tls::{HandshakeOutcome, Side, Tls};
 
@@ -41,6 +42,7 @@ pub(super) enum WireError {
 pub(super) struct Wire {
     replies: FramedRead<Socket, ReplyDecoder>,
     tls: Arc<Tls>,
+    upstream: UpstreamId,
     /// The node's name.
     name: String,
 }
@@ -48,27 +50,33 @@ pub(super) struct Wire {
 type Socket = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 impl Wire {
-    /// A connection over `stream` to the node called `name`.
+    /// A connection over `stream` to the node of `upstream` called `name`.
     ///
     /// # Errors
     /// The TLS handshake has failed.
-    pub async fn over(stream: TcpStream, name: &str, tls: &Arc<Tls>) -> io::Result<Wire> {
-        let socket = match tls.client() {
+    pub async fn over(
+        stream: TcpStream,
+        name: &str,
+        upstream: UpstreamId,
+        tls: &Arc<Tls>,
+    ) -> io::Result<Wire> {
+        let socket = match tls.client(upstream) {
             None => Either::Left(stream),
             Some(config) => {
-                let server = tls.server_name(name)?;
+                let server = tls.server_name(upstream, name)?;
                 let mut counted = Counted { tls, outcome: HandshakeOutcome::Timeout };
                 let outcome = TlsConnector::from(config).connect(server, stream).await;
                 counted.outcome =
                     outcome.as_ref().err().map_or(HandshakeOutcome::Ok, crate::tls::outcome);
                 drop(counted);
-                let explained =
-                    |error: io::Error| io::Error::new(error.kind(), tls.why(&error, name));
+                let explained = |error: io::Error| {
+                    io::Error::new(error.kind(), tls.why(upstream, &error, name))
+                };
                 Either::Right(Box::new(outcome.map_err(explained)?))
             }
         };
         let replies = FramedRead::with_capacity(socket, ReplyDecoder::default(), READ);
-        Ok(Wire { replies, tls: Arc::clone(tls), name: name.to_owned() })
+        Ok(Wire { replies, tls: Arc::clone(tls), upstream, name: name.to_owned() })
     }
 
     /// Writes commands.
@@ -107,7 +115,10 @@ impl Wire {
     fn explained(&self, error: io::Error) -> io::Error {
         match self.replies.get_ref() {
             Either::Left(_) => error,
-            Either::Right(_) => io::Error::new(error.kind(), self.tls.why(&error, &self.name)),
+            Either::Right(_) => {
+                let why = self.tls.why(self.upstream, &error, &self.name);
+                io::Error::new(error.kind(), why)
+            }
         }
     }
 }

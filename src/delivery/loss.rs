@@ -90,7 +90,9 @@ impl Delivery<'_> {
         self.engine.nodes.loads_without(conn, &name, &mut self.engine.core);
         self.engine.ops.resends().leave_replica(conn, &mut base!(self.engine));
         // Fails only after the end of the control thread, at shutdown.
-        let _ = self.engine.core.link.control.send(ToControl::RefreshTopology { hint: None });
+        let upstream = Some(self.engine.nodes.upstream_of(node));
+        let refresh = ToControl::RefreshTopology { hint: None, upstream };
+        let _ = self.engine.core.link.control.send(refresh);
         // A connection that has worked for a while is replaced at once.
         let mut delay =
             if proven { 0 } else { self.engine.core.settings.reconnect.pause(failures) };

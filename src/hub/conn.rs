@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use mio::{Registry, Token};
 
 use crate::buf::{CHUNK, Pool, SendQueue};
+use crate::cluster::UpstreamId;
 use crate::config::Upstream;
 use crate::pubsub::HubStats;
 use crate::resp::{Protocol, ReplyProgress, ReplyScan, write};
@@ -128,7 +129,7 @@ impl Conn {
         until: u64,
         stats: &HubStats,
     ) -> io::Result<Conn> {
-        let mut stream = Stream::to_node(addr, name, tls)?;
+        let mut stream = Stream::to_node(addr, name, UpstreamId::FIRST, tls)?;
         stream.watch(registry, token, true, false)?;
         Ok(Conn {
             state: ConnState::Connecting,

@@ -25,7 +25,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use self::conn::{Conn, ConnState, Due, ReadError};
 use crate::backoff::Backoff;
 use crate::buf::Pool;
-use crate::cluster::Snapshot;
+use crate::cluster::{Snapshot, UpstreamId};
 use crate::config::Config;
 use crate::hash::IntMap;
 use crate::lines::LogLimit;
@@ -297,7 +297,7 @@ impl<'a> HubSession<'a> {
     /// Handles an error of the socket or of TLS.
     fn lost_to_error(&mut self, node: usize, error: &io::Error) {
         let name = self.book.nodes.get(node).map(|n| n.name.clone()).unwrap_or_default();
-        let why = self.hub.tls.why(error, &name);
+        let why = self.hub.tls.why(UpstreamId::FIRST, error, &name);
         self.lost(node, ConnectionEnd::Tls(why));
     }
 
@@ -414,7 +414,7 @@ impl<'a> HubSession<'a> {
             }
             if let Some(hint) = refresh {
                 // During shutdown control may have ended.
-                let _ = self.hub.control.send(ToControl::RefreshTopology { hint });
+                let _ = self.hub.control.send(ToControl::RefreshTopology { hint, upstream: None });
             }
         }
     }

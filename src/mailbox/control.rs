@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Inquiry;
-use crate::cluster::NodeAddr;
+use crate::cluster::{NodeAddr, UpstreamId};
 
 /// A message from a worker or the hub to the control thread.
 #[derive(Debug)]
@@ -13,6 +13,8 @@ pub enum ToControl {
     RefreshTopology {
         /// A node that is likely to have the new topology: the one that a MOVED named.
         hint: Option<NodeAddr>,
+        /// The upstream that is concerned; `None`: that of the hint or, without one, any.
+        upstream: Option<UpstreamId>,
     },
     /// A client reads from replicas, so their health must be checked from now on.
     WatchReplicas,

@@ -1,6 +1,5 @@
 //! Exposition of metrics in Prometheus's text format. Pure: [`crate::admin`] gathers the values.
 
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use prometheus::TextEncoder;
@@ -9,22 +8,22 @@ use prometheus::proto::{
     MetricFamily, MetricType,
 };
 
+use super::control::{ControlStats, loaded};
 use super::merge::Totals;
 use super::names::{self, METRICS, Metric, MetricKind};
 use super::process::ProcessStats;
-use super::reloads::ReloadStats;
 use super::stats::{
     BUCKETS_MICROS, DenialReason, DisconnectReason, EmulatedOutcome, Histogram, LimitHit,
     LoginOutcome, ProxyHeaderOutcome, RetryReason, TransactionKind,
 };
 use crate::channel::TopicKind;
+use crate::cluster::Unfit;
 use crate::cluster::trust::{AdoptionRule, RejectReason};
-use crate::cluster::{Health, Role, Snapshot, Unfit};
 use crate::command::{Class, CommandId, CommandTable};
 use crate::errors::Code;
 use crate::placement::{ReadTo, Redirection};
 use crate::pubsub::{GapReason, HubStats};
-use crate::tls::{HandshakeOutcome, Side, TlsCounts};
+use crate::tls::{HandshakeOutcome, Side};
 
 /// The values of one scrape.
 #[derive(Debug)]
@@ -41,75 +40,6 @@ pub struct Exposition<'a> {
     pub limits: &'a [(&'static str, usize)],
     /// Figures of this process.
     pub process: ProcessStats,
-}
-
-fn loaded<const N: usize>(counters: &[AtomicU64; N]) -> [u64; N] {
-    counters.each_ref().map(|counter| counter.load(Relaxed))
-}
-
-/// Counters and gauges of the control thread.
-#[derive(Debug, Clone, Default, PartialEq)]
-#[allow(missing_docs)]
-pub struct ControlStats {
-    pub clients_rejected: u64,
-    pub accept_errors: u64,
-    pub refreshes_ok: u64,
-    pub refreshes_failed: u64,
-    pub topology_changes: u64,
-    pub views_refused: [u64; RejectReason::LABELS],
-    pub topology_exceptions: [u64; 3],
-    pub topology_age_seconds: Option<f64>,
-    /// The nodes' `cluster-node-timeout`; `None` if unknown.
-    pub node_timeout_seconds: Option<f64>,
-    pub topology_generation: u64,
-    pub slots_covered: usize,
-    pub workers: usize,
-    pub worker_failures: u64,
-    /// Tasks of the control thread that failed and were restarted.
-    pub task_failures: u64,
-    pub script_bytes: usize,
-    /// Commands found to block although COMMAND does not say so.
-    pub learned_blocking: usize,
-    /// By [`ReloadOutcome`](super::ReloadOutcome).
-    pub reloads: [u64; 3],
-    pub config_in_use: bool,
-    /// Seconds since 1970.
-    pub config_loaded_seconds: f64,
-    pub restart_keys: u64,
-    pub slow_commands: u64,
-    /// Spans exported, dropped and failed.
-    pub spans: [u64; 3],
-    pub tls: TlsCounts,
-    pub descriptors_reserved: usize,
-    /// By [`ProxyHeaderOutcome`](super::ProxyHeaderOutcome).
-    pub proxy_headers: [u64; super::ProxyHeaderOutcome::COUNT],
-    /// Replicas that are fit, offline, and unfit by [`Unfit`].
-    pub replicas: [u64; 2 + Unfit::COUNT],
-}
-
-impl ControlStats {
-    /// Copies the figures about reloads.
-    pub fn count_reloads(&mut self, reloads: &ReloadStats) {
-        self.reloads = loaded(&reloads.outcomes);
-        self.config_in_use = reloads.in_use.load(Relaxed);
-        self.config_loaded_seconds = reloads.taken.load(Relaxed) as f64 / 1000.0;
-        self.restart_keys = reloads.restart_keys.load(Relaxed);
-    }
-
-    /// Counts the replicas of `snapshot` by their state.
-    pub fn count_replicas(&mut self, snapshot: &Snapshot, health: &Health) {
-        for node in snapshot.nodes.iter().filter(|node| node.role == Role::Replica) {
-            let unfit = health.get(&node.addr).and_then(|health| health.unfit);
-            let state = match (node.is_online(), unfit) {
-                (false, _) => 1,
-                (true, None) => 0,
-                (true, Some(unfit)) => 2 + unfit as usize,
-            };
-            if let Some(count) = self.replicas.get_mut(state) {
-                *count += 1;
-            }
-        }
-    }
 }
 
 impl Exposition<'_> {
@@ -258,19 +188,24 @@ impl Exposition<'_> {
                 }
             }
             n if n == names::REFRESHES.name => {
-                family.count(&["ok"], control.refreshes_ok);
-                family.count(&["failed"], control.refreshes_failed);
+                for up in &control.upstreams {
+                    family.count(&[&up.name, "ok"], up.refreshes_ok);
+                    family.count(&[&up.name, "failed"], up.refreshes_failed);
+                }
             }
             n if n == names::VIEWS_REFUSED.name => {
-                for (reason, count) in RejectReason::NAMES.iter().zip(control.views_refused) {
-                    family.count(&[reason], count);
+                for up in &control.upstreams {
+                    for (reason, count) in RejectReason::NAMES.iter().zip(up.views_refused) {
+                        family.count(&[&up.name, reason], count);
+                    }
                 }
             }
             n if n == names::EXCEPTIONS.name => {
-                let exceptional =
-                    AdoptionRule::NAMES.iter().zip(control.topology_exceptions).skip(1);
-                for (rule, count) in exceptional {
-                    family.count(&[rule], count);
+                for up in &control.upstreams {
+                    let exceptional = AdoptionRule::NAMES.iter().zip(up.exceptions).skip(1);
+                    for (rule, count) in exceptional {
+                        family.count(&[&up.name, rule], count);
+                    }
                 }
             }
             n if n == names::RELOADS.name => {
@@ -284,13 +219,32 @@ impl Exposition<'_> {
                 family.value(&[], control.config_loaded_seconds);
             }
             n if n == names::NODE_TIMEOUT.name => {
-                if let Some(timeout) = control.node_timeout_seconds {
-                    family.value(&[], timeout);
+                for up in &control.upstreams {
+                    if let Some(timeout) = up.node_timeout_seconds {
+                        family.value(&[&up.name], timeout);
+                    }
                 }
             }
             n if n == names::AGE.name => {
-                if let Some(age) = control.topology_age_seconds {
-                    family.value(&[], age);
+                for up in &control.upstreams {
+                    if let Some(age) = up.age_seconds {
+                        family.value(&[&up.name], age);
+                    }
+                }
+            }
+            n if n == names::CHANGES.name => {
+                for up in &control.upstreams {
+                    family.count(&[&up.name], up.changes);
+                }
+            }
+            n if n == names::GENERATION.name => {
+                for up in &control.upstreams {
+                    family.count(&[&up.name], up.generation);
+                }
+            }
+            n if n == names::COVERED.name => {
+                for up in &control.upstreams {
+                    family.count(&[&up.name], up.slots_covered as u64);
                 }
             }
             n if n == names::TLS_HANDSHAKES.name => {
@@ -356,9 +310,6 @@ impl Exposition<'_> {
                     (names::CLUSTER_USERS, rest.users),
                     (names::BLOCKED, rest.clients_blocked),
                     (names::STRANGERS, rest.strangers + hub.strangers.load(Relaxed)),
-                    (names::CHANGES, control.topology_changes),
-                    (names::GENERATION, control.topology_generation),
-                    (names::COVERED, control.slots_covered as u64),
                     (names::WORKERS, control.workers as u64),
                     (names::WORKER_FAILURES, control.worker_failures),
                     (names::TASK_FAILURES, control.task_failures),
@@ -495,9 +446,11 @@ impl Family {
 
 #[cfg(test)]
 mod tests {
+    use super::super::control::UpstreamStats;
     use super::super::stats::{CommandStats, NodeStats, WorkerStats};
     use super::*;
     use crate::cluster::NodeAddr;
+    use crate::tls::TlsCounts;
 
     fn shown() -> String {
         let commands = CommandTable::builtin();
@@ -527,8 +480,13 @@ mod tests {
         totals.add(&stats);
         let control = ControlStats {
             clients_rejected: 4,
-            topology_age_seconds: Some(1.5),
-            node_timeout_seconds: Some(15.0),
+            upstreams: vec![UpstreamStats {
+                name: "main".into(),
+                refreshes_ok: 3,
+                age_seconds: Some(1.5),
+                node_timeout_seconds: Some(15.0),
+                ..UpstreamStats::default()
+            }],
             tls: TlsCounts { expiry: [Some(1), None, None], ..TlsCounts::default() },
             workers: 2,
             ..ControlStats::default()
@@ -566,8 +524,9 @@ mod tests {
             r#"slotway_errors_total{code="OUTCOMEUNKNOWN"} 4"#,
             r#"slotway_errors_total{code="other"} 4"#,
             r#"slotway_limit{limit="clients"} 20000"#,
-            "slotway_topology_age_seconds 1.5",
-            "slotway_cluster_node_timeout_seconds 15",
+            r#"slotway_topology_age_seconds{upstream="main"} 1.5"#,
+            r#"slotway_cluster_node_timeout_seconds{upstream="main"} 15"#,
+            r#"slotway_topology_refreshes_total{upstream="main",result="ok"} 3"#,
             "slotway_workers 2",
         ] {
             assert!(text.lines().any(|l| l == line), "no line {line}\n{text}");

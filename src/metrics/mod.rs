@@ -4,6 +4,7 @@
 //! every worker for a copy, merges the copies into [`Totals`] and renders an [`Exposition`]. All
 //! metrics are declared in one table, [`METRICS`], from which `docs/metrics.md` is generated.
 
+mod control;
 mod exposition;
 mod merge;
 mod names;
@@ -12,7 +13,8 @@ mod quantile;
 mod reloads;
 mod stats;
 
-pub use exposition::{ControlStats, Exposition};
+pub use control::{ControlStats, UpstreamStats};
+pub use exposition::Exposition;
 pub use merge::Totals;
 pub use names::{METRICS, Metric, MetricKind, docs_markdown};
 pub use process::{ProcessStats, ProcessUsage};

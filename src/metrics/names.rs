@@ -189,24 +189,24 @@ metrics! {
         "Bytes in all buffers.";
     HELD: Gauge "slotway_held_commands" [] "limits.held"
         "Commands held because their slot is moving or has no primary.";
-    REFRESHES: Counter "slotway_topology_refreshes_total" ["result"] "topology.refresh"
+    REFRESHES: Counter "slotway_topology_refreshes_total" ["upstream", "result"] "topology.refresh"
         "Topology refreshes, by result: ok; failed, no node answered.";
-    CHANGES: Counter "slotway_topology_changes_total" [] ""
+    CHANGES: Counter "slotway_topology_changes_total" ["upstream"] ""
         "Topology refreshes that found a changed topology.";
-    VIEWS_REFUSED: Counter "slotway_topology_views_refused_total" ["reason"] "seeds"
+    VIEWS_REFUSED: Counter "slotway_topology_views_refused_total" ["upstream", "reason"] "seeds"
         "Nodes' views of the topology that were refused, by reason: foreign, of another cluster; older, of a node that has missed changes; unconfirmed, it knows less than the topology in use and no other node confirms it; no_slots, of a node without a cluster.";
-    EXCEPTIONS: Counter "slotway_topology_exceptions_total" ["rule"] "seeds"
+    EXCEPTIONS: Counter "slotway_topology_exceptions_total" ["upstream", "rule"] "seeds"
         "Topologies adopted although they do not continue the previous one, by rule: replaced, all known nodes were gone and all seeds named another cluster; restored, most nodes agreed on an older state.";
     STRANGERS: Counter "slotway_upstream_strangers_total" [] "seeds"
         "Connections closed before the first command because a different node answered than the one that the topology has at this address.";
-    AGE: Gauge "slotway_topology_age_seconds" [] "topology.refresh"
+    AGE: Gauge "slotway_topology_age_seconds" ["upstream"] "topology.refresh"
         "Time since the last successful topology refresh; absent before the first one.";
-    NODE_TIMEOUT: Gauge "slotway_cluster_node_timeout_seconds" [] "timeouts.command"
+    NODE_TIMEOUT: Gauge "slotway_cluster_node_timeout_seconds" ["upstream"] "timeouts.command"
         "The nodes' cluster-node-timeout; a failover takes up to three seconds longer. Absent while unknown.";
-    GENERATION: Gauge "slotway_topology_generation" [] ""
+    GENERATION: Gauge "slotway_topology_generation" ["upstream"] ""
         "Number of the topology in use; 0 before the first one.";
-    COVERED: Gauge "slotway_slots_covered" [] ""
-        "Slots whose primary has not failed; 16384 in a healthy cluster.";
+    COVERED: Gauge "slotway_slots_covered" ["upstream"] ""
+        "Slots whose primary has not failed; 16384 in a healthy cluster, and before a healthy single server.";
     WORKERS: Gauge "slotway_workers" [] "workers"
         "Running workers.";
     WORKER_FAILURES: Counter "slotway_worker_failures_total" [] "workers"

@@ -1,5 +1,6 @@
 //! Connections to nodes: made, and given up.
 
+use crate::cluster::UpstreamId;
 use crate::common::{Core, Source};
 use crate::dest::{ConnId, NodeId};
 use crate::nodes::Nodes;
@@ -79,7 +80,8 @@ impl Connections<'_> {
     ) -> ConnectionEnd {
         let up = self.nodes.upstreams.get(conn);
         let node = up.and_then(|up| self.nodes.list.get(up.node.at()));
-        ConnectionEnd::Tls(core.shared.tls.why(error, node.map_or("", |node| &node.name)))
+        let upstream = node.map_or(UpstreamId::FIRST, |node| node.upstream);
+        ConnectionEnd::Tls(core.shared.tls.why(upstream, error, node.map_or("", |node| &node.name)))
     }
 
     /// The connection is given up; a TLS handshake on it has taken too long.
@@ -122,7 +124,8 @@ impl Connections<'_> {
             return false;
         };
         let registry = core.link.poll.registry();
-        let started = Stream::to_node(addr, &node.name, &core.shared.tls).and_then(|stream| {
+        let stream = Stream::to_node(addr, &node.name, node.upstream, &core.shared.tls);
+        let started = stream.and_then(|stream| {
             if let Some(socket) = stream.tcp() {
                 // Without these it works as well, but for networks that swallow packets.
                 let _ = retransmit_soon(socket);

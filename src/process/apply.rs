@@ -78,7 +78,19 @@ impl Supervisor {
             Ok(loaded) => loaded.config,
             Err(error) => return Err(error.problems.iter().map(ToString::to_string).collect()),
         };
-        let plan = ReloadPlan::new(&self.pool.config(), &wanted);
+        let running = self.pool.config();
+        let plan = ReloadPlan::new(&running, &wanted);
+        let upstreams =
+            |config: &Config| config.upstream_names().iter().map(|&name| name.to_owned()).collect();
+        let (were, are): (Vec<String>, Vec<String>) =
+            (upstreams(&running), upstreams(&plan.config));
+        if were != are || running.slot_map() != plan.config.slot_map() {
+            let (were, are) = (were.join(", "), are.join(", "));
+            return Err(vec![format!(
+                "upstreams: which there are, in which order and of which kinds needs a restart to \
+                 change; there are {were}, and were to be {are}"
+            )]);
+        }
         if !plan.changes.is_empty() {
             self.apply(Arc::new(plan.config)).await.map_err(|why| vec![why.to_string()])?;
         } else if cause == ReloadCause::Signal {
@@ -105,7 +117,7 @@ impl Supervisor {
     /// Applies `config`. Everything that can fail comes first, so that an error changes nothing.
     async fn apply(&mut self, config: Arc<Config>) -> Result<(), ApplyError> {
         let tls = Arc::clone(self.pool.tls());
-        let secured = match *tls.config() == config.tls {
+        let secured = match tls.is_of(&config) {
             true => None,
             false => Some(prepare_tls(&config).await?),
         };
@@ -141,9 +153,9 @@ impl Supervisor {
         if self.is_open {
             self.listeners.open(&self.acceptor, OpenSet::All);
         }
-        // The refresher and the watcher of replicas read the configuration once per round: start
+        // The refreshers and the watchers of replicas read the configuration once per round: start
         // one.
-        self.requests.topology(None);
+        self.requests.topology(None, None);
         self.pool.replicas.reconsider(&config);
         self.pool.descriptors().update();
         Ok(())
@@ -162,10 +174,10 @@ impl Supervisor {
     }
 }
 
-/// Reads the files of `config.tls` on another thread, because a disk may hang.
+/// Reads the certificates of `config` on another thread, because a disk may hang.
 async fn prepare_tls(config: &Arc<Config>) -> Result<Prepared, ApplyError> {
     let config = Arc::clone(config);
-    let prepared = tokio::task::spawn_blocking(move || Tls::prepare(&config.tls)).await;
+    let prepared = tokio::task::spawn_blocking(move || Tls::prepare(&config)).await;
     match prepared {
         Ok(prepared) => prepared.map_err(|faults| ApplyError::Tls(super::run::join(&faults))),
         Err(error) => Err(error.into()),

@@ -37,7 +37,7 @@ use crate::control::SentinelWatcher;
 use crate::control::Status;
 use crate::control::Verifier;
 use crate::control::supervise;
-use crate::control::{Refresher, Requests};
+use crate::control::{AllRequests, Refresher};
 use crate::mailbox::ToControl;
 use crate::tls::{Fault, Tls};
 
@@ -115,7 +115,7 @@ pub(super) fn warn_of_memory(config: &Config) {
 pub(super) struct Supervisor {
     pub(super) pool: Arc<Pool>,
     pub(super) status: Arc<Status>,
-    pub(super) requests: Arc<Requests>,
+    pub(super) requests: AllRequests,
     prober: Prober,
     watcher: BlockWatcher,
     pub(super) verifier: Arc<Verifier>,
@@ -125,7 +125,8 @@ pub(super) struct Supervisor {
     signals: Signals,
     /// `None` if the configuration cannot be reloaded.
     pub(super) watch: Option<ReloadWatch>,
-    first_refresh: Arc<Notify>,
+    /// One for each upstream.
+    first_refreshes: Vec<Arc<Notify>>,
     pub(super) acceptor: Acceptor,
     /// Closed first at shutdown.
     pub(super) listeners: Listeners,
@@ -168,7 +169,8 @@ impl Supervisor {
         };
 
         let commands = Arc::new(CommandTable::builtin());
-        let status = Arc::new(Status::new(Arc::clone(&commands)));
+        let status = Status::new(&config.upstream_names(), Arc::clone(&commands));
+        let status = Arc::new(status);
         let (to_control, from_workers) = mpsc::unbounded_channel();
         let pool = Pool::new(Arc::clone(&config), Arc::clone(&tls), commands, to_control)
             .map_err(|e| RunError::Start("the pub/sub hub", e))?;
@@ -192,33 +194,8 @@ impl Supervisor {
             move || Arc::clone(&tls).watch()
         };
         background.spawn(supervise("certificates".to_owned(), Arc::clone(&status), watch));
-        let requests = Arc::new(Requests::default());
-        let first_refresh = Arc::new(Notify::new());
-        let refresh = {
-            let (config, pool) = (Arc::clone(&config), Arc::clone(&pool));
-            let (status, requests) = (Arc::clone(&status), Arc::clone(&requests));
-            let first = Arc::clone(&first_refresh);
-            move || {
-                let (config, pool) = (Arc::clone(&config), Arc::clone(&pool));
-                let (status, requests) = (Arc::clone(&status), Arc::clone(&requests));
-                Refresher::new(config, pool, status, requests).run(Arc::clone(&first))
-            }
-        };
-        background.spawn(supervise("topology".to_owned(), Arc::clone(&status), refresh));
-        let watch_sentinels = {
-            let (pool, requests) = (Arc::clone(&pool), Arc::clone(&requests));
-            move || SentinelWatcher::new(Arc::clone(&pool), Arc::clone(&requests)).run()
-        };
-        background.spawn(supervise("sentinels".to_owned(), Arc::clone(&status), watch_sentinels));
-        let watch = {
-            let (config, pool, status) =
-                (Arc::clone(&config), Arc::clone(&pool), Arc::clone(&status));
-            move || {
-                let (config, pool) = (Arc::clone(&config), Arc::clone(&pool));
-                Replicas::new(config, pool, Arc::clone(&status)).run()
-            }
-        };
-        background.spawn(supervise("replicas".to_owned(), Arc::clone(&status), watch));
+        let requests = AllRequests::new(pool.upstreams().count());
+        let first_refreshes = watch_upstreams(&pool, &status, &requests, &mut background);
 
         let files = Arc::new(Files::new(Arc::clone(&config)));
         let watch_files = {
@@ -241,7 +218,7 @@ impl Supervisor {
         };
         background.spawn(supervise("watchdog".to_owned(), Arc::clone(&status), alive));
 
-        let prober = Prober::new(Arc::clone(&pool), Arc::clone(&requests));
+        let prober = Prober::new(Arc::clone(&pool), requests.clone());
         let watcher = BlockWatcher::new(Arc::clone(&pool));
         let acceptor = Acceptor { pool: Arc::clone(&pool), status: Arc::clone(&status) };
         listeners.open(&acceptor, OpenSet::Exclusive);
@@ -256,7 +233,7 @@ impl Supervisor {
             from_workers,
             signals,
             watch: reloading,
-            first_refresh,
+            first_refreshes,
             acceptor,
             listeners,
             is_open: false,
@@ -283,12 +260,19 @@ impl Supervisor {
         info!(listen = listen.join(", "), admin, workers, "slotway runs");
 
         let mut ready = Some(move || ready(bound));
-        let (first_refresh, status) = (Arc::clone(&self.first_refresh), Arc::clone(&self.status));
+        let first_refreshes = std::mem::take(&mut self.first_refreshes);
+        let (pool, status) = (Arc::clone(&self.pool), Arc::clone(&self.status));
         let hand_over = self.pool.config().hand_over == HandOver::On;
         let first = async move {
-            // Readiness does not depend on its success.
-            let _ = tokio::time::timeout(FIRST_REFRESH, first_refresh.notified()).await;
-            while hand_over && status.topology().snapshot.generation == 0 {
+            let all = async {
+                for first_refresh in first_refreshes {
+                    first_refresh.notified().await;
+                }
+            };
+            // Readiness does not depend on their success.
+            let _ = tokio::time::timeout(FIRST_REFRESH, all).await;
+            let is_known = |id| status.upstream(id).snapshot.generation > 0;
+            while hand_over && !pool.upstreams().all(|id| is_known(id) || pool.is_optional(id)) {
                 tokio::time::sleep(TOPOLOGY_POLL).await;
             }
         };
@@ -322,7 +306,10 @@ impl Supervisor {
 
     fn handle(&self, message: ToControl) {
         match message {
-            ToControl::RefreshTopology { hint } => self.requests.topology(hint),
+            ToControl::RefreshTopology { hint, upstream } => {
+                let hinted = || hint.as_ref().and_then(|hint| self.pool.upstream_at(hint));
+                self.requests.topology(upstream.or_else(hinted), hint.as_ref());
+            }
             ToControl::WatchReplicas => {
                 self.pool.replicas.start();
                 self.pool.descriptors().update();
@@ -412,6 +399,45 @@ impl Supervisor {
         info!("stopped");
         Ok(())
     }
+}
+
+/// Starts the tasks that watch each upstream, and returns what each notifies after its first refresh
+/// of the topology.
+fn watch_upstreams(
+    pool: &Arc<Pool>,
+    status: &Arc<Status>,
+    requests: &AllRequests,
+    background: &mut JoinSet<()>,
+) -> Vec<Arc<Notify>> {
+    let mut first_refreshes = Vec::new();
+    for (id, requests) in requests.each() {
+        let part = |what: &str| match pool.log_name(id) {
+            Some(name) => format!("{what} of {name}"),
+            None => what.to_owned(),
+        };
+        let first_refresh = Arc::new(Notify::new());
+        let refresh = {
+            let (pool, status) = (Arc::clone(pool), Arc::clone(status));
+            let (requests, first) = (Arc::clone(requests), Arc::clone(&first_refresh));
+            move || {
+                let (pool, status) = (Arc::clone(&pool), Arc::clone(&status));
+                Refresher::new(id, pool, status, Arc::clone(&requests)).run(Arc::clone(&first))
+            }
+        };
+        background.spawn(supervise(part("topology"), Arc::clone(status), refresh));
+        let watch_sentinels = {
+            let (pool, requests) = (Arc::clone(pool), Arc::clone(requests));
+            move || SentinelWatcher::new(id, Arc::clone(&pool), Arc::clone(&requests)).run()
+        };
+        background.spawn(supervise(part("sentinels"), Arc::clone(status), watch_sentinels));
+        let watch_replicas = {
+            let (pool, status) = (Arc::clone(pool), Arc::clone(status));
+            move || Replicas::new(id, Arc::clone(&pool), Arc::clone(&status)).run()
+        };
+        background.spawn(supervise(part("replicas"), Arc::clone(status), watch_replicas));
+        first_refreshes.push(first_refresh);
+    }
+    first_refreshes
 }
 
 /// Waits for the next reason to reload; for ever if the configuration cannot be reloaded.

@@ -17,7 +17,7 @@ use super::certificate;
 use super::files::{Fault, File, system_roots};
 use super::stats::Side;
 use super::verify::Lenient;
-use crate::config::{ClientAuth, Tls, TlsUpstream, TlsVersion, Verify};
+use crate::config::{ClientAuth, TlsAdmin, TlsDownstream, TlsUpstream, TlsVersion, Verify};
 
 /// Number of sessions with nodes that are kept for resumption.
 const SESSIONS: usize = 1024;
@@ -30,29 +30,40 @@ pub(super) struct Material {
 }
 
 impl Material {
-    /// Reads the files that the section of this side names.
+    /// Reads the files that `[tls.downstream]` names.
     ///
     /// # Errors
     /// All files that cannot be read.
-    pub fn of(side: Side, config: &Tls) -> Result<Self, Vec<Fault>> {
-        let Tls { downstream, upstream, admin } = config;
-        match side {
-            Side::Downstream => Self::read([
-                ("tls.downstream.cert", downstream.cert.as_deref()),
-                ("tls.downstream.key", downstream.key.as_deref()),
-                ("tls.downstream.client_ca", downstream.client_ca.as_deref()),
-            ]),
-            Side::Upstream => Self::read([
-                ("tls.upstream.cert", upstream.cert.as_deref()),
-                ("tls.upstream.key", upstream.key.as_deref()),
-                ("tls.upstream.ca", upstream.ca.as_deref()),
-            ]),
-            Side::Admin => Self::read([
-                ("tls.admin.cert", admin.cert.as_deref()),
-                ("tls.admin.key", admin.key.as_deref()),
-                ("tls.admin.ca", None),
-            ]),
-        }
+    pub fn of_downstream(config: &TlsDownstream) -> Result<Self, Vec<Fault>> {
+        Self::read([
+            ("tls.downstream.cert", config.cert.as_deref()),
+            ("tls.downstream.key", config.key.as_deref()),
+            ("tls.downstream.client_ca", config.client_ca.as_deref()),
+        ])
+    }
+
+    /// Reads the files of an upstream, whose configuration is in `section`.
+    ///
+    /// # Errors
+    /// All files that cannot be read.
+    pub fn of_upstream(config: &TlsUpstream, section: &str) -> Result<Self, Vec<Fault>> {
+        Self::read([
+            (&format!("{section}.cert"), config.cert.as_deref()),
+            (&format!("{section}.key"), config.key.as_deref()),
+            (&format!("{section}.ca"), config.ca.as_deref()),
+        ])
+    }
+
+    /// Reads the files that `[tls.admin]` names.
+    ///
+    /// # Errors
+    /// All files that cannot be read.
+    pub fn of_admin(config: &TlsAdmin) -> Result<Self, Vec<Fault>> {
+        Self::read([
+            ("tls.admin.cert", config.cert.as_deref()),
+            ("tls.admin.key", config.key.as_deref()),
+            ("tls.admin.ca", None),
+        ])
     }
 
     fn read(files: [(&str, Option<&Path>); 3]) -> Result<Self, Vec<Fault>> {
@@ -159,16 +170,17 @@ impl Material {
         Ok(server)
     }
 
-    /// A client configuration, for connections to nodes.
+    /// A client configuration, for connections to the nodes of the upstream of `section`.
     ///
     /// # Errors
     /// A file with a fault.
-    pub fn client(&self, config: &TlsUpstream) -> Result<ClientConfig, Fault> {
+    pub fn client(&self, config: &TlsUpstream, section: &str) -> Result<ClientConfig, Fault> {
         let provider = provider();
+        let ca = format!("{section}.ca");
         let roots = match (&self.ca, config.verify) {
             (_, Verify::None) => RootCertStore::empty(),
             (Some(file), _) => file.roots()?,
-            (None, _) => system_roots("tls.upstream.ca")?,
+            (None, _) => system_roots(&ca)?,
         };
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions(config.min_version))
@@ -179,7 +191,7 @@ impl Material {
                     WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
                 let verifier = verifier.build().map_err(|e| match &self.ca {
                     Some(file) => file.fault(e),
-                    None => Fault { key: "tls.upstream.ca".into(), reason: e.to_string() },
+                    None => Fault { key: ca, reason: e.to_string() },
                 })?;
                 builder.dangerous().with_custom_certificate_verifier(verifier)
             }

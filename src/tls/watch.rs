@@ -18,7 +18,7 @@ impl Tls {
         loop {
             tokio::time::sleep(EVERY).await;
             // Without TLS there are no files, until another configuration is loaded.
-            if super::sides(&self.config()).next().is_some() {
+            if self.is_any() {
                 Arc::clone(&self).read_in_background(false).await;
             }
         }
