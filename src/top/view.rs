@@ -105,7 +105,7 @@ fn nodes(status: &Value) -> Vec<Line<'static>> {
             let in_first_row = |text: String| if nth == 0 { text } else { String::new() };
             rows.push(vec![
                 in_first_row(index.to_string()).bold(),
-                Span::raw(in_first_row(slots(&shard["slots"]))),
+                Span::raw(in_first_row(of_upstream(shard, slots(&shard["slots"])))),
                 Span::raw(cut(&text(&node["addr"]), MAX_TEXT)),
                 Span::raw(text(&node["role"])),
                 Span::styled(state, style),
@@ -120,6 +120,14 @@ fn nodes(status: &Value) -> Vec<Line<'static>> {
     let heads =
         ["SHARD", "SLOTS", "NODE", "ROLE", "STATE", "CMD/S", "P50", "P99", "IN FLIGHT", "CONNS"];
     table(&heads, 5, rows, "the cluster is not known yet")
+}
+
+/// The slots, with the name of their upstream where there are several.
+fn of_upstream(shard: &Value, slots: String) -> String {
+    match shard["upstream"].as_str() {
+        Some(name) => format!("{} {slots}", cut(name, MAX_TEXT)),
+        None => slots,
+    }
 }
 
 /// The table of hot keys.

@@ -167,12 +167,15 @@ let nodes = new Map();
 
 function showCluster(s) {
   const all = s.shards.flatMap((shard) => shard.nodes);
-  const covered = s.topology.covered === 16384 ? 'all slots covered' : `${16384 - s.topology.covered} slots without a primary`;
+  const missing = s.topology.slots - s.topology.covered;
+  const covered = missing === 0 ? 'all slots covered' : `${missing} slots without a primary`;
   text($('cluster-facts'), s.topology.generation === 0 ? (s.topology.error ?? 'no seed has answered yet')
     : `${plural(s.shards.length, 'shard')}, ${plural(all.length, 'node')}, ${covered}; refreshed ${duration(s.topology.age ?? 0)} ago`);
-  const form = s.shards.map((shard) => [shard.slots, shard.nodes.map((node) => [node.addr, node.name, node.role, node.zone])]);
-  replace($('slots'), form.map(([slots]) => slots), () => s.shards.flatMap(slotBar));
-  $('slots').setAttribute('aria-label', s.shards.map((shard, i) => `shard ${i + 1}: slots ${rangeWords(shard.slots)}`).join('; '));
+  const form = s.shards.map((shard) => [shard.slots, shard.upstream, shard.nodes.map((node) => [node.addr, node.name, node.role, node.zone])]);
+  const upstreams = [...new Set(s.shards.map((shard) => shard.upstream))];
+  replace($('slots'), form.map(([slots, upstream]) => [slots, upstream]),
+    () => s.shards.flatMap((shard, i) => slotBar(shard, i, upstreams)));
+  $('slots').setAttribute('aria-label', s.shards.map((shard, i) => `shard ${i + 1}: slots ${rangeWords(shard.slots)}${of(shard)}`).join('; '));
   replace($('shards'), form, () => {
     nodes = new Map();
     return s.shards.map(shardCard);
@@ -181,12 +184,15 @@ function showCluster(s) {
   for (const node of all) nodes.get(node.addr)?.(node, busiest);
 }
 
-function slotBar(shard, index) {
+const of = (shard) => shard.upstream ? ` of ${shard.upstream}` : '';
+
+function slotBar(shard, index, upstreams) {
+  const [before, whole] = [upstreams.indexOf(shard.upstream) * 16384, upstreams.length * 163.84];
   return shard.slots.map(([from, to]) => {
-    const bar = el('span', { class: `s${index % 6}`, title: `shard ${index + 1}: slots ${from}–${to}` },
+    const bar = el('span', { class: `s${index % 6}`, title: `shard ${index + 1}: slots ${from}–${to}${of(shard)}` },
       to - from > 500 ? String(index + 1) : '');
-    bar.style.left = `${from / 163.84}%`;
-    bar.style.width = `${(to - from + 1) / 163.84}%`;
+    bar.style.left = `${(before + from) / whole}%`;
+    bar.style.width = `${(to - from + 1) / whole}%`;
     return bar;
   });
 }
@@ -195,7 +201,7 @@ function shardCard(shard, index) {
   const range = rangeWords(shard.slots);
   return el('article', { class: 'shard', 'aria-label': `Shard ${index + 1}` },
     el('header', {}, el('span', { class: `mark s${index % 6}`, 'aria-hidden': 'true' }, String(index + 1)),
-      el('h3', {}, `${shard.count} ${shard.count === 1 ? 'slot' : 'slots'}`), el('span', { class: 'range', title: range }, range)),
+      el('h3', {}, `${shard.count} ${shard.count === 1 ? 'slot' : 'slots'}${of(shard)}`), el('span', { class: 'range', title: range }, range)),
     ...shard.nodes.map(nodeRow));
 }
 
