@@ -208,13 +208,15 @@ fn readiness_says_which_slots_are_missing() {
 
     server.cli("CLUSTER ADDSLOTSRANGE 0 99 200 16383");
     slotway.wait_ready(503, r#""missing_slots":["100-199"]"#);
-    assert_eq!(slotway.metric("slotway_slots_covered"), 16284.0);
+    assert_eq!(slotway.metric(r#"slotway_slots_covered{upstream="main"}"#), 16284.0);
 
     server.cli("CLUSTER ADDSLOTSRANGE 100 199");
     slotway.wait_ready(200, r#""ready":true"#);
-    assert_eq!(slotway.metric("slotway_slots_covered"), 16384.0);
-    assert!(slotway.metric("slotway_topology_generation") >= 2.0);
-    assert!(slotway.metric(r#"slotway_topology_refreshes_total{result="ok"}"#) >= 3.0);
+    assert_eq!(slotway.metric(r#"slotway_slots_covered{upstream="main"}"#), 16384.0);
+    assert!(slotway.metric(r#"slotway_topology_generation{upstream="main"}"#) >= 2.0);
+    assert!(
+        slotway.metric(r#"slotway_topology_refreshes_total{upstream="main",result="ok"}"#) >= 3.0
+    );
     slotway.stop().unwrap();
 }
 
@@ -320,7 +322,7 @@ fn readiness_says_which_primary_is_lost_and_sees_it_come_back() {
     servers[1].kill();
     slotway.wait_ready(503, &format!("\"127.0.0.1:{}\"", servers[1].port));
     slotway.wait_ready(503, r#""missing_slots":["5461-10922"]"#);
-    assert_eq!(slotway.metric("slotway_slots_covered"), 10922.0);
+    assert_eq!(slotway.metric(r#"slotway_slots_covered{upstream="main"}"#), 10922.0);
 
     servers[1].restart();
     slotway.wait_ready(200, r#""ready":true"#);
