@@ -51,5 +51,6 @@ mod tls;
 mod topology;
 mod transactions;
 mod transactions_moving;
+mod upstreams;
 mod users;
 mod watch;

@@ -230,11 +230,12 @@ fn a_listener_may_have_an_upstream() {
     let upstreams = |config: &Config| {
         let plain = config.listen.iter().cloned();
         let secured = config.tls.downstream.listen.iter().cloned().map(Listen::Tcp);
-        let all = plain.chain(secured).map(|listen| config.upstream_of_listener(&listen).0);
+        let all =
+            plain.chain(secured).map(|listen| config.upstream_of_listener(&listen).map(|id| id.0));
         all.collect::<Vec<_>>()
     };
     let loaded = with(&file(listen, tls), &[], &[]).unwrap();
-    assert_eq!(upstreams(&loaded.config), [0, 1, 0, 1, 0]);
+    assert_eq!(upstreams(&loaded.config), [None, Some(1), None, Some(1), None]);
     assert_eq!(
         KEYS[0].show(&loaded.config).to_string(),
         "[\"a:1\", { at = \"a:2\", upstream = \"queues\" }, \"a:3\"]"
@@ -242,7 +243,7 @@ fn a_listener_may_have_an_upstream() {
     // What is given later replaces addresses and upstreams of that key.
     let config =
         with(&file(listen, tls), &[], &["listen=a:2,a:6=queues,unix:/a=B"]).unwrap().config;
-    assert_eq!(upstreams(&config), [0, 1, 0, 1, 0]);
+    assert_eq!(upstreams(&config), [None, Some(1), None, Some(1), None]);
     assert_eq!(config.listener_upstreams.len(), 2);
     for (item, told) in [
         (
