@@ -1,7 +1,11 @@
 //! The differences between two configurations: what a reload changes, and what needs a restart.
 
-use super::Config;
-use super::keys::{Change, KEYS, Key};
+use std::collections::BTreeSet;
+
+use super::keys::{Change, KEYS, Key, key};
+use super::load_routes::{DATABASES, ROUTES, describe_routes};
+use super::upstream_keys::{OPTIONAL, UPSTREAMS, upstream_keys};
+use super::{Auth, Config, MAIN, NamedUpstream};
 
 impl Change {
     /// The phrase of `docs/configuration.md`.
@@ -17,8 +21,8 @@ impl Change {
 /// A key whose value differs. Secrets are masked.
 #[derive(Debug, Clone)]
 pub struct ChangedKey {
-    /// The key.
-    pub key: &'static Key,
+    /// The path of the key.
+    pub path: String,
     /// The value in use, as TOML.
     pub old: String,
     /// The new value, as TOML.
@@ -39,22 +43,129 @@ pub struct ReloadPlan {
 impl ReloadPlan {
     /// The plan for a reload from `running` to `wanted`.
     pub fn new(running: &Config, wanted: &Config) -> ReloadPlan {
-        let mut config = wanted.clone();
-        let (mut changes, mut restart) = (Vec::new(), Vec::new());
+        let (config, changes, restart) = (wanted.clone(), Vec::new(), Vec::new());
+        let mut plan = ReloadPlan { config, changes, restart };
+        // An upstream that comes or goes does so at a restart, `main` with all that it has.
+        let has_main = |config: &Config| config.upstream_names().contains(&MAIN);
+        let main_stays = has_main(running) == has_main(wanted);
         for key in KEYS {
             if !differs(key, running, wanted) {
                 continue;
             }
             let show = |config: &Config| key.show(config).to_string();
-            let difference = ChangedKey { key, old: show(running), new: show(wanted) };
-            if key.change == Change::Restart {
-                copy(key, running, &mut config);
-                restart.push(difference);
-            } else {
-                changes.push(difference);
+            let at_restart =
+                key.change == Change::Restart || (!main_stays && key.upstream_name().is_some());
+            if at_restart {
+                copy(key, running, &mut plan.config);
+            }
+            plan.add(at_restart, key.path.into(), [show(running), show(wanted)]);
+        }
+        plan.upstreams(running, wanted);
+        plan.databases(running, wanted);
+        if running.routes != wanted.routes {
+            let shown = [running, wanted].map(|config| describe_routes(&config.routes));
+            plan.add(false, ROUTES.into(), shown);
+        }
+        plan.keep_consistent(running);
+        plan
+    }
+
+    fn add(&mut self, at_restart: bool, path: String, [old, new]: [String; 2]) {
+        let difference = ChangedKey { path, old, new };
+        if at_restart { &mut self.restart } else { &mut self.changes }.push(difference);
+    }
+
+    /// Compares `[upstreams.NAME]`. Which there are changes at a restart.
+    fn upstreams(&mut self, running: &Config, wanted: &Config) {
+        let of = |config: &Config, name: &str| {
+            config.upstreams.iter().find(|named| named.name == name).cloned()
+        };
+        let all = running.upstreams.iter().chain(&wanted.upstreams);
+        let names: BTreeSet<&str> = all.map(|named| named.name.as_str()).collect();
+        self.config.upstreams.clear();
+        for name in names {
+            let (old, new) = (of(running, name), of(wanted, name));
+            if let (Some(old), Some(new)) = (&old, &new) {
+                let merged = self.upstream(old, new);
+                self.config.upstreams.push(merged);
+                continue;
+            }
+            let show = |named: &Option<NamedUpstream>| match named {
+                Some(named) => named.describe(),
+                None => "none".into(),
+            };
+            self.add(true, format!("{UPSTREAMS}.{name}"), [show(&old), show(&new)]);
+            self.config.upstreams.extend(old);
+        }
+    }
+
+    /// Compares the keys of an upstream. Returns the upstream to use.
+    fn upstream(&mut self, old: &NamedUpstream, new: &NamedUpstream) -> NamedUpstream {
+        let (running, wanted) = (old.to_short(), new.to_short());
+        let mut config = wanted.clone();
+        for (key, own) in upstream_keys().filter(|(key, _)| differs(key, &running, &wanted)) {
+            let at_restart = !key.is_login();
+            if at_restart {
+                copy(key, &running, &mut config);
+            }
+            let shown = [&running, &wanted].map(|config| key.show(config).to_string());
+            self.add(at_restart, format!("{UPSTREAMS}.{}.{own}", old.name), shown);
+        }
+        if old.optional != new.optional {
+            let shown = [old, new].map(|named| named.optional.to_string());
+            self.add(true, format!("{UPSTREAMS}.{}.{OPTIONAL}", old.name), shown);
+        }
+        NamedUpstream::from_short(old.name.clone(), config, old.optional)
+    }
+
+    /// Compares `[databases]`.
+    fn databases(&mut self, running: &Config, wanted: &Config) {
+        let of = |config: &Config, number: u16| {
+            let route = config.databases.iter().find(|route| route.number == number);
+            route.map_or("none".into(), |route| toml::Value::from(route.target()).to_string())
+        };
+        let all = running.databases.iter().chain(&wanted.databases);
+        let numbers: BTreeSet<u16> = all.map(|route| route.number).collect();
+        for number in numbers {
+            let shown = [running, wanted].map(|config| of(config, number));
+            if shown[0] != shown[1] {
+                self.add(false, format!("{DATABASES}.{number}"), shown);
             }
         }
-        ReloadPlan { config, changes, restart }
+    }
+
+    /// Leaves to the restart what does not fit the upstreams in use.
+    fn keep_consistent(&mut self, running: &Config) {
+        let config = &mut self.config;
+        let names: Vec<String> = config.upstream_names().into_iter().map(Into::into).collect();
+        let unknown = |name: &String| !names.contains(name);
+        let mut kept = Vec::new();
+        if config.routes.iter().any(|route| unknown(&route.upstream)) {
+            config.routes.clone_from(&running.routes);
+            kept.push(ROUTES);
+        }
+        if config.databases.iter().any(|route| unknown(&route.upstream)) {
+            config.databases.clone_from(&running.databases);
+            kept.push(DATABASES);
+        }
+        let mut keys = Vec::new();
+        if config.listener_upstreams.iter().any(|(_, name)| unknown(name)) {
+            keys.extend(["listen", "tls.downstream.listen"]);
+        }
+        if names.len() > 1 && config.auth == Auth::Passthrough {
+            keys.push("auth");
+        }
+        keys.iter().filter_map(|path| key(path)).for_each(|key| copy(key, running, config));
+        kept.extend(keys);
+        let is_kept = |difference: &ChangedKey| {
+            let path = difference.path.as_str();
+            kept.iter().any(|kept| {
+                path.strip_prefix(kept).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            })
+        };
+        let (later, now) = std::mem::take(&mut self.changes).into_iter().partition(is_kept);
+        self.changes = now;
+        self.restart.extend::<Vec<_>>(later);
     }
 }
 
@@ -98,7 +209,7 @@ mod tests {
     ];
 
     fn paths(differences: &[ChangedKey]) -> Vec<&str> {
-        differences.iter().map(|d| d.key.path).collect()
+        differences.iter().map(|d| d.path.as_str()).collect()
     }
 
     #[test]

@@ -432,4 +432,6 @@ impl Default for Config {
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod upstream_reload_tests;
+#[cfg(test)]
 mod upstream_tests;

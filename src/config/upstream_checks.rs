@@ -163,10 +163,9 @@ impl Checks<'_> {
             let origin = self.loaded.origin_of_item(ROUTES, at);
             let unknown = self.unknown(&route.upstream);
             let (key, prefix) = route.key_and_prefix();
-            let twice = match seen.get(&(key, prefix.clone())) {
-                None => None,
-                Some(there) => Some(format!("{key} \"{prefix}\" is given twice ({there})")),
-            };
+            let twice = seen
+                .get(&(key, prefix.clone()))
+                .map(|there| format!("{key} \"{prefix}\" is given twice ({there})"));
             for reason in unknown.into_iter().chain(twice) {
                 let (origin, key) = (origin.clone(), ROUTES.into());
                 self.problems.push(Problem { origin, key, reason });

@@ -29,6 +29,13 @@ impl Key {
         }
     }
 
+    /// Whether the key is a login of an upstream, which new connections use.
+    pub(super) fn is_login(&self) -> bool {
+        let own = self.path.strip_prefix("upstream.").unwrap_or_default();
+        let own = own.strip_prefix("sentinel_").unwrap_or(own);
+        ["user", "user_file", "password", "password_file"].contains(&own)
+    }
+
     /// Whether upstreams without this key have the value of the key outside of `[upstreams]`.
     pub(super) fn is_inherited(&self) -> bool {
         INHERITED.contains(&self.path)
@@ -72,6 +79,14 @@ impl NamedUpstream {
         };
         config.tls.upstream = self.tls.clone();
         config
+    }
+
+    /// The keys that are not at their default, in one line.
+    pub(super) fn describe(&self) -> String {
+        let default = NamedUpstream::new(&self.name).values();
+        let given = self.values().into_iter().zip(default).filter(|(own, default)| own != default);
+        let given: Vec<_> = given.map(|((key, value), _)| format!("{key} = {value}")).collect();
+        format!("{{ {} }}", given.join(", "))
     }
 
     /// All keys of the upstream, and their values as TOML; secrets are masked.

@@ -16,7 +16,7 @@ fn with(text: &str, env: &[(&str, &str)], settings: &[&str]) -> Result<Loaded, S
 }
 
 #[track_caller]
-fn from_file(text: &str) -> Config {
+pub(super) fn from_file(text: &str) -> Config {
     with(text, &[], &[]).unwrap().config
 }
 
@@ -33,7 +33,7 @@ const MAIN_SEED: &str = "seeds = ['m:1']\n";
 const QUEUES: &str = "[upstreams.queues]\nkind = 'standalone'\nseeds = ['q:1']\n";
 
 /// A valid file: the top, then what is added, then the sections of `main` and `queues`.
-fn file(top: &str, sections: &str) -> String {
+pub(super) fn file(top: &str, sections: &str) -> String {
     format!("{MAIN_SEED}{top}\n{QUEUES}{sections}")
 }
 
@@ -264,7 +264,8 @@ fn a_listener_may_have_an_upstream() {
         ),
         (
             "{ at = 'a:1', to = 'b' }",
-            "\"to\" is no key of a listener; write { at = \"127.0.0.1:6380\", upstream = \"queues\" }",
+            "\"to\" is no key of a listener; write { at = \"127.0.0.1:6380\", \
+                upstream = \"queues\" }",
         ),
         (
             "{ at = 1 }",
@@ -327,23 +328,74 @@ fn errors_of_databases_and_routes_have_key_and_line() {
         "write [[routes]] with prefix = \"rq:\" (or channel_prefix) and upstream = \"queues\"";
     let empty = "is empty; the upstream of all that no route is for is the first, or `main`";
     for (text, told) in [
-        ("[databases]\n1 = 'queus'", "f:7: databases.1: no upstream is called \"queus\"; the nearest is \"queues\"".into()),
-        ("[databases]\n65536 = 'queues'", format!("f:7: databases.65536: \"65536\" is no number of a database; {database}")),
-        ("[databases]\nx = 'queues'", format!("f:7: databases.x: \"x\" is no number of a database; {database}")),
-        ("[databases]\n1 = 'queues:x'", format!("f:7: databases.1: \"x\" is no number of a database; {database}")),
-        ("[databases]\n1 = 2", "f:7: databases.1: is a number; write the name of an upstream, such as \"queues\" or \"queues:1\", in quotes".into()),
-        ("[databases]\n01 = 'queues'\n1 = 'main'", "f:8: databases.1: database 1 is given twice (f:7)".into()),
-        ("[databases]\n0 = 'queues'", "f:7: databases.0: is the database that clients begin in; theirs is the upstream of their listener, or else the first, which `main` is".into()),
-        ("[[routes]]\nprefix = 'a'\nupstream = 'queus'", "f:6: routes: no upstream is called \"queus\"; the nearest is \"queues\"".into()),
+        (
+            "[databases]\n1 = 'queus'",
+            "f:7: databases.1: no upstream is called \"queus\"; the nearest is \
+                \"queues\""
+                .into(),
+        ),
+        (
+            "[databases]\n65536 = 'queues'",
+            format!("f:7: databases.65536: \"65536\" is no number of a database; {database}"),
+        ),
+        (
+            "[databases]\nx = 'queues'",
+            format!("f:7: databases.x: \"x\" is no number of a database; {database}"),
+        ),
+        (
+            "[databases]\n1 = 'queues:x'",
+            format!("f:7: databases.1: \"x\" is no number of a database; {database}"),
+        ),
+        (
+            "[databases]\n1 = 2",
+            "f:7: databases.1: is a number; write the name of an upstream, such as \
+                \"queues\" or \"queues:1\", in quotes"
+                .into(),
+        ),
+        (
+            "[databases]\n01 = 'queues'\n1 = 'main'",
+            "f:8: databases.1: database 1 is given twice (f:7)".into(),
+        ),
+        (
+            "[databases]\n0 = 'queues'",
+            "f:7: databases.0: is the database that clients begin in; theirs is \
+                the upstream of their listener, or else the first, which `main` is"
+                .into(),
+        ),
+        (
+            "[[routes]]\nprefix = 'a'\nupstream = 'queus'",
+            "f:6: routes: no upstream is called \"queus\"; the nearest is \
+                \"queues\""
+                .into(),
+        ),
         ("[[routes]]\nprefix = ''\nupstream = 'queues'", format!("f:7: routes.prefix: {empty}")),
-        ("[[routes]]\nprefix = 'a'\nchannel_prefix = 'a'\nupstream = 'queues'", "f:6: routes: has prefix and channel_prefix; write a route for each".into()),
-        ("[[routes]]\nupstream = 'queues'", "f:6: routes: has neither prefix nor channel_prefix; write one of them".into()),
-        ("[[routes]]\nprefix = 'a'", "f:6: routes: names no upstream; write upstream = \"queues\"".into()),
-        ("[[routes]]\nprefx = 'a'\nupstream = 'queues'", "f:7: routes.prefx: unknown key; the nearest is routes.prefix".into()),
-        ("[[routes]]\nprefix = 'a'\nupstream = 'queues'\n[[routes]]\nprefix = 'a'\nupstream = 'main'", "f:9: routes: prefix \"a\" is given twice (f:6)".into()),
+        (
+            "[[routes]]\nprefix = 'a'\nchannel_prefix = 'a'\nupstream = 'queues'",
+            "f:6: routes: has prefix and channel_prefix; write a route for each".into(),
+        ),
+        (
+            "[[routes]]\nupstream = 'queues'",
+            "f:6: routes: has neither prefix nor channel_prefix; write one of them".into(),
+        ),
+        (
+            "[[routes]]\nprefix = 'a'",
+            "f:6: routes: names no upstream; write upstream = \"queues\"".into(),
+        ),
+        (
+            "[[routes]]\nprefx = 'a'\nupstream = 'queues'",
+            "f:7: routes.prefx: unknown key; the nearest is routes.prefix".into(),
+        ),
+        (
+            "[[routes]]\nprefix = 'a'\nupstream = 'queues'\n[[routes]]\nprefix = \
+                'a'\nupstream = 'main'",
+            "f:9: routes: prefix \"a\" is given twice (f:6)".into(),
+        ),
         ("[routes]\nprefix = 'a'", format!("f:6: routes: is a list; {example}")),
         ("[route]\nprefix = 'a'", "f:6: route: unknown section; the nearest is [[routes]]".into()),
-        ("[upstream.b]\nseeds = ['b:1']", "f:6: upstream.b: unknown section; the nearest is [upstreams.b]".into()),
+        (
+            "[upstream.b]\nseeds = ['b:1']",
+            "f:6: upstream.b: unknown section; the nearest is [upstreams.b]".into(),
+        ),
     ] {
         assert_eq!(refused(&file("", text)), told, "{text}");
     }
@@ -410,7 +462,8 @@ fn values_of_an_upstream_contradict_each_other_as_those_of_the_short_form() {
     for (sections, told) in [
         (
             "read_from = 'zone'\n",
-            "f:6: upstreams.queues.read_from: \"zone\" needs to know which zone slotway itself is in; set `zone`, or SLOTWAY_ZONE",
+            "f:6: upstreams.queues.read_from: \"zone\" needs to know which zone \
+                slotway itself is in; set `zone`, or SLOTWAY_ZONE",
         ),
         (
             "tls = { enabled = true, cert = 'c' }\n",
@@ -418,7 +471,9 @@ fn values_of_an_upstream_contradict_each_other_as_those_of_the_short_form() {
         ),
         (
             "tls = { ca = 'c' }\n",
-            "f:6: upstreams.queues.tls.ca: is given, and connections to nodes do not use TLS; write upstreams.queues.tls.enabled = true, or = false if that is meant",
+            "f:6: upstreams.queues.tls.ca: is given, and connections to nodes do \
+                not use TLS; write upstreams.queues.tls.enabled = true, or = false if \
+                that is meant",
         ),
     ] {
         assert_eq!(refused(&file("", sections)), told);

@@ -43,8 +43,9 @@ ca = "/etc/slotway/queues-ca.pem"
 "#,
     ),
     (
-        "For clients of the first upstream the beginning of a key, or of a channel, chooses: the \
-         longest prefix that fits. A route has either prefix or channel_prefix.",
+        "For clients whose upstream neither their address nor their database chooses, the \
+         beginning of a key, or of a channel, does: the longest prefix that fits. A route has \
+         either prefix or channel_prefix.",
         r#"[[routes]]
 prefix = "rq:"
 upstream = "queues"

@@ -102,11 +102,11 @@ impl Supervisor {
             self.check_files().await;
         }
         for difference in &plan.restart {
-            let (key, old, new) = (difference.key.path, &difference.old, &difference.new);
+            let (key, old, new) = (&difference.path, &difference.old, &difference.new);
             warn!(key, old, new, "this key needs a restart; the old value stays in use");
         }
         for difference in &plan.changes {
-            let (key, old, new) = (difference.key.path, &difference.old, &difference.new);
+            let (key, old, new) = (&difference.path, &difference.old, &difference.new);
             info!(key, old, new, "the configuration has changed");
         }
         let outcome =
