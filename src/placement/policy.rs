@@ -205,7 +205,7 @@ pub enum AfterLoss {
 pub fn concerns(refusal: &Refusal, slot: Option<Slot>, tries: u8) -> bool {
     match (refusal, slot) {
         (Refusal::Moved(at, _) | Refusal::Ask(at, _), Some(slot)) => *at == slot,
-        (Refusal::Moved(..) | Refusal::Ask(..), None) => tries < MAX_HOPS,
+        (Refusal::Moved(at, _) | Refusal::Ask(at, _), None) => tries < MAX_HOPS && !at.is_keyless(),
         (Refusal::Later(_), _) => true,
     }
 }

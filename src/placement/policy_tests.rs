@@ -277,7 +277,7 @@ rows! {
     any_slot_concerns_a_command_without_keys: concerns(&moved(), None, 15) => true;
     the_last_slot_concerns_a_command_without_keys:
         concerns(&Refusal::Ask(Slot(16_383), node()), None, 0) => true;
-    what_is_no_slot_does_not: concerns(&Refusal::Ask(Slot(16_384), node()), None, 0) => false;
+    what_is_no_slot_does_not: concerns(&Refusal::Ask(Slot::NONE, node()), None, 0) => false;
     a_command_without_keys_is_redirected_sixteen_times: concerns(&ask(), None, 16) => false;
     other_refusals_concern_any_command: concerns(&Refusal::Later(Loading), Some(Slot(7)), 255) => true;
     other_refusals_concern_commands_without_keys: concerns(&Refusal::Later(Loading), None, 255) => true;

@@ -29,7 +29,7 @@ pub use pubsub::{OwnSubscriptions, PubSub, PubSubQuery, publish_count};
 pub use scan::{Layout, Scan, ScanRequest, SlotOwners, identity};
 pub use server::{ReportMerge, SlotOrder};
 pub use sort::sort_patterns;
-use sort::{has_patterns, patterns_are_at};
+use sort::{has_patterns, patterns_are_there};
 
 use std::sync::Arc;
 
@@ -419,7 +419,7 @@ impl Router {
                 // All keys of a single server are in reach of its patterns.
                 Slots::One(slot) if view.is_one_server() || !has_patterns(args) => Plan::Slot(slot),
                 // On a single server its keys are in reach of patterns that are there as well.
-                Slots::One(slot) if patterns_are_at(view, slot, args) => Plan::Slot(slot),
+                Slots::One(slot) if patterns_are_there(view, args) => Plan::Slot(slot),
                 Slots::One(slot) | Slots::Several(slot, _) => Plan::CrossSlot(slot),
                 Slots::None | Slots::Unpaired => Plan::Any,
             },

@@ -1,6 +1,6 @@
 //! The patterns of SORT, which name keys that its arguments do not.
 
-use crate::cluster::{Slot, View};
+use crate::cluster::View;
 use crate::resp::Args;
 
 /// Whether SORT has BY or GET patterns, whose keys may be in any slot. BY without `*` names no key.
@@ -13,12 +13,10 @@ pub fn sort_patterns<'a>(args: &Args<'a>) -> impl Iterator<Item = &'a [u8]> {
     patterns(args).filter(|pattern| *pattern != b"#")
 }
 
-/// Whether the keys of all patterns are on the single server that `slot` stands for.
-pub(super) fn patterns_are_at(view: &View, slot: Slot, args: &Args) -> bool {
-    sort_patterns(args).all(|pattern| {
-        let space = view.space_of_pattern(pattern);
-        space.is_some_and(|space| space.is_one() && space.contains(slot))
-    })
+/// Whether the key and those of all patterns are on one single server.
+pub(super) fn patterns_are_there(view: &View, args: &Args) -> bool {
+    let space = view.space_of(args.get(1).unwrap_or_default());
+    space.is_one() && sort_patterns(args).all(|p| view.space_of_pattern(p) == Some(space))
 }
 
 fn patterns<'a>(args: &Args<'a>) -> impl Iterator<Item = &'a [u8]> {
