@@ -50,6 +50,8 @@ pub struct View {
     home: SlotSpace,
     routes: KeyRoutes,
     upstreams: UpstreamSet,
+    /// The upstreams of channels, by prefix.
+    channels: Box<[(Box<[u8]>, UpstreamId)]>,
 }
 
 impl View {
@@ -79,6 +81,13 @@ impl View {
     /// The upstream of commands without keys.
     pub fn upstream(&self) -> UpstreamId {
         self.upstream
+    }
+
+    /// The upstream that a channel or pattern belongs to: that of the longest prefix that it begins
+    /// with, otherwise that of commands without keys.
+    pub fn upstream_of_channel(&self, name: &[u8]) -> UpstreamId {
+        let fits = self.channels.iter().filter(|(prefix, _)| name.starts_with(prefix));
+        fits.max_by_key(|(prefix, _)| prefix.len()).map_or(self.upstream, |(_, upstream)| *upstream)
     }
 
     /// The slots of that upstream.
@@ -119,7 +128,7 @@ pub struct Views {
 impl Default for Views {
     /// Those of one cluster.
     fn default() -> Self {
-        Views::new(SlotMap::default(), &["main"], [])
+        Views::new(SlotMap::default(), &["main"], [], [])
     }
 }
 
@@ -130,12 +139,14 @@ impl Views {
         map: SlotMap,
         names: &[&str],
         routes: impl IntoIterator<Item = (&'a [u8], UpstreamId)>,
+        channels: impl IntoIterator<Item = (&'a [u8], UpstreamId)>,
     ) -> Views {
         let routes: Vec<(&[u8], UpstreamId)> = routes.into_iter().collect();
         let reached = routes.iter().map(|(_, upstream)| *upstream);
         let routed = View {
             upstream: UpstreamId::FIRST,
             home: map.space(UpstreamId::FIRST),
+            channels: channels.into_iter().map(|(prefix, of)| (prefix.into(), of)).collect(),
             upstreams: reached.chain([UpstreamId::FIRST]).collect(),
             routes: KeyRoutes::new(
                 routes.iter().map(|(prefix, upstream)| (*prefix, map.space(*upstream))),
@@ -146,6 +157,7 @@ impl Views {
             View {
                 upstream,
                 home: map.space(upstream),
+                channels: Box::default(),
                 routes: KeyRoutes::default(),
                 upstreams: [upstream].into_iter().collect(),
             }
@@ -183,6 +195,7 @@ impl Views {
         static NOTHING: std::sync::LazyLock<View> = std::sync::LazyLock::new(|| View {
             upstream: UpstreamId::FIRST,
             home: SlotSpace::CLUSTER,
+            channels: Box::default(),
             routes: KeyRoutes::default(),
             upstreams: UpstreamSet::ALL,
         });
@@ -197,7 +210,12 @@ mod tests {
 
     fn views() -> Views {
         let map = SlotMap::new(&[SlotCount::Cluster, SlotCount::One, SlotCount::One]).unwrap();
-        Views::new(map, &["main", "queues", "other"], [(&b"rq:"[..], UpstreamId(1))])
+        Views::new(
+            map,
+            &["main", "queues", "other"],
+            [(&b"rq:"[..], UpstreamId(1))],
+            [(&b"rq"[..], UpstreamId(1)), (b"rqx", UpstreamId(2))],
+        )
     }
 
     #[test]
@@ -229,6 +247,15 @@ mod tests {
     }
 
     #[test]
+    fn channels_have_routes_of_their_own() {
+        let views = views();
+        let of = |view, name| views.get(view).upstream_of_channel(name).0;
+        let names = [&b"rq:a"[..], b"rqx:a", b"r", b"rq*"];
+        assert_eq!(names.map(|name| of(ViewId::ROUTED, name)), [1, 2, 0, 1]);
+        assert_eq!(names.map(|name| of(ViewId::of(UpstreamId(2)), name)), [2; 4]);
+    }
+
+    #[test]
     fn a_view_of_one_upstream_has_its_keys_only() {
         let views = views();
         let alone = views.get(ViewId::of(UpstreamId(2)));
@@ -248,7 +275,7 @@ mod tests {
             let view = views.get(view);
             assert_eq!((view.slot_of(b"foo"), view.keyless()), (slot_of(b"foo"), Slot::NONE));
         }
-        let one = Views::new(SlotMap::new(&[SlotCount::One]).unwrap(), &["main"], []);
+        let one = Views::new(SlotMap::new(&[SlotCount::One]).unwrap(), &["main"], [], []);
         assert_eq!(one.get(ViewId::ROUTED).slot_of(b"foo"), Slot(0));
     }
 }

@@ -140,6 +140,9 @@ impl Config {
         let routes = self.routes.iter().filter_map(|route| {
             Some((route.prefix.as_deref()?, self.upstream_id(&route.upstream)?))
         });
-        Views::new(self.slot_map(), &self.upstream_names(), routes)
+        let channels = self.routes.iter().filter_map(|route| {
+            Some((route.channel_prefix.as_deref()?, self.upstream_id(&route.upstream)?))
+        });
+        Views::new(self.slot_map(), &self.upstream_names(), routes, channels)
     }
 }

@@ -140,6 +140,7 @@ impl Dispatcher<'_> {
                     None => self.engine.ops.wait_for_a_node(
                         index,
                         command,
+                        keyless,
                         frame,
                         &mut base!(self.engine),
                     ),

@@ -49,7 +49,13 @@ impl Dispatcher<'_> {
             }
             PubSub::Query(ask) => return self.ask_subscribers(index, command, ask, frame),
             PubSub::Subscribe(kind)
-                if self.engine.subscribers.is_asked(index, kind, args, &self.engine.clients) =>
+                if self.engine.subscribers.is_asked(
+                    index,
+                    kind,
+                    args,
+                    &self.engine.clients,
+                    &self.engine.core,
+                ) =>
             {
                 return self.engine.clients.pause_until_replied(index, &mut self.engine.core);
             }

@@ -70,9 +70,13 @@ impl Dispatcher<'_> {
                 Some(_) => {
                     self.engine.ops.forward(index, command, number, frame, &mut base!(self.engine))
                 }
-                None => {
-                    self.engine.ops.wait_for_a_node(index, command, frame, &mut base!(self.engine))
-                }
+                None => self.engine.ops.wait_for_a_node(
+                    index,
+                    command,
+                    number,
+                    frame,
+                    &mut base!(self.engine),
+                ),
             };
         };
         let Some((mut pending, conn)) =

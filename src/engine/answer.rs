@@ -154,7 +154,11 @@ impl Engine {
             }
             Parts::Merged(gather) => match gather.asked() {
                 Some(ask) => {
-                    let own = |kind, name: &[u8]| self.subscribers.own_part(kind, name);
+                    let view = self.clients.view_of(gathering.lane.at());
+                    let view = self.core.router.view(view);
+                    let own = |kind, name: &[u8]| {
+                        self.subscribers.own_part(view.upstream_of_channel(name), kind, name)
+                    };
                     ask.merge(gather.replies(), own, &mut reply);
                     Ok(())
                 }

@@ -123,13 +123,13 @@ impl Conn {
     /// # Errors
     /// [`Stream::to_node`]'s, or the event loop's.
     pub fn connect(
-        (addr, name, tls): (SocketAddr, &str, &Tls),
+        (addr, name, upstream, tls): (SocketAddr, &str, UpstreamId, &Tls),
         registry: &Registry,
         token: Token,
         until: u64,
         stats: &HubStats,
     ) -> io::Result<Conn> {
-        let mut stream = Stream::to_node(addr, name, UpstreamId::FIRST, tls)?;
+        let mut stream = Stream::to_node(addr, name, upstream, tls)?;
         stream.watch(registry, token, true, false)?;
         Ok(Conn {
             state: ConnState::Connecting,

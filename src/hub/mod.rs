@@ -25,7 +25,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use self::conn::{Conn, ConnState, Due, ReadError};
 use crate::backoff::Backoff;
 use crate::buf::Pool;
-use crate::cluster::{Snapshot, UpstreamId};
+use crate::cluster::Snapshot;
 use crate::config::Config;
 use crate::hash::IntMap;
 use crate::lines::LogLimit;
@@ -178,6 +178,7 @@ struct HubSession<'a> {
 impl<'a> HubSession<'a> {
     fn new(hub: &'a mut HubState) -> Self {
         let mut book = Book::new(Arc::clone(&hub.stats), pace(&hub.config));
+        book.set_map(hub.config.slot_map());
         for &index in hub.workers.keys() {
             book.worker(index);
         }
@@ -280,8 +281,8 @@ impl<'a> HubSession<'a> {
         match conn.event(event, self.hub.poll.registry()) {
             Ok(false) => {}
             Ok(true) => {
-                let id = self.book.nodes.get(node).map(|n| n.id.clone()).unwrap_or_default();
-                conn.begin_handshake(&self.hub.config.upstream, &id);
+                let Some(place) = self.book.nodes.get(node) else { return };
+                conn.begin_handshake(self.hub.config.upstream_of(place.upstream), &place.id);
             }
             Err(error) => self.lost_to_error(node, &error),
         }
@@ -296,8 +297,8 @@ impl<'a> HubSession<'a> {
 
     /// Handles an error of the socket or of TLS.
     fn lost_to_error(&mut self, node: usize, error: &io::Error) {
-        let name = self.book.nodes.get(node).map(|n| n.name.clone()).unwrap_or_default();
-        let why = self.hub.tls.why(UpstreamId::FIRST, error, &name);
+        let Some(place) = self.book.nodes.get(node) else { return };
+        let why = self.hub.tls.why(place.upstream, error, &place.name);
         self.lost(node, ConnectionEnd::Tls(why));
     }
 
@@ -434,11 +435,11 @@ impl<'a> HubSession<'a> {
             let host = place.addr.host.to_string();
             return self.lost(node, ConnectionEnd::Unresolved { host });
         };
-        let name = place.name.clone();
+        let (name, upstream) = (place.name.clone(), place.upstream);
         let until = self.now + self.hub.config.timeouts.connect.as_micros() as u64;
         self.close(node);
         let (registry, stats) = (self.hub.poll.registry(), &*self.hub.stats);
-        let secured = (socket, &*name, &*self.hub.tls);
+        let secured = (socket, &*name, upstream, &*self.hub.tls);
         match Conn::connect(secured, registry, Token(node + 1), until, stats) {
             Ok(conn) => {
                 if self.conns.len() <= node {

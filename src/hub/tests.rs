@@ -10,7 +10,7 @@ use mio::{Poll, Token as PollToken, Waker};
 
 use super::{Hub, spawn};
 use crate::channel::TopicKind;
-use crate::cluster::{NodeAddr, Snapshot, parse_shards, slot_of};
+use crate::cluster::{NodeAddr, Snapshot, UpstreamId, parse_shards, slot_of};
 use crate::config::Config;
 use crate::mailbox::ToHub;
 use crate::mailbox::{ToControl, ToWorker, WorkerHandle};
@@ -101,7 +101,12 @@ impl Setting {
         self.next += 1;
         let token = Token { index: self.next, generation: 1 };
         self.names.insert(token.index, name.to_owned());
-        self.wish(HubRequest::Subscribe { token, kind, name: name.as_bytes().into() });
+        self.wish(HubRequest::Subscribe {
+            token,
+            of: UpstreamId::FIRST,
+            kind,
+            name: name.as_bytes().into(),
+        });
         token
     }
 
@@ -472,7 +477,12 @@ fn after_a_failure_of_its_own_it_begins_anew() {
     s.hub.handle.send(ToHub::Fail).unwrap();
     s.wait("the hub has failed", |n| matches!(n, HubEvent::Restarted).then_some(()));
     assert!(!old.is_live());
-    s.wish(HubRequest::Subscribe { token, kind: TopicKind::Channel, name: b"c".as_slice().into() });
+    s.wish(HubRequest::Subscribe {
+        token,
+        of: UpstreamId::FIRST,
+        kind: TopicKind::Channel,
+        name: b"c".as_slice().into(),
+    });
     let topic = s.live(token);
     assert!(!Arc::ptr_eq(&old, &topic));
     s.publish("c", "again");

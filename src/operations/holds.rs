@@ -85,13 +85,13 @@ impl Operations {
         &mut self,
         index: usize,
         command: CommandId,
+        keyless: Slot,
         frame: &[u8],
         base: &mut Base<'_>,
     ) -> Flow {
         if base.nodes.topology.snapshot.generation == 0 {
             return base.clients.refusals().no_cluster(index, command, base.nodes, base.core);
         }
-        let keyless = base.core.router.view(base.clients.view_of(index)).keyless();
         self.hold_fresh(index, command, keyless, frame, base)
     }
 

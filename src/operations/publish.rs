@@ -24,9 +24,11 @@ impl Operations {
             // What was published before must not be overtaken.
             self.send_stranded(base);
         }
-        match base.subscribers.publish_node(args.get(1).unwrap_or_default(), base.nodes) {
-            Some(node) => self.forward_to(index, command, Slot::NONE, node, frame, base),
-            None => self.wait_for_a_node(index, command, frame, base),
+        let channel = args.get(1).unwrap_or_default();
+        let of = base.core.router.view(base.clients.view_of(index)).upstream_of_channel(channel);
+        match base.subscribers.publish_node(of, channel, base.nodes) {
+            Some(node) => self.forward_to(index, command, Slot::keyless(of), node, frame, base),
+            None => self.wait_for_a_node(index, command, Slot::keyless(of), frame, base),
         }
     }
 
@@ -54,10 +56,14 @@ impl Operations {
         for conn in all.map(|(conn, _)| conn).collect::<Vec<_>>() {
             let Some(up) = base.nodes.upstreams.get_mut(conn) else { continue };
             let node = up.node;
+            let of = base.nodes.upstream_of(node);
+            let Some(up) = base.nodes.upstreams.get_mut(conn) else { continue };
             for (pending, frame) in up.take_unsent(&mut base.core.spare.pool, is_lone_publish) {
                 let client = self.gatherings.lane_of(&pending).index;
-                let to =
-                    base.subscribers.publish_node_of(&frame, base.nodes, base.core).unwrap_or(node);
+                let to = base
+                    .subscribers
+                    .publish_node_of(of, &frame, base.nodes, base.core)
+                    .unwrap_or(node);
                 base.subscribers.stranded |= to == node;
                 base.send_to(to, pending, frame, client);
             }

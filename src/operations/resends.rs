@@ -269,7 +269,12 @@ impl Resends<'_> {
                     base.core.fail(&pending, &name.unwrap_or_default(), &Failure::NodeFailed);
                 } else if slot.is_keyless() {
                     let node = match publish::is_lone_publish(&pending) {
-                        true => base.subscribers.publish_node_of(&frame, base.nodes, base.core),
+                        true => base.subscribers.publish_node_of(
+                            slot.keyless_of().unwrap_or_default(),
+                            &frame,
+                            base.nodes,
+                            base.core,
+                        ),
                         false => base.nodes.any_primary(lane.at(), slot),
                     };
                     match node {

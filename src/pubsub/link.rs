@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Frames, Topic};
 use crate::channel::TopicKind;
+use crate::cluster::UpstreamId;
 
 /// A worker's identifier of one of its topics. The generation distinguishes successive
 /// subscriptions that use the same index.
@@ -22,6 +23,8 @@ pub enum HubRequest {
     Subscribe {
         /// The worker's identifier of the topic.
         token: Token,
+        /// The upstream whose topic it is.
+        of: UpstreamId,
         /// The kind of topic.
         kind: TopicKind,
         /// The channel or pattern.

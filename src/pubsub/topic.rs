@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::channel::TopicKind;
+use crate::cluster::UpstreamId;
 
 /// Number of subscribers whose time of confirmation is kept. If more subscribe while one PUBLISH is
 /// in progress, its reply may count some that came too late for its message.
@@ -15,6 +16,8 @@ const MAX_JOIN_TIMES: usize = 8;
 pub struct Topic {
     /// The kind of topic.
     pub kind: TopicKind,
+    /// The upstream whose channel or pattern it is.
+    pub of: UpstreamId,
     /// The channel or pattern.
     pub name: Arc<[u8]>,
     /// Subscribed at every primary, because it can match keyspace notifications.
@@ -30,9 +33,10 @@ pub struct Topic {
 
 impl Topic {
     /// A topic without subscribers.
-    pub fn new(kind: TopicKind, name: Arc<[u8]>, everywhere: bool) -> Self {
+    pub fn new(of: UpstreamId, kind: TopicKind, name: Arc<[u8]>, everywhere: bool) -> Self {
         Topic {
             kind,
+            of,
             name,
             everywhere,
             subscribers: AtomicUsize::new(0),
@@ -110,7 +114,7 @@ mod tests {
 
     #[test]
     fn later_subscribers_are_not_counted() {
-        let topic = Topic::new(TopicKind::Channel, (*b"c").into(), false);
+        let topic = Topic::new(UpstreamId::FIRST, TopicKind::Channel, (*b"c").into(), false);
         for time in [10, 20, 20, 30] {
             topic.join(time);
         }

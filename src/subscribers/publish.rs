@@ -1,9 +1,10 @@
 //! PUBLISH and PUBSUB: where they go, and what is counted.
 
 use crate::channel::{TopicKind, matches};
+use crate::cluster::UpstreamId;
 use crate::common::Core;
 use crate::dest::NodeId;
-use crate::nodes::Nodes;
+use crate::nodes::{Node, Nodes};
 use crate::pubsub::{Topic, hash, rank};
 use crate::resp::reply::{elements, integer};
 use crate::resp::{Args, Request, RequestProgress, scan_request, write};
@@ -19,28 +20,29 @@ pub(crate) fn is_lone_publish(pending: &Pending) -> bool {
 }
 
 impl Subscribers {
-    /// Where messages for `channel` are published.
-    pub(crate) fn publish_node(&self, channel: &[u8], nodes: &Nodes) -> Option<NodeId> {
-        let home = self.home_of(channel);
+    /// Where messages for `channel` of an upstream are published.
+    pub(crate) fn publish_node(
+        &self,
+        of: UpstreamId,
+        channel: &[u8],
+        nodes: &Nodes,
+    ) -> Option<NodeId> {
+        let home = self.home_of(of, channel);
         let ident = |node: NodeId| nodes.list.get(node.at()).map_or(0, |n| n.ident);
         if home != 0 {
             // It need not be a primary any more. Nor need it be reached at the moment: as long as
             // the hub has the topic there, it is waited for, because nodes answer PUBLISH before
             // they have told the others, and a message sent elsewhere could overtake.
-            let found = nodes.list.iter().position(|n| n.known && n.ident == home);
+            let ours = |n: &Node| n.known && n.ident == home && n.upstream == of;
+            let found = nodes.list.iter().position(ours);
             if let Some(node) = found {
                 return Some(NodeId::new(node));
             }
         }
         let name = hash(channel);
         let best = |reached: bool| {
-            let fit = nodes
-                .placement
-                .slots
-                .primaries()
-                .iter()
-                .copied()
-                .filter(|&n| !reached || nodes.is_reached(n));
+            let ours = nodes.primaries_of([of].into_iter().collect());
+            let fit = ours.filter(|&n| !reached || nodes.is_reached(n));
             fit.max_by_key(|&node| rank(name, ident(node)))
         };
         best(true).or_else(|| best(false))
@@ -50,10 +52,11 @@ impl Subscribers {
     /// of its own that is a pattern's home, which stays where it is when primaries change. Were it
     /// published at whoever is primary, a message to a node that has just been demoted could be
     /// overtaken by the next one to another: nodes answer before they have told the others.
-    fn home_of(&self, channel: &[u8]) -> u64 {
-        match self.topics.known(TopicKind::Channel, channel).map_or(0, Topic::home) {
+    fn home_of(&self, of: UpstreamId, channel: &[u8]) -> u64 {
+        match self.topics.known(of, TopicKind::Channel, channel).map_or(0, Topic::home) {
             0 => {
-                let patterns = self.topics.all_known(TopicKind::Pattern).filter(|t| t.home() != 0);
+                let patterns = self.topics.all_known(of, TopicKind::Pattern);
+                let patterns = patterns.filter(|t| t.home() != 0);
                 let fit = patterns.filter(|t| matches(&t.name, channel));
                 // The same in every worker, so that it does not matter whose client publishes; and
                 // by name, so that the others' homes may change without a message overtaking.
@@ -66,6 +69,7 @@ impl Subscribers {
     /// The same for a command's bytes that come back from a node that is not reached.
     pub(crate) fn publish_node_of(
         &self,
+        of: UpstreamId,
         frame: &[u8],
         nodes: &Nodes,
         core: &Core,
@@ -74,23 +78,29 @@ impl Subscribers {
         let limits = &core.settings.accepted;
         match scan_request(frame, limits, &mut RequestProgress::default(), &mut ranges) {
             Ok(Request::Array { .. }) => {
-                self.publish_node(Args::new(frame, &ranges).get(1).unwrap_or_default(), nodes)
+                let args = Args::new(frame, &ranges);
+                self.publish_node(of, args.get(1).unwrap_or_default(), nodes)
             }
             _ => None,
         }
     }
 
-    /// What this process has to do with a channel, whatever the node; with an empty name with all
-    /// patterns.
-    pub(crate) fn own_part(&self, kind: TopicKind, name: &[u8]) -> OwnSubscriptions {
+    /// What this process has to do with a channel of an upstream, whatever the node; with an empty
+    /// name with all patterns.
+    pub(crate) fn own_part(
+        &self,
+        of: UpstreamId,
+        kind: TopicKind,
+        name: &[u8],
+    ) -> OwnSubscriptions {
         if kind == TopicKind::Pattern && name.is_empty() {
-            let patterns = || self.topics.all_known(TopicKind::Pattern);
+            let patterns = || self.topics.all_known(of, TopicKind::Pattern);
             return OwnSubscriptions {
                 subscribers: patterns().filter(|t| t.subscribers() > 0).count(),
                 upstream: patterns().map(|t| t.upstream()).sum(),
             };
         }
-        let topic = self.topics.known(kind, name);
+        let topic = self.topics.known(of, kind, name);
         topic.map_or_else(OwnSubscriptions::default, |topic| OwnSubscriptions {
             subscribers: topic.subscribers(),
             upstream: topic.upstream(),
@@ -102,7 +112,7 @@ impl Subscribers {
         &self,
         kind: TopicKind,
         channel: &[u8],
-        node: u64,
+        (of, node): (UpstreamId, u64),
         time: u64,
     ) -> OwnSubscriptions {
         let mut own = OwnSubscriptions::default();
@@ -113,11 +123,11 @@ impl Subscribers {
             let there = home == 0 || home == node || topic.upstream() > 1;
             own.upstream += usize::from(there && topic.upstream() > 0);
         };
-        if let Some(topic) = self.topics.known(kind, channel) {
+        if let Some(topic) = self.topics.known(of, kind, channel) {
             add(topic);
         }
         if kind == TopicKind::Channel {
-            let patterns = self.topics.all_known(TopicKind::Pattern);
+            let patterns = self.topics.all_known(of, TopicKind::Pattern);
             patterns.filter(|topic| matches(&topic.name, channel)).for_each(add);
         }
         own
@@ -137,7 +147,8 @@ impl Subscribers {
         if self.topics.none_known() {
             return None;
         }
-        let node = nodes.list.get(node.at())?.ident;
+        let node = nodes.list.get(node.at())?;
+        let node = (node.upstream, node.ident);
         let limits = &core.settings.accepted;
         let mut ranges = Vec::new();
         let mut next = |from: usize| {
@@ -172,7 +183,12 @@ impl Subscribers {
         Some(())
     }
 
-    fn own_of_request(&self, args: &Args, node: u64, time: u64) -> Option<OwnSubscriptions> {
+    fn own_of_request(
+        &self,
+        args: &Args,
+        node: (UpstreamId, u64),
+        time: u64,
+    ) -> Option<OwnSubscriptions> {
         let channel = args.get(1)?;
         if args.is(0, "publish") {
             Some(self.own_receivers(TopicKind::Channel, channel, node, time))
@@ -193,7 +209,10 @@ impl Subscribers {
         core: &Core,
     ) -> NodeId {
         match is_lone_publish(pending) {
-            true => self.publish_node_of(frame, nodes, core).unwrap_or(owner),
+            true => {
+                let of = pending.slot.keyless_of().unwrap_or_default();
+                self.publish_node_of(of, frame, nodes, core).unwrap_or(owner)
+            }
             false => owner,
         }
     }

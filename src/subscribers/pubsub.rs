@@ -10,6 +10,7 @@ use crate::channel::TopicKind;
 use crate::client::{Client, SessionModes, Subscriptions};
 use crate::clients::Clients;
 use crate::clients::subscribers::Wait;
+use crate::cluster::{self, UpstreamId};
 use crate::command::CommandId;
 use crate::common::clock::{Job, Timer};
 use crate::common::{Core, micros};
@@ -40,6 +41,14 @@ impl AsRef<[u8]> for View {
     }
 }
 
+/// The upstream that a client's topic belongs to: shard channels are in slots of the client's own.
+fn of_topic(view: &cluster::View, kind: TopicKind, name: &[u8]) -> UpstreamId {
+    match kind {
+        TopicKind::Shard => view.upstream(),
+        TopicKind::Channel | TopicKind::Pattern => view.upstream_of_channel(name),
+    }
+}
+
 impl Subscribers {
     /// An earlier SUBSCRIBE that waits has asked for one of these: whether there is anything to
     /// confirm is known when that one is answered.
@@ -49,11 +58,13 @@ impl Subscribers {
         kind: TopicKind,
         args: &Args,
         clients: &Clients,
+        core: &Core,
     ) -> bool {
         let Some(client) = clients.slab.get(index) else { return false };
         let Some(subscriptions) = client.subscriptions.as_ref() else { return false };
+        let view = core.router.view(client.session.view);
         let asked = |name: &[u8]| {
-            let topic = self.topics.find(kind, name)?;
+            let topic = self.topics.find(of_topic(view, kind, name), kind, name)?;
             let place = *subscriptions.topics.get(&topic)? as usize;
             Some(!self.topics.local.get(topic as usize)?.subscribers.get(place)?.is_heard())
         };
@@ -82,8 +93,10 @@ impl Subscribers {
         let id = self.topics.next_wait();
         let (mut left, mut reply, mut new) = (0, Vec::new(), Vec::new());
         let mut names = Vec::new();
+        let router = Arc::clone(&core.router);
+        let view = router.view(client.session.view);
         for name in args.iter().skip(1) {
-            let topic = self.topics.enter(kind, name);
+            let topic = self.topics.enter(of_topic(view, kind, name), kind, name);
             if !subscriptions.topics.contains_key(&topic)
                 && let Some(local) = self.topics.local.get_mut(topic as usize)
             {
@@ -207,6 +220,8 @@ impl Subscribers {
     ) {
         let Some(client) = clients.slab.get_mut(index) else { return };
         let protocol = client.session.protocol;
+        let router = Arc::clone(&core.router);
+        let view = router.view(client.session.view);
         let seq = client.expect_heard(&mut core.spare.replies);
         let word = kind.unsubscribe().to_ascii_lowercase();
         let mut reply = Vec::new();
@@ -215,7 +230,7 @@ impl Subscribers {
             client.and_then(|c| c.subscriptions.as_ref()).map_or(0, |s| s.counted(kind))
         };
         for name in args.iter().skip(1) {
-            if let Some(topic) = self.topics.find(kind, name) {
+            if let Some(topic) = self.topics.find(of_topic(view, kind, name), kind, name) {
                 self.leave(index, topic, clients, core);
             }
             confirmation(&mut reply, protocol, &word, Some(name), counted(&clients.slab));

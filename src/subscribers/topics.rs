@@ -7,6 +7,7 @@ use slab::Slab;
 
 use crate::channel::TopicKind;
 use crate::clients::subscribers::Wait;
+use crate::cluster::UpstreamId;
 use crate::hash::{IntMap, KeyedMap};
 use crate::pubsub::{HubRequest, Token, Topic};
 
@@ -53,6 +54,7 @@ impl Subscriber {
 /// A topic that this worker has subscribers of.
 #[derive(Debug)]
 pub(crate) struct Local {
+    pub of: UpstreamId,
     pub kind: TopicKind,
     pub name: Arc<[u8]>,
     /// Tells it from others that had its index.
@@ -74,11 +76,12 @@ pub(crate) struct Local {
 pub(crate) struct Topics {
     /// Bytes of all topics and of the confirmations that wait.
     pub held: usize,
-    pub(crate) names: [KeyedMap<Arc<[u8]>, u32>; TopicKind::COUNT],
+    /// By upstream.
+    names: Vec<[KeyedMap<Arc<[u8]>, u32>; TopicKind::COUNT]>,
     pub local: Slab<Local>,
     pub(crate) next_generation: u32,
-    /// What any client of this process is subscribed to.
-    pub(crate) known: [KeyedMap<Arc<[u8]>, Arc<Topic>>; TopicKind::COUNT],
+    /// What any client of this process is subscribed to, by upstream.
+    known: Vec<[KeyedMap<Arc<[u8]>, Arc<Topic>>; TopicKind::COUNT]>,
     pub waits: IntMap<u64, Wait>,
     pub(crate) next_wait: u64,
     /// For the hub, at the end of the turn.
@@ -89,14 +92,15 @@ pub(crate) struct Topics {
 
 impl Topics {
     /// The index of a topic; if it is new, the hub is told.
-    pub fn enter(&mut self, kind: TopicKind, name: &[u8]) -> u32 {
-        if let Some(&index) = self.names[kind as usize].get(name) {
+    pub fn enter(&mut self, of: UpstreamId, kind: TopicKind, name: &[u8]) -> u32 {
+        if let Some(index) = self.find(of, kind, name) {
             return index;
         }
         self.next_generation = self.next_generation.wrapping_add(1);
         self.held += TOPIC + name.len();
         let name: Arc<[u8]> = name.into();
         let index = self.local.insert(Local {
+            of,
             kind,
             name: Arc::clone(&name),
             generation: self.next_generation,
@@ -107,9 +111,14 @@ impl Topics {
             joining: BTreeSet::new(),
             asks: false,
         }) as u32;
-        self.names[kind as usize].insert(Arc::clone(&name), index);
+        if self.names.len() <= of.at() {
+            self.names.resize_with(of.at() + 1, Default::default);
+        }
+        if let Some(names) = self.names.get_mut(of.at()) {
+            names[kind as usize].insert(Arc::clone(&name), index);
+        }
         let token = Token { index, generation: self.next_generation };
-        self.wishes.push(HubRequest::Subscribe { token, kind, name });
+        self.wishes.push(HubRequest::Subscribe { token, of, kind, name });
         index
     }
 
@@ -140,8 +149,8 @@ impl Topics {
     }
 
     /// The index of a topic that somebody is subscribed to.
-    pub fn find(&self, kind: TopicKind, name: &[u8]) -> Option<u32> {
-        self.names[kind as usize].get(name).copied()
+    pub fn find(&self, of: UpstreamId, kind: TopicKind, name: &[u8]) -> Option<u32> {
+        self.names.get(of.at())?[kind as usize].get(name).copied()
     }
 
     /// The topic that `token` names, if it is still that one.
@@ -152,7 +161,9 @@ impl Topics {
     /// Nobody is subscribed to it any more. With `tell` the hub is told.
     pub fn remove(&mut self, index: u32, tell: bool) {
         let Some(local) = self.local.try_remove(index as usize) else { return };
-        self.names[local.kind as usize].remove(&local.name);
+        if let Some(names) = self.names.get_mut(local.of.at()) {
+            names[local.kind as usize].remove(&local.name);
+        }
         self.held = self.held.saturating_sub(TOPIC + local.name.len());
         if tell {
             let token = Token { index, generation: local.generation };
@@ -189,40 +200,49 @@ impl Topics {
             local.live = false;
             local.waiting.append(&mut local.joining);
             let token = Token { index: index as u32, generation: local.generation };
-            let (kind, name) = (local.kind, Arc::clone(&local.name));
-            self.wishes.push(HubRequest::Subscribe { token, kind, name });
+            let (of, kind, name) = (local.of, local.kind, Arc::clone(&local.name));
+            self.wishes.push(HubRequest::Subscribe { token, of, kind, name });
         }
-        for known in &mut self.known {
-            known.clear();
-        }
+        self.known.clear();
     }
 
     /// A client of this process is subscribed to a topic, or soon will be.
     pub fn know(&mut self, topic: Arc<Topic>) {
-        self.known[topic.kind as usize].insert(Arc::clone(&topic.name), topic);
+        if self.known.len() <= topic.of.at() {
+            self.known.resize_with(topic.of.at() + 1, Default::default);
+        }
+        if let Some(known) = self.known.get_mut(topic.of.at()) {
+            known[topic.kind as usize].insert(Arc::clone(&topic.name), topic);
+        }
     }
 
     /// No client is any more.
     pub fn forget(&mut self, topic: &Arc<Topic>) {
-        let known = &mut self.known[topic.kind as usize];
+        let Some(known) = self.known.get_mut(topic.of.at()) else { return };
+        let known = &mut known[topic.kind as usize];
         if known.get(&topic.name).is_some_and(|t| Arc::ptr_eq(t, topic)) {
             known.remove(&topic.name);
         }
     }
 
     /// What the hub knows of a topic that any client of this process is subscribed to.
-    pub fn known(&self, kind: TopicKind, name: &[u8]) -> Option<&Topic> {
-        self.known[kind as usize].get(name).map(|topic| &**topic)
+    pub fn known(&self, of: UpstreamId, kind: TopicKind, name: &[u8]) -> Option<&Topic> {
+        self.known.get(of.at())?[kind as usize].get(name).map(|topic| &**topic)
     }
 
-    /// All of a kind.
-    pub(crate) fn all_known(&self, kind: TopicKind) -> impl Iterator<Item = &Topic> {
-        self.known[kind as usize].values().map(|topic| &**topic)
+    /// All of a kind at an upstream.
+    pub(crate) fn all_known(
+        &self,
+        of: UpstreamId,
+        kind: TopicKind,
+    ) -> impl Iterator<Item = &Topic> {
+        let known = self.known.get(of.at());
+        known.into_iter().flat_map(move |known| known[kind as usize].values()).map(|topic| &**topic)
     }
 
     /// No client of this process is subscribed to anything.
     pub(crate) fn none_known(&self) -> bool {
-        self.known.iter().all(KeyedMap::is_empty)
+        self.known.iter().flatten().all(KeyedMap::is_empty)
     }
 
     /// The worker ends, its clients with it.

@@ -9,7 +9,7 @@ use super::nodes::Nodes;
 use super::{Class, Entry};
 use crate::channel::TopicKind;
 use crate::channel::glob::{self, NOTIFICATION_PREFIXES};
-use crate::cluster::slot_of;
+use crate::cluster::{SlotSpace, UpstreamId};
 use crate::hash::KeyedMap;
 use crate::pubsub::{Topic, hash};
 
@@ -17,12 +17,16 @@ use crate::pubsub::{Topic, hash};
 #[derive(Debug, Default)]
 pub(super) struct Entries {
     slab: Slab<Entry>,
-    names: [KeyedMap<Arc<[u8]>, usize>; TopicKind::COUNT],
+    /// By upstream.
+    names: Vec<[KeyedMap<Arc<[u8]>, usize>; TopicKind::COUNT]>,
     /// Entries of broad topics.
     pub(super) broad: Vec<usize>,
-    /// Entries of the hub's own patterns, while there are broad topics.
-    pub(super) own: [Option<usize>; NOTIFICATION_PREFIXES.len()],
+    /// Entries of the hub's own patterns, by upstream, while there are broad topics.
+    own: Vec<OwnPatterns>,
 }
+
+/// Entries of the hub's own patterns at one upstream.
+pub(super) type OwnPatterns = [Option<usize>; NOTIFICATION_PREFIXES.len()];
 
 impl Entries {
     #[inline]
@@ -46,25 +50,46 @@ impl Entries {
 
     /// The entry of a topic.
     #[inline]
-    pub(super) fn named(&self, kind: TopicKind, name: &[u8]) -> Option<usize> {
-        self.names[kind as usize].get(name).copied()
+    pub(super) fn named(&self, of: UpstreamId, kind: TopicKind, name: &[u8]) -> Option<usize> {
+        self.names.get(of.at())?[kind as usize].get(name).copied()
+    }
+
+    /// The hub's own patterns at an upstream.
+    pub(super) fn own(&self, of: UpstreamId) -> OwnPatterns {
+        self.own.get(of.at()).copied().unwrap_or_default()
+    }
+
+    /// The same, to be changed.
+    pub(super) fn own_mut(&mut self, of: UpstreamId) -> &mut OwnPatterns {
+        of_upstream(&mut self.own, of)
+    }
+
+    /// Whether an upstream has broad topics.
+    pub(super) fn has_broad(&self, of: UpstreamId) -> bool {
+        self.broad.iter().any(|&at| self.get(at).is_some_and(|entry| entry.topic.of == of))
     }
 
     /// Whether the entry is that of one of the hub's own patterns.
     pub(super) fn is_own(&self, at: usize) -> bool {
-        self.own.contains(&Some(at))
+        self.own.iter().any(|own| own.contains(&Some(at)))
     }
 
     /// Adds an entry for a topic that has none.
-    pub(super) fn insert(&mut self, kind: TopicKind, name: Arc<[u8]>, nodes: &Nodes) -> usize {
-        let class = classify(kind, &name);
+    pub(super) fn insert(
+        &mut self,
+        of: UpstreamId,
+        kind: TopicKind,
+        name: Arc<[u8]>,
+        nodes: &Nodes,
+    ) -> usize {
+        let class = classify(kind, &name, nodes.slots_of(of));
         let owner = match class {
             Class::Shard(slot) => nodes.owner(slot),
             _ => None,
         };
         let everywhere = matches!(class, Class::Narrow { .. } | Class::Broad);
         let at = self.slab.insert(Entry {
-            topic: Arc::new(Topic::new(kind, Arc::clone(&name), everywhere)),
+            topic: Arc::new(Topic::new(of, kind, Arc::clone(&name), everywhere)),
             hash: hash(&name),
             class,
             broad_at: self.broad.len(),
@@ -86,7 +111,7 @@ impl Entries {
             made: Vec::new(),
             starts: Vec::new(),
         });
-        self.names[kind as usize].insert(name, at);
+        of_upstream(&mut self.names, of)[kind as usize].insert(name, at);
         if class == Class::Broad {
             self.broad.push(at);
         }
@@ -96,7 +121,8 @@ impl Entries {
     /// Removes an entry.
     pub(super) fn remove(&mut self, at: usize) -> Option<Entry> {
         let entry = self.slab.try_remove(at)?;
-        self.names[entry.topic.kind as usize].remove(&entry.topic.name);
+        let topic = &entry.topic;
+        of_upstream(&mut self.names, topic.of)[topic.kind as usize].remove(&topic.name);
         if entry.class == Class::Broad {
             self.broad.swap_remove(entry.broad_at);
             if let Some(&moved) = self.broad.get(entry.broad_at)
@@ -118,9 +144,19 @@ impl Entries {
     }
 }
 
-fn classify(kind: TopicKind, name: &[u8]) -> Class {
+/// The place of an upstream in a list by upstream, which grows as upstreams are named.
+fn of_upstream<T: Default>(all: &mut Vec<T>, of: UpstreamId) -> &mut T {
+    if all.len() <= of.at() {
+        all.resize_with(of.at() + 1, T::default);
+    }
+    // It is there: the list has just been made long enough.
+    let at = of.at().min(all.len().saturating_sub(1));
+    &mut all[at]
+}
+
+fn classify(kind: TopicKind, name: &[u8], slots: SlotSpace) -> Class {
     match kind {
-        TopicKind::Shard => Class::Shard(slot_of(name)),
+        TopicKind::Shard => Class::Shard(slots.slot_of(name)),
         _ if !glob::can_receive_notifications(kind, name) => Class::Plain,
         TopicKind::Channel => Class::Narrow { pure: true },
         TopicKind::Pattern => {

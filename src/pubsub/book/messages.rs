@@ -9,6 +9,7 @@ use super::entries::Entries;
 use super::workers::Workers;
 use super::{Book, Class, Entry, SubState};
 use crate::channel::{TopicKind, glob};
+use crate::cluster::UpstreamId;
 use crate::resp::write;
 
 /// A run ends at this many bytes; a larger message is a run of its own.
@@ -64,10 +65,10 @@ impl Default for Run {
 
 impl Run {
     /// Looks up the topic of a message, and which messages it accepts from this node.
-    fn open(&mut self, node: usize, message: &Message<'_>, entries: &Entries) {
+    fn open(&mut self, node: usize, of: UpstreamId, message: &Message<'_>, entries: &Entries) {
         self.open = false;
         (self.everywhere, self.takes_others) = (false, false);
-        let Some(at) = entries.named(message.kind, message.name) else { return };
+        let Some(at) = entries.named(of, message.kind, message.name) else { return };
         let Some(entry) = entries.get(at) else { return };
         let sub = entry.subs.iter().find(|s| s.node == node && s.state == SubState::Confirmed);
         self.open = true;
@@ -113,10 +114,12 @@ impl Book {
         let same = run.open
             && run.end == start
             && run.kind == message.kind
+            && run.node == node
             && self.entries.get(run.at).is_some_and(|e| *e.topic.name == *message.name);
         if !same {
             self.flush(buf, run);
-            run.open(node, &message, &self.entries);
+            let of = self.nodes.get(node).map_or(UpstreamId::FIRST, |node| node.upstream);
+            run.open(node, of, &message, &self.entries);
             (run.start, run.end) = (start, start);
         }
         let notification = run.everywhere && glob::is_notification(message.channel);
@@ -142,7 +145,8 @@ impl Book {
         }
         if run.own {
             let frame = buf.get(start..end).unwrap_or_default();
-            self.match_broad(frame, &message);
+            let of = self.entries.get(run.at).map_or(UpstreamId::FIRST, |e| e.topic.of);
+            self.match_broad(of, frame, &message);
             run.made = true;
         }
         if end - run.start > MAX_RUN {
@@ -184,9 +188,9 @@ impl Book {
     }
 
     /// Copies a notification to the broad patterns that match it, with their name in its frame.
-    fn match_broad(&mut self, frame: &[u8], message: &Message<'_>) {
+    fn match_broad(&mut self, of: UpstreamId, frame: &[u8], message: &Message<'_>) {
         self.entries.each_broad(|entry| {
-            if !glob::matches(&entry.topic.name, message.channel) {
+            if entry.topic.of != of || !glob::matches(&entry.topic.name, message.channel) {
                 return;
             }
             entry.starts.push(entry.made.len() as u32);

@@ -42,7 +42,7 @@ use super::{HubEvent, HubRequest, HubStats, Token, Topic};
 use crate::backoff::Backoff;
 use crate::channel::TopicKind;
 use crate::channel::glob::NOTIFICATION_PREFIXES;
-use crate::cluster::{NodeAddr, Slot};
+use crate::cluster::{NodeAddr, Slot, SlotMap, UpstreamId};
 
 /// An action for the connections.
 #[derive(Debug)]
@@ -216,6 +216,11 @@ impl Book {
         }
     }
 
+    /// Sets where the slots of the upstreams lie.
+    pub fn set_map(&mut self, map: SlotMap) {
+        self.nodes.map = map;
+    }
+
     /// Changes the delays and limits of retries.
     pub fn set_pace(&mut self, pace: Pace) {
         self.pace = pace;
@@ -241,8 +246,8 @@ impl Book {
     /// Handles a worker's request.
     pub fn wish(&mut self, worker: usize, wish: HubRequest) {
         match wish {
-            HubRequest::Subscribe { token, kind, name } => {
-                self.subscribe(worker, token, kind, name)
+            HubRequest::Subscribe { token, of, kind, name } => {
+                self.subscribe(worker, token, (of, kind), name)
             }
             HubRequest::Confirm { token } => {
                 if let Some(at) = self.workers.entry_of(worker, token) {
@@ -258,11 +263,17 @@ impl Book {
         }
     }
 
-    fn subscribe(&mut self, worker: usize, token: Token, kind: TopicKind, name: Arc<[u8]>) {
+    fn subscribe(
+        &mut self,
+        worker: usize,
+        token: Token,
+        (of, kind): (UpstreamId, TopicKind),
+        name: Arc<[u8]>,
+    ) {
         if !self.workers.contains(worker) {
             return;
         }
-        let at = self.entry(kind, name);
+        let at = self.entry(of, kind, name);
         let Some(entry) = self.entries.get_mut(at) else { return };
         if let Some(text) = entry.refused.clone() {
             return self.workers.tell(worker, HubEvent::Refused { token, text });
@@ -282,7 +293,7 @@ impl Book {
             }
         }
         if self.entries.get(at).is_some_and(|e| e.class == Class::Broad) {
-            self.listen_for_broad();
+            self.listen_for_broad(of);
         }
         self.place(at);
         self.settle(at, super::GapReason::ConnectionLost);
@@ -292,27 +303,27 @@ impl Book {
     }
 
     /// The entry of a topic, created if it does not exist.
-    fn entry(&mut self, kind: TopicKind, name: Arc<[u8]>) -> usize {
-        if let Some(at) = self.entries.named(kind, &name) {
+    fn entry(&mut self, of: UpstreamId, kind: TopicKind, name: Arc<[u8]>) -> usize {
+        if let Some(at) = self.entries.named(of, kind, &name) {
             return at;
         }
-        let at = self.entries.insert(kind, name, &self.nodes);
+        let at = self.entries.insert(of, kind, name, &self.nodes);
         if let Some(entry) = self.entries.get(at) {
             self.workers.tell_all(|| HubEvent::Known(Arc::clone(&entry.topic)));
         }
         at
     }
 
-    /// Subscribes to the hub's own patterns, which broad topics need.
-    fn listen_for_broad(&mut self) {
+    /// Subscribes to the hub's own patterns at an upstream, which broad topics need.
+    fn listen_for_broad(&mut self, of: UpstreamId) {
         for which in 0..NOTIFICATION_PREFIXES.len() {
-            if self.entries.own.get(which).is_some_and(Option::is_some) {
+            if self.entries.own(of).get(which).is_some_and(Option::is_some) {
                 continue;
             }
             let Some(prefix) = NOTIFICATION_PREFIXES.get(which) else { continue };
             let name: Vec<u8> = [prefix, b"*".as_slice()].concat();
-            let at = self.entry(TopicKind::Pattern, name.into());
-            if let Some(own) = self.entries.own.get_mut(which) {
+            let at = self.entry(of, TopicKind::Pattern, name.into());
+            if let Some(own) = self.entries.own_mut(of).get_mut(which) {
                 *own = Some(at);
             }
             self.place(at);
@@ -363,8 +374,8 @@ impl Book {
         if topic.upstream() == 0 {
             self.workers.tell_all(|| HubEvent::Forgotten(Arc::clone(&topic)));
         }
-        if entry.class == Class::Broad && self.entries.broad.is_empty() {
-            for own in std::mem::take(&mut self.entries.own).into_iter().flatten() {
+        if entry.class == Class::Broad && !self.entries.has_broad(topic.of) {
+            for own in std::mem::take(self.entries.own_mut(topic.of)).into_iter().flatten() {
                 if self.entries.get(own).is_some_and(|e| e.listeners.is_empty()) {
                     self.forget(own);
                 }

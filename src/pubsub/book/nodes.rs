@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{Action, Fifo, Sent, Sub, SubState};
-use crate::cluster::{NodeAddr, Role, Slot, Snapshot};
+use crate::cluster::{NodeAddr, Role, Slot, SlotMap, SlotSpace, Snapshot, UpstreamId};
 use crate::pubsub::{Topic, ident, rank};
 
 /// Back off from a node whose connections are lost more than `MAX_CUTS` times in a row, each within
@@ -43,6 +43,8 @@ pub struct HubNode {
     /// Consecutive failures, the loss of a connection included.
     pub failures: u32,
     pub(super) ident: u64,
+    /// Where it belongs to.
+    pub upstream: UpstreamId,
     /// In the topology, and online.
     pub(super) online: bool,
     /// The primary of its shard.
@@ -123,8 +125,10 @@ pub(crate) struct Nodes {
     all: Vec<HubNode>,
     /// Online primaries.
     pub(super) primaries: Vec<usize>,
-    /// Every shard with slots has an online primary.
-    pub(super) covered: bool,
+    /// Upstreams that have a shard with slots and without an online primary.
+    uncovered: Vec<UpstreamId>,
+    /// Where the slots of the upstreams lie.
+    pub(super) map: SlotMap,
     pub(super) snapshot: Arc<Snapshot>,
     /// Index in `all` of each node of the snapshot.
     by_index: Vec<usize>,
@@ -140,7 +144,8 @@ impl Nodes {
         Nodes {
             all: Vec::new(),
             primaries: Vec::new(),
-            covered: false,
+            uncovered: Vec::new(),
+            map: SlotMap::default(),
             snapshot: Arc::new(Snapshot::empty()),
             by_index: Vec::new(),
             serial: 0,
@@ -203,6 +208,7 @@ impl Nodes {
         for ((node, &at), owns) in snapshot.nodes.iter().zip(&by_index).zip(owns) {
             let Some(place) = self.all.get_mut(at) else { continue };
             place.online = node.is_online();
+            place.upstream = node.upstream;
             place.socket = node.socket.or(place.socket);
             if place.id != node.id {
                 place.id = node.id.clone();
@@ -227,11 +233,14 @@ impl Nodes {
                 self.primaries.push(at);
             }
         }
-        self.covered = true;
-        for (shard, &has_slots) in snapshot.shards.iter().zip(&has_slots) {
+        self.uncovered.clear();
+        let firsts = snapshot.first_slots();
+        for ((shard, &has_slots), first) in snapshot.shards.iter().zip(&has_slots).zip(firsts) {
             let place = |i: u16| by_index.get(usize::from(i)).copied();
             let primary = shard.primary.and_then(place).filter(|p| self.primaries.contains(p));
-            self.covered &= primary.is_some() || !has_slots;
+            if let (None, true, Some(slot)) = (primary, has_slots, first) {
+                self.uncovered.push(self.map.upstream_of(slot));
+            }
             for at in shard.replicas.iter().filter_map(|&i| place(i)).chain(primary) {
                 if let Some(node) = self.all.get_mut(at) {
                     node.primary = primary;
@@ -264,6 +273,7 @@ impl Nodes {
                 load: 0,
                 failures: 0,
                 ident: ident(addr),
+                upstream: UpstreamId::FIRST,
                 online: false,
                 primary: None,
                 has_slots: false,
@@ -303,9 +313,25 @@ impl Nodes {
         self.all.get(at).filter(|n| n.online).map(|_| at)
     }
 
-    /// The usable node of the highest rank.
-    pub(super) fn pick(&self, hash: u64, now: bool) -> Option<usize> {
-        let online = self.all.iter().enumerate().filter(|(_, n)| n.online);
+    /// The online primaries of an upstream.
+    pub(super) fn primaries_of(&self, of: UpstreamId) -> impl Iterator<Item = usize> + Clone {
+        let ours = move |node: &usize| self.get(*node).is_some_and(|node| node.upstream == of);
+        self.primaries.iter().copied().filter(ours)
+    }
+
+    /// Whether every shard with slots of an upstream has an online primary.
+    pub(super) fn is_covered(&self, of: UpstreamId) -> bool {
+        !self.uncovered.contains(&of)
+    }
+
+    /// The slots of an upstream.
+    pub(super) fn slots_of(&self, of: UpstreamId) -> SlotSpace {
+        self.map.space(of)
+    }
+
+    /// The usable node of the upstream with the highest rank.
+    pub(super) fn pick(&self, of: UpstreamId, hash: u64, now: bool) -> Option<usize> {
+        let online = self.all.iter().enumerate().filter(|(_, n)| n.online && n.upstream == of);
         let best = online.max_by_key(|(i, node)| {
             // Workers publish by the same rule: a node without slots is no home.
             let is_primary = node.has_slots && self.primaries.contains(i);

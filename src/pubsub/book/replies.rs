@@ -90,7 +90,8 @@ impl Replies<'_> {
     /// does not know the new owner yet, the node does.
     fn slot_left(&mut self, node: usize, name: &[u8]) {
         self.book.nodes.actions.push(Action::Refresh(None));
-        let Some(at) = self.book.entries.named(TopicKind::Shard, name) else { return };
+        let Some(of) = self.book.nodes.get(node).map(|node| node.upstream) else { return };
+        let Some(at) = self.book.entries.named(of, TopicKind::Shard, name) else { return };
         let held = |s: &super::Sub| s.node == node && s.state == SubState::Confirmed;
         let Some(entry) = self.book.entries.get(at) else { return };
         if !entry.subs.iter().any(held) {

@@ -36,6 +36,10 @@ impl Book {
         }
         let home = entry.choose_home(&self.nodes);
         let everywhere = matches!(entry.class, Class::Narrow { .. });
+        let of = entry.topic.of;
+        let is_primary = |nodes: &Nodes, node: usize| {
+            nodes.primaries.contains(&node) && nodes.get(node).is_some_and(|n| n.upstream == of)
+        };
         let mut subs = {
             let spare = std::mem::take(&mut self.spare_subs);
             self.formers().home_changes(at, home);
@@ -50,8 +54,7 @@ impl Book {
         // A subscription that is no longer wanted is not sent at all.
         let mut i = 0;
         while let Some(&sub) = subs.get(i) {
-            let wanted =
-                home == Some(sub.node) || everywhere && self.nodes.primaries.contains(&sub.node);
+            let wanted = home == Some(sub.node) || everywhere && is_primary(&self.nodes, sub.node);
             if wanted || sub.state != SubState::Wanted {
                 i += 1;
             } else {
@@ -64,7 +67,8 @@ impl Book {
         }
         if everywhere {
             for i in 0..self.nodes.primaries.len() {
-                if let Some(&node) = self.nodes.primaries.get(i) {
+                let node = self.nodes.primaries.get(i).copied();
+                if let Some(node) = node.filter(|&node| is_primary(&self.nodes, node)) {
                     self.nodes.want(&mut subs, node);
                 }
             }
@@ -161,7 +165,7 @@ impl Book {
     /// Stops correcting for a subscription that no node counts any more. After the last one of a
     /// dropped topic the workers forget the topic.
     pub(super) fn uncount(&mut self, topic: &Arc<Topic>) {
-        let current = self.entries.named(topic.kind, &topic.name);
+        let current = self.entries.named(topic.of, topic.kind, &topic.name);
         let current = current.and_then(|at| self.entries.get(at));
         if current.is_some_and(|entry| Arc::ptr_eq(&entry.topic, topic)) {
             return;
@@ -212,8 +216,11 @@ impl Book {
             }
         }
         if self.entries.is_own(at) {
+            let of = self.entries.get(at).map(|entry| entry.topic.of);
             for i in 0..self.entries.broad.len() {
-                if let Some(&broad) = self.entries.broad.get(i) {
+                let broad = self.entries.broad.get(i).copied();
+                let ours = |&at: &usize| self.entries.get(at).map(|e| e.topic.of) == of;
+                if let Some(broad) = broad.filter(ours) {
                     self.settle(broad, reason);
                 }
             }
@@ -234,7 +241,7 @@ impl Entry {
                 let usable = |n: &usize| nodes.get(*n).is_some_and(|n| n.is_usable());
                 self.home.filter(usable).or_else(|| {
                     // A topic that had a home prefers a connected node to the one of highest rank.
-                    nodes.pick(self.hash, self.home.is_some())
+                    nodes.pick(self.topic.of, self.hash, self.home.is_some())
                 })
             }
         }
@@ -256,16 +263,17 @@ impl Entries {
             Class::Plain | Class::Shard(_) if at_home() => Health::Whole,
             Class::Plain | Class::Shard(_) => Health::Lost,
             Class::Narrow { pure } => {
-                if nodes.primaries.is_empty() || !(pure || at_home()) {
+                let mut primaries = nodes.primaries_of(entry.topic.of);
+                if primaries.clone().next().is_none() || !(pure || at_home()) {
                     return Health::Lost;
                 }
                 // A primary without slots does not send notifications yet.
                 let says =
                     |node: &usize| !entry.live || nodes.get(*node).is_some_and(|n| n.has_slots);
                 let missing = |node: &usize| says(node) && !entry.is_confirmed(*node);
-                if nodes.primaries.iter().any(missing) {
+                if primaries.any(|node| missing(&node)) {
                     Health::Lost
-                } else if entry.gapped && !nodes.covered {
+                } else if entry.gapped && !nodes.is_covered(entry.topic.of) {
                     Health::Part
                 } else {
                     Health::Whole
@@ -277,7 +285,8 @@ impl Entries {
                     Some(own) if own.refused.is_some() || own.live => Health::Whole,
                     _ => self.health(at, nodes).min(Health::Part),
                 };
-                self.own.iter().map(|at| at.map_or(Health::Lost, own)).min().unwrap_or(Health::Lost)
+                let all = self.own(entry.topic.of);
+                all.iter().map(|at| at.map_or(Health::Lost, own)).min().unwrap_or(Health::Lost)
             }
         }
     }

@@ -98,7 +98,15 @@ impl Rig {
 
     fn subscribe(&mut self, worker: usize, kind: TopicKind, name: &str) -> Token {
         let token = self.token(name);
-        self.book.wish(worker, HubRequest::Subscribe { token, kind, name: name.as_bytes().into() });
+        self.book.wish(
+            worker,
+            HubRequest::Subscribe {
+                token,
+                of: UpstreamId::FIRST,
+                kind,
+                name: name.as_bytes().into(),
+            },
+        );
         token
     }
 
@@ -195,7 +203,7 @@ impl Rig {
     }
 
     fn entry(&self, kind: TopicKind, name: &str) -> &Entry {
-        let at = self.book.entries.named(kind, name.as_bytes()).unwrap();
+        let at = self.book.entries.named(UpstreamId::FIRST, kind, name.as_bytes()).unwrap();
         self.book.entries.get(at).unwrap()
     }
 
