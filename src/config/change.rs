@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::keys::{Change, KEYS, Key, key};
-use super::load_routes::{DATABASES, ROUTES, describe_routes};
 use super::upstream_keys::{OPTIONAL, UPSTREAMS, upstream_keys};
+use super::upstreams::{DATABASES, ROUTES, describe_routes};
 use super::{Auth, Config, MAIN, NamedUpstream};
 
 impl Change {

@@ -1,11 +1,14 @@
 //! The values of `listen` and `tls.downstream.listen`: addresses, each with the upstream of its
 //! clients where that is not the first.
 
-use super::field::{ADDRESSES, Raw};
-use super::upstream_keys::is_name;
+use super::raw::Raw;
+use super::upstream_name::is_name;
 use super::value::{parse_address, parse_listen};
 use super::{Address, Config, Listen};
 
+/// What to write for a list of addresses.
+pub(super) const ADDRESSES: &str =
+    "a list of strings such as [\"10.0.0.1:7000\", \"10.0.0.2:7000\"]";
 /// What to write for a listener with an upstream.
 const EXAMPLE: &str = "{ at = \"127.0.0.1:6380\", upstream = \"queues\" }";
 

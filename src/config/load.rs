@@ -2,20 +2,23 @@
 //!
 //! All problems are collected, each with its origin, before any is reported.
 
+mod routes;
+mod upstreams;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
+use self::upstreams::Draft;
 use super::access;
-use super::field::Raw;
 use super::keys::{KEYS, Key, SECTIONS, key};
-use super::load_routes::{DATABASES, ROUTES};
-use super::load_upstreams::Draft;
 use super::loaded::item_path;
 use super::problem::nearest;
+use super::raw::Raw;
 use super::upstream_keys::{self, UPSTREAMS, upstream_key};
+use super::upstreams::{DATABASES, ROUTES};
 use super::{Config, ConfigError, Listen, Loaded, Origin, Problem};
 
 /// The sources of a configuration. No `Debug`: they may contain a password.
@@ -65,10 +68,10 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
 }
 
 /// The state while sources are read.
-pub(super) struct Loading {
-    pub loaded: Loaded,
+struct Loading {
+    loaded: Loaded,
     /// `[upstreams.NAME]`, by name.
-    pub upstreams: BTreeMap<String, Draft>,
+    upstreams: BTreeMap<String, Draft>,
     problems: Vec<Problem>,
 }
 
@@ -81,12 +84,12 @@ impl Default for Loading {
 }
 
 impl Loading {
-    pub fn problem(&mut self, origin: Origin, key: &str, reason: impl Into<String>) {
+    fn problem(&mut self, origin: Origin, key: &str, reason: impl Into<String>) {
         self.problems.push(Problem { origin, key: key.into(), reason: reason.into() });
     }
 
     /// Sets the key at `path`, or records a problem.
-    pub fn set(&mut self, origin: Origin, path: &str, raw: &Raw) {
+    fn set(&mut self, origin: Origin, path: &str, raw: &Raw) {
         match self.assign(&origin, path, raw) {
             Ok(()) => {
                 // Of the list that was there before.
@@ -108,7 +111,7 @@ impl Loading {
     }
 
     /// Sets a key to a list, or records a problem for each wrong item, at the line of that item.
-    pub fn set_list(
+    fn set_list(
         &mut self,
         origin: Origin,
         path: &str,
@@ -368,7 +371,7 @@ fn unknown_key(path: &str) -> String {
     }
 }
 
-pub(super) fn raw(value: &DeValue<'_>) -> Raw {
+fn raw(value: &DeValue<'_>) -> Raw {
     match value {
         DeValue::String(text) => Raw::Text(text.to_string()),
         DeValue::Integer(number) => {

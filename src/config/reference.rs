@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use super::keys::Change;
 use super::keys::{KEYS, Key, SECTIONS};
-use super::load_routes::{DATABASES, ROUTES, describe_routes};
 use super::upstream_keys::{UPSTREAMS, upstream_key};
+use super::upstreams::{DATABASES, ROUTES, describe_routes};
 use super::upstreams_doc::{self, DATABASES_DOC, OPTIONAL_DOC, ROUTES_DOC};
 use super::{Config, Loaded, NamedUpstream, Origin};
 

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::load_routes::{DATABASES, ROUTES};
 use super::problem::nearest_word;
 use super::upstream_keys::{OPTIONAL, UPSTREAMS};
+use super::upstreams::{DATABASES, ROUTES};
 use super::{Address, Auth, Listen, Loaded, MAIN, NamedUpstream, Problem, Upstream, UpstreamKind};
 use crate::cluster::SlotMap;
 

@@ -1,10 +1,12 @@
 //! Several upstreams: `[upstreams.NAME]`, and who goes to which of them.
 
-use super::{Address, Config, Listen, ReadFrom, TlsUpstream, Upstream, UpstreamKind};
+use super::{Address, Config, Listen, MAIN, ReadFrom, TlsUpstream, Upstream, UpstreamKind};
 use crate::cluster::{SlotCount, SlotMap, UpstreamId, Views};
 
-/// The name of the upstream that `seeds` and `[upstream]` describe.
-pub const MAIN: &str = "main";
+/// The section of the databases.
+pub(super) const DATABASES: &str = "databases";
+/// The list of the routes.
+pub(super) const ROUTES: &str = "routes";
 
 /// `[upstreams.NAME]`: an upstream beside the one of `seeds` and `[upstream]`, or instead of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -144,5 +146,45 @@ impl Config {
             Some((route.channel_prefix.as_deref()?, self.upstream_id(&route.upstream)?))
         });
         Views::new(self.slot_map(), &self.upstream_names(), routes, channels)
+    }
+}
+
+impl Route {
+    /// What keys, or channels, begin with.
+    fn prefix_text(&self) -> String {
+        let prefix = self.prefix.as_ref().or(self.channel_prefix.as_ref());
+        String::from_utf8_lossy(prefix.map_or(&[], Vec::as_slice)).into_owned()
+    }
+
+    /// The key of the prefix, and the prefix, as in the file.
+    pub(super) fn key_and_prefix(&self) -> (&'static str, String) {
+        let key = if self.prefix.is_some() { "prefix" } else { "channel_prefix" };
+        (key, self.prefix_text())
+    }
+
+    /// The route as in a flag.
+    fn describe(&self) -> String {
+        let prefix = self.prefix_text();
+        let mark = match &self.prefix {
+            None => "&",
+            Some(_) if prefix.starts_with(['&', '~']) => "~",
+            Some(_) => "",
+        };
+        format!("{mark}{prefix}={}", self.upstream)
+    }
+}
+
+/// The routes as in a flag.
+pub(super) fn describe_routes(routes: &[Route]) -> String {
+    toml::Value::Array(routes.iter().map(|route| route.describe().into()).collect()).to_string()
+}
+
+impl DatabaseRoute {
+    /// The upstream and its database, as in the file.
+    pub(super) fn target(&self) -> String {
+        match self.database {
+            0 => self.upstream.clone(),
+            database => format!("{}:{database}", self.upstream),
+        }
     }
 }

@@ -2,14 +2,16 @@
 
 use toml::de::{DeTable, DeValue};
 
-use super::field::{Field, Raw};
-use super::load::{Loading, raw};
-use super::problem::nearest;
-use super::upstream_checks::NOT_OPTIONAL;
-use super::upstream_keys::{
-    OPTIONAL, UPSTREAMS, is_name, names, not_a_name, split_path, upstream_key, upstream_keys,
+use super::{Loading, raw};
+use crate::config::field::Field;
+use crate::config::problem::nearest;
+use crate::config::raw::Raw;
+use crate::config::upstream_checks::NOT_OPTIONAL;
+use crate::config::upstream_keys::{
+    OPTIONAL, UPSTREAMS, names, split_path, upstream_key, upstream_keys,
 };
-use super::{Config, MAIN, NamedUpstream, Origin};
+use crate::config::upstream_name::{is_name, not_a_name};
+use crate::config::{Config, MAIN, NamedUpstream, Origin};
 
 /// An upstream of which not all sources are read yet: the keys that it has in the short form are
 /// those of a configuration of its own.

@@ -2,16 +2,12 @@
 
 use toml::de::{DeTable, DeValue};
 
-use super::field::Raw;
-use super::load::{Loading, raw};
-use super::loaded::item_path;
-use super::problem::nearest_word;
-use super::{DatabaseRoute, Origin, Route};
-
-/// The section of the databases.
-pub(super) const DATABASES: &str = "databases";
-/// The list of the routes.
-pub(super) const ROUTES: &str = "routes";
+use super::{Loading, raw};
+use crate::config::loaded::item_path;
+use crate::config::problem::nearest_word;
+use crate::config::raw::Raw;
+use crate::config::upstreams::{DATABASES, ROUTES};
+use crate::config::{DatabaseRoute, Origin, Route};
 
 const DATABASE_EXAMPLE: &str = "the name of an upstream, such as \"queues\" or \"queues:1\"";
 const ROUTE_EXAMPLE: &str =
@@ -156,46 +152,6 @@ impl Loading {
             Ok(Route { prefix: key, channel_prefix: channel, upstream: upstream.into() })
         })?;
         Ok(())
-    }
-}
-
-impl Route {
-    /// What keys, or channels, begin with.
-    fn prefix_text(&self) -> String {
-        let prefix = self.prefix.as_ref().or(self.channel_prefix.as_ref());
-        String::from_utf8_lossy(prefix.map_or(&[], Vec::as_slice)).into_owned()
-    }
-
-    /// The key of the prefix, and the prefix, as in the file.
-    pub(super) fn key_and_prefix(&self) -> (&'static str, String) {
-        let key = if self.prefix.is_some() { "prefix" } else { "channel_prefix" };
-        (key, self.prefix_text())
-    }
-
-    /// The route as in a flag.
-    fn describe(&self) -> String {
-        let prefix = self.prefix_text();
-        let mark = match &self.prefix {
-            None => "&",
-            Some(_) if prefix.starts_with(['&', '~']) => "~",
-            Some(_) => "",
-        };
-        format!("{mark}{prefix}={}", self.upstream)
-    }
-}
-
-/// The routes as in a flag.
-pub(super) fn describe_routes(routes: &[Route]) -> String {
-    toml::Value::Array(routes.iter().map(|route| route.describe().into()).collect()).to_string()
-}
-
-impl DatabaseRoute {
-    /// The upstream and its database, as in the file.
-    pub(super) fn target(&self) -> String {
-        match self.database {
-            0 => self.upstream.clone(),
-            database => format!("{}:{database}", self.upstream),
-        }
     }
 }
 
