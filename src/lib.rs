@@ -43,7 +43,7 @@
 //! | [`clients`] | the clients of one worker: who is read from, who waits, who leaves, replies of slotway's own | resp, dest, hash, command, cluster, errors, users, config, buf, stream, placement, route, ops, metrics, upstream, client, mailbox, common, nodes |
 //! | [`access`] | the users of a worker's clients: accounts, realms, what is believed of their rights | resp, dest, hash, command, errors, users, metrics, upstream, mailbox, common, nodes, clients |
 //! | [`node_scripts`] | which Lua scripts each node has | resp, dest, hash, command, scripts, route, metrics, upstream, mailbox, common, nodes |
-//! | [`subscribers`] | a worker's half of pub/sub: topics, subscriptions, messages | resp, dest, hash, command, errors, channel, users, config, route, pubsub, upstream, client, mailbox, common, nodes, clients |
+//! | [`subscribers`] | a worker's half of pub/sub: topics, subscriptions, messages | resp, dest, hash, command, cluster, errors, channel, users, config, route, pubsub, upstream, client, mailbox, common, nodes, clients |
 //! | [`base`] | what takes several of the parts above: greeting, sending, users that change | resp, dest, hash, command, cluster, errors, scripts, users, tls, buf, stream, route, metrics, upstream, client, mailbox, common, nodes, clients, access, node_scripts, subscribers |
 //! | [`operations`] | commands of more than one step, holds and retries, carried out | resp, dest, hash, command, cluster, errors, observe, users, buf, placement, route, emulate, ops, metrics, upstream, client, mailbox, common, nodes, clients, access, subscribers, base |
 //! | [`recorder`] | what is seen of commands as they pass a worker | resp, dest, command, observe, config, upstream, client, common, nodes, clients, base, operations |

@@ -42,7 +42,7 @@ impl Upstreams {
             "upstreams.sessions.password=theirs",
             "databases.1=queues",
             "databases.2=sessions:3",
-            "routes=rq:=queues",
+            "routes=rq:=queues,&rq:=queues",
         ];
         let mut all: Vec<&str> = settings.iter().flat_map(|s| ["--set", s]).collect();
         all.extend(args);
@@ -274,4 +274,78 @@ fn an_upstream_that_is_down_leaves_the_others_alone() {
     client.is("SELECT 2", ok());
     client.is("SET a 1", ok());
     assert!(since.elapsed() < crate::common::PATIENCE);
+}
+
+/// Until `publish` has reached somebody.
+fn published(conn: &mut Conn, channel: &str, text: &str) {
+    eventually("a subscriber", || {
+        conn.command(&["PUBLISH", channel, text]).unwrap().int().unwrap() > 0
+    });
+}
+
+fn message(channel: &str, text: &str) -> Reply {
+    bulks(&["message", channel, text])
+}
+
+#[test]
+fn channels_belong_to_an_upstream() {
+    let upstreams = Upstreams::start();
+    let proxy = upstreams.proxy(&[]);
+    let main = || connect(*upstreams.main.addrs().first().unwrap());
+    let queues = || connect(upstreams.queues.addr());
+    // The same name at two upstreams, by database, and one by its prefix.
+    let mut at_main = Session(proxy.connect());
+    let mut at_queues = Session(proxy.connect());
+    let mut by_prefix = Session(proxy.connect());
+    at_queues.is("SELECT 1", Reply::Simple("OK".into()));
+    for (client, channel) in
+        [(&mut at_main, "news"), (&mut at_queues, "news"), (&mut by_prefix, "rq:news")]
+    {
+        let reply = client.ask(&format!("SUBSCRIBE {channel}"));
+        assert_eq!(reply.items().unwrap().last(), Some(&Reply::Int(1)), "{reply:?}");
+    }
+    published(&mut queues(), "news", "queues");
+    published(&mut main(), "news", "main");
+    published(&mut queues(), "rq:news", "by prefix");
+    assert_eq!(at_main.0.receive().unwrap(), message("news", "main"));
+    assert_eq!(at_queues.0.receive().unwrap(), message("news", "queues"));
+    assert_eq!(by_prefix.0.receive().unwrap(), message("rq:news", "by prefix"));
+    // What slotway publishes goes the same way, and counts who hears it.
+    let mut publisher = Session(proxy.connect());
+    publisher.is("PUBLISH news one", Reply::Int(1));
+    publisher.is("PUBLISH rq:news two", Reply::Int(1));
+    publisher.is("SELECT 1", Reply::Simple("OK".into()));
+    publisher.is("PUBLISH news three", Reply::Int(1));
+    for line in ["MULTI", "PUBLISH news four"] {
+        publisher.ask(line);
+    }
+    publisher.is("EXEC", Reply::Array(vec![Reply::Int(1)]));
+    publisher.is("PUBSUB CHANNELS", bulks(&["news", "rq:news"]));
+    publisher.is("PUBSUB NUMSUB news", Reply::Array(vec![bulk("news"), Reply::Int(1)]));
+    assert_eq!(at_main.0.receive().unwrap(), message("news", "one"));
+    assert_eq!(by_prefix.0.receive().unwrap(), message("rq:news", "two"));
+    assert_eq!(at_queues.0.receive().unwrap(), message("news", "three"));
+    assert_eq!(at_queues.0.receive().unwrap(), message("news", "four"));
+}
+
+#[test]
+fn a_subscriber_stays_at_its_upstream() {
+    let upstreams = Upstreams::start();
+    let proxy = upstreams.proxy(&[]);
+    let mut client = Session(proxy.connect3());
+    client.0.send(&["SUBSCRIBE", "a"]).unwrap();
+    client.0.receive().unwrap();
+    assert_is(&client.ask("SELECT 1"), FailureId::SelectWhileSubscribed);
+    client.0.send(&["UNSUBSCRIBE", "a"]).unwrap();
+    client.0.receive().unwrap();
+    client.is("SELECT 1", Reply::Simple("OK".into()));
+    // Shard channels are at the server of their upstream as well.
+    client.0.send(&["SSUBSCRIBE", "s"]).unwrap();
+    client.0.receive().unwrap();
+    let mut server = connect(upstreams.queues.addr());
+    eventually("a subscriber", || {
+        server.command(&["SPUBLISH", "s", "x"]).unwrap().int().unwrap() > 0
+    });
+    let message = client.0.receive().unwrap();
+    assert_eq!(message.items().unwrap().last(), Some(&bulk("x")), "{message:?}");
 }

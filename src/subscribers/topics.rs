@@ -72,16 +72,19 @@ pub(crate) struct Local {
     pub(crate) asks: bool,
 }
 
+/// By kind and name.
+type ByName<T> = [KeyedMap<Arc<[u8]>, T>; TopicKind::COUNT];
+
 #[derive(Debug, Default)]
 pub(crate) struct Topics {
     /// Bytes of all topics and of the confirmations that wait.
     pub held: usize,
     /// By upstream.
-    names: Vec<[KeyedMap<Arc<[u8]>, u32>; TopicKind::COUNT]>,
+    names: Vec<ByName<u32>>,
     pub local: Slab<Local>,
     pub(crate) next_generation: u32,
     /// What any client of this process is subscribed to, by upstream.
-    known: Vec<[KeyedMap<Arc<[u8]>, Arc<Topic>>; TopicKind::COUNT]>,
+    known: Vec<ByName<Arc<Topic>>>,
     pub waits: IntMap<u64, Wait>,
     pub(crate) next_wait: u64,
     /// For the hub, at the end of the turn.
