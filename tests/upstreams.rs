@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use crate::common::errors::assert_is;
 use crate::common::{Proxy, eventually};
+use slotway::cluster::slot_of;
 use slotway::errors::FailureId;
 use slotway::sandbox::{
     Cluster, ClusterOptions, Conn, Reply, Standalone, StandaloneOptions, free_port,
@@ -240,6 +241,10 @@ fn a_listener_may_have_an_upstream() {
     client.is("RENAME a c", ok());
     assert_eq!(upstreams.keys(), [0, 2, 0]);
     // The databases are the server's own.
+    assert_is(&client.ask("SELECT 16"), FailureId::NoSuchDatabase);
+    client.is("MULTI", ok());
+    assert_is(&client.ask("SELECT 2"), FailureId::NotInMulti);
+    client.is("DISCARD", ok());
     client.is("SELECT 2", ok());
     client.is("DBSIZE", Reply::Int(0));
     client.is("SET a 1", ok());
@@ -276,13 +281,6 @@ fn an_upstream_that_is_down_leaves_the_others_alone() {
     assert!(since.elapsed() < crate::common::PATIENCE);
 }
 
-/// Until `publish` has reached somebody.
-fn published(conn: &mut Conn, channel: &str, text: &str) {
-    eventually("a subscriber", || {
-        conn.command(&["PUBLISH", channel, text]).unwrap().int().unwrap() > 0
-    });
-}
-
 fn message(channel: &str, text: &str) -> Reply {
     bulks(&["message", channel, text])
 }
@@ -304,9 +302,13 @@ fn channels_belong_to_an_upstream() {
         let reply = client.ask(&format!("SUBSCRIBE {channel}"));
         assert_eq!(reply.items().unwrap().last(), Some(&Reply::Int(1)), "{reply:?}");
     }
-    published(&mut queues(), "news", "queues");
-    published(&mut main(), "news", "main");
-    published(&mut queues(), "rq:news", "by prefix");
+    let publish = |mut conn: Conn, channel, text| {
+        conn.command(&["PUBLISH", channel, text]).unwrap().int().unwrap()
+    };
+    assert_eq!(publish(queues(), "news", "queues"), 1);
+    // A node of a cluster counts those who are connected to it only.
+    publish(main(), "news", "main");
+    assert_eq!(publish(queues(), "rq:news", "by prefix"), 1);
     assert_eq!(at_main.0.receive().unwrap(), message("news", "main"));
     assert_eq!(at_queues.0.receive().unwrap(), message("news", "queues"));
     assert_eq!(by_prefix.0.receive().unwrap(), message("rq:news", "by prefix"));
@@ -320,7 +322,7 @@ fn channels_belong_to_an_upstream() {
         publisher.ask(line);
     }
     publisher.is("EXEC", Reply::Array(vec![Reply::Int(1)]));
-    publisher.is("PUBSUB CHANNELS", bulks(&["news", "rq:news"]));
+    publisher.is("PUBSUB CHANNELS n*", bulks(&["news"]));
     publisher.is("PUBSUB NUMSUB news", Reply::Array(vec![bulk("news"), Reply::Int(1)]));
     assert_eq!(at_main.0.receive().unwrap(), message("news", "one"));
     assert_eq!(by_prefix.0.receive().unwrap(), message("rq:news", "two"));
@@ -348,4 +350,50 @@ fn a_subscriber_stays_at_its_upstream() {
     });
     let message = client.0.receive().unwrap();
     assert_eq!(message.items().unwrap().last(), Some(&bulk("x")), "{message:?}");
+}
+
+#[test]
+fn a_second_cluster_is_another_upstream() {
+    let options = || ClusterOptions { replicas: 0, ..ClusterOptions::default() };
+    let (main, other) = (Cluster::start(options()).unwrap(), Cluster::start(options()).unwrap());
+    let seeds = format!("upstreams.other.seeds={}", other.addrs().first().unwrap());
+    let settings = [&*seeds, "routes=o:=other", "databases.1=other", "commands.cross_slot=emulate"];
+    let args: Vec<&str> = settings.iter().flat_map(|s| ["--set", s]).collect();
+    let seeds = main.addrs().first().unwrap().to_string();
+    let mut proxy = Proxy::launch(|name, program| main.command(name, program), &seeds, &args);
+    proxy.until_ready();
+    let mut client = Session(proxy.connect());
+    let ok = || Reply::Simple("OK".into());
+    let keys = |cluster: &Cluster| -> i64 {
+        let count = |addr| connect(addr).command(&["DBSIZE"]).unwrap().int().unwrap();
+        cluster.addrs().into_iter().map(count).sum()
+    };
+    for i in 0..40 {
+        client.is(&format!("SET k:{i} {i}"), ok());
+        client.is(&format!("SET o:{i} {i}"), ok());
+    }
+    assert_eq!((keys(&main), keys(&other)), (40, 40));
+    client.is("MGET o:1 k:2 o:3", bulks(&["1", "2", "3"]));
+    // Over slots of the second cluster.
+    client.is("RENAME o:1 o:renamed", ok());
+    client.is("GET o:renamed", bulk("1"));
+    client.is("SADD o:s 1 2", Reply::Int(2));
+    client.is("SADD o:t 2 3", Reply::Int(2));
+    client.is("SINTERSTORE o:u o:s o:t", Reply::Int(1));
+    assert_is(&client.ask("RENAME o:2 k:x"), FailureId::CrossUpstream);
+    // A slot of it moves: its redirections are about its own slots.
+    let slot = slot_of(b"7");
+    let from = other.owner_of(slot).unwrap();
+    let primaries = other.primaries().unwrap();
+    let to = primaries.iter().find(|node| node.id != from.id).unwrap();
+    let (before, same) = (keys(&main), client.ask("GET k:7"));
+    other.move_slot(slot, &from, to).unwrap();
+    for i in 0..20 {
+        client.is(&format!("SET o:{{7}}{i} {i}"), ok());
+        client.is(&format!("GET o:{{7}}{i}"), bulk(&i.to_string()));
+    }
+    assert_eq!((keys(&main), client.ask("GET k:7")), (before, same));
+    client.is("SELECT 1", ok());
+    client.is("GET o:7", bulk("7"));
+    client.is("DBSIZE", Reply::Int(63));
 }

@@ -40,7 +40,7 @@ impl Base<'_> {
         if let Some(upstream) = arrival.upstream {
             client.session.bind(upstream);
         }
-        if self.core.settings.reads.any() {
+        if self.core.settings.reads_elsewhere() {
             client.session.reads_by_configuration();
         }
         if self.clients.stop.pause.is_some() {

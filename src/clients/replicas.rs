@@ -49,7 +49,7 @@ impl ReplicaReads<'_> {
             return false;
         };
         let protocol = client.session.protocol;
-        let Some(from) = core.settings.wish_of(client).filter(|_| pending.realm == OWN_REALM)
+        let Some(from) = core.wish_of(client, pending.slot).filter(|_| pending.realm == OWN_REALM)
         else {
             return false;
         };
@@ -211,7 +211,7 @@ impl ReplicaReads<'_> {
                 self.clients.slab.get(index as usize).filter(|c| c.generation == generation);
             if plain
                 && !written.contains(&key)
-                && let Some(from) = client.and_then(|client| core.settings.wish_of(client))
+                && let Some(from) = client.and_then(|client| core.wish_of(client, pending.slot))
             {
                 wanted.push((index, seq, pending.slot, from));
             }

@@ -115,7 +115,8 @@ impl Transactions<'_> {
             }
             // What follows would belong on another connection.
             Plan::Local(Local::Select)
-                if nodes.topology.identity.databases > 1 || !core.settings.databases.is_empty() =>
+                if nodes.topology.identity.databases_of(core.router.view(view).upstream()) > 1
+                    || !core.settings.databases.is_empty() =>
             {
                 return Err(Failure::NotInMulti { command: upper().into() });
             }

@@ -5,6 +5,9 @@ use super::UpstreamId;
 use crate::resp::tree::{Value, decode};
 use crate::resp::{Protocol, write};
 
+/// The number of databases of a server that is configured as most are.
+const USUAL_DATABASES: u16 = 16;
+
 /// Server products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
@@ -73,11 +76,25 @@ impl Default for Identity {
 }
 
 impl Identity {
+    /// Notes the number of databases of an upstream.
+    pub fn set_databases_of(&mut self, upstream: UpstreamId, databases: u16) {
+        let Some(other) = upstream.at().checked_sub(1) else {
+            self.databases = databases;
+            return;
+        };
+        if self.databases_of_others.len() <= other {
+            self.databases_of_others.resize(other + 1, USUAL_DATABASES);
+        }
+        if let Some(place) = self.databases_of_others.get_mut(other) {
+            *place = databases;
+        }
+    }
+
     /// The number of databases of an upstream; where it is not known, what most servers have.
     pub fn databases_of(&self, upstream: UpstreamId) -> u16 {
         match upstream.at().checked_sub(1) {
             None => self.databases,
-            Some(other) => self.databases_of_others.get(other).copied().unwrap_or(16),
+            Some(other) => self.databases_of_others.get(other).copied().unwrap_or(USUAL_DATABASES),
         }
     }
 

@@ -30,6 +30,11 @@ impl UpstreamSet {
     /// All upstreams.
     pub const ALL: UpstreamSet = UpstreamSet(u64::MAX);
 
+    /// The upstreams in it.
+    pub fn iter(self) -> impl Iterator<Item = UpstreamId> {
+        (0..u64::BITS as u8).map(UpstreamId).filter(move |&upstream| self.contains(upstream))
+    }
+
     /// Whether the upstream is in it.
     #[inline]
     pub fn contains(self, upstream: UpstreamId) -> bool {
@@ -88,6 +93,12 @@ impl View {
     pub fn upstream_of_channel(&self, name: &[u8]) -> UpstreamId {
         let fits = self.channels.iter().filter(|(prefix, _)| name.starts_with(prefix));
         fits.max_by_key(|(prefix, _)| prefix.len()).map_or(self.upstream, |(_, upstream)| *upstream)
+    }
+
+    /// The upstreams that channels can belong to.
+    pub fn channel_upstreams(&self) -> UpstreamSet {
+        let routed = self.channels.iter().map(|(_, upstream)| *upstream);
+        routed.chain([self.upstream]).collect()
     }
 
     /// The slots of that upstream.

@@ -1,7 +1,8 @@
 //! What a client's wishes and transfers mean for the choice of a connection.
 
 use crate::client::{Client, SessionModes};
-use crate::common::settings::Settings;
+use crate::cluster::Slot;
+use crate::common::Core;
 use crate::config::ReadFrom;
 use crate::upstream::Upstream;
 
@@ -30,16 +31,19 @@ pub(crate) fn has_room_for_transfer(up: &Upstream, client: &Client, now: u64) ->
     under_way == 0 || under_way + client.transfer_sizes.expected() as usize <= budget
 }
 
-impl Settings {
-    /// From where the client wants to read; `None`: from primaries, whatever else is said.
-    pub(crate) fn wish_of(&self, client: &Client) -> Option<ReadFrom> {
+impl Core {
+    /// From where the client wants to read keys of the slot; `None`: from primaries, whatever else
+    /// is said.
+    pub(crate) fn wish_of(&self, client: &Client, slot: Slot) -> Option<ReadFrom> {
+        let upstream = self.router.views().map().upstream_of(slot);
+        let reads = &self.settings.upstream(upstream)?.reads;
         // What WATCH watches is the primary's: EXEC finds nothing changed, and what was read from
         // a replica after WATCH would be older all the same.
         let watches = client.lent.as_ref().is_some_and(|lent| !lent.watches.is_empty());
         match client.session.modes {
             _ if watches => None,
-            modes if modes.contains(SessionModes::READONLY) => Some(self.reads.for_readonly()),
-            modes if modes.contains(SessionModes::READ_FROM) => Some(self.reads.from),
+            modes if modes.contains(SessionModes::READONLY) => Some(reads.for_readonly()),
+            modes if modes.contains(SessionModes::READ_FROM) => Some(reads.from),
             _ => None,
         }
     }

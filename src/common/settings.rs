@@ -7,7 +7,7 @@ use crate::client::{AnnouncedNode, Client, DatabaseTarget, Databases};
 use crate::cluster::UpstreamId;
 use crate::config::{
     Address, AnnounceMode, ClientAuth, Config, CrossSlot, CrossSlotCommand, Listen, OnGap,
-    OnOutcomeUnknown, ReadFrom, Secret, Upstream, is_public,
+    OnOutcomeUnknown, ReadFrom, Secret, is_public,
 };
 use crate::placement::ReadPreferences;
 use crate::resp::RequestLimits;
@@ -41,7 +41,6 @@ pub(crate) struct Settings {
     pub(crate) subscriber_soft: usize,
     pub(crate) subscriber_soft_time: u64,
     pub on_gap: OnGap,
-    pub reads: ReadPreferences,
     /// Replies are measured for `reads`.
     pub(crate) measures: bool,
     /// How many workers there are, at least 1.
@@ -92,11 +91,15 @@ pub(crate) struct UpstreamSettings {
     pub(crate) client_name: String,
     /// `keepalive`, and how long data that was sent may stay unacknowledged at least.
     pub(crate) keepalive: Option<(Duration, Duration)>,
+    /// `read_from`.
+    pub(crate) reads: ReadPreferences,
 }
 
 impl UpstreamSettings {
-    fn new(config: &Config, upstream: &Upstream) -> Self {
+    fn new(config: &Config, id: UpstreamId) -> Self {
+        let upstream = config.upstream_of(id);
         UpstreamSettings {
+            reads: ReadPreferences::new(config, config.read_from_of(id)),
             user: upstream.user.clone(),
             password: upstream.password.clone(),
             client_name: upstream.client_name.clone(),
@@ -109,6 +112,11 @@ impl UpstreamSettings {
 }
 
 impl Settings {
+    /// Whether reads of any upstream may go elsewhere than to primaries.
+    pub(crate) fn reads_elsewhere(&self) -> bool {
+        self.upstreams.iter().any(|own| own.reads.any())
+    }
+
     /// What connections to the nodes of this upstream are made by.
     pub(crate) fn upstream(&self, id: UpstreamId) -> Option<&UpstreamSettings> {
         self.upstreams.get(id.at())
@@ -123,13 +131,11 @@ impl Settings {
             unauthenticated: false,
         };
         let micros = |d: std::time::Duration| d.as_micros() as u64;
+        let ids = (0..config.upstream_names().len()).map(|at| UpstreamId(at as u8));
+        let upstreams: Vec<_> = ids.map(|id| UpstreamSettings::new(config, id)).collect();
+        let measures = upstreams.iter().any(|own| own.reads.from == ReadFrom::LowestLatency);
         Settings {
-            upstreams: config
-                .upstream_names()
-                .iter()
-                .zip(0..)
-                .map(|(_, id)| UpstreamSettings::new(config, config.upstream_of(UpstreamId(id))))
-                .collect(),
+            upstreams,
             connections: config.upstream.connections.max(1),
             command_timeout: config.timeouts.command.map(micros),
             connect_timeout: micros(config.timeouts.connect),
@@ -146,8 +152,7 @@ impl Settings {
             subscriber_soft_time: micros(config.pubsub.output_soft_time),
             on_gap: config.pubsub.on_gap,
             upstream_in_flight: config.limits.upstream_in_flight,
-            reads: ReadPreferences::new(config),
-            measures: config.read_from == ReadFrom::LowestLatency,
+            measures,
             workers,
             memory: config.limits.memory.bytes() / workers,
             held: config.limits.held / workers,

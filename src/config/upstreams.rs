@@ -88,6 +88,11 @@ impl Config {
         std::iter::once((None, &mut self.upstream)).chain(named)
     }
 
+    /// The nodes of an upstream that answer commands that only read.
+    pub fn read_from_of(&self, id: UpstreamId) -> ReadFrom {
+        self.named_upstream(id).map_or(self.read_from, |named| named.read_from)
+    }
+
     /// The configuration as it would be with this upstream alone, in the short form.
     pub fn of_upstream(&self, id: UpstreamId) -> Config {
         let mut config = self.clone();

@@ -92,8 +92,29 @@ impl Announce<'_> {
     }
 
     /// Sets the version and the like that clients are told: those of the first upstream.
-    pub(super) fn identity(&self, identity: Arc<Identity>) {
-        self.pool.inner().told.identity = Some(Arc::clone(&identity));
+    pub(super) fn identity(&self, mut identity: Identity) {
+        let identity = {
+            let mut inner = self.pool.inner();
+            if let Some(before) = &inner.told.identity {
+                identity.databases_of_others.clone_from(&before.databases_of_others);
+            }
+            let identity = Arc::new(identity);
+            inner.told.identity = Some(Arc::clone(&identity));
+            identity
+        };
+        self.pool.tell(|| ToWorker::Identity(Arc::clone(&identity)));
+    }
+
+    /// Sets the number of databases of an upstream that is not the first.
+    pub(super) fn databases(&self, upstream: UpstreamId, databases: u16) {
+        let identity = {
+            let mut inner = self.pool.inner();
+            let mut identity = inner.told.identity.as_deref().cloned().unwrap_or_default();
+            identity.set_databases_of(upstream, databases);
+            let identity = Arc::new(identity);
+            inner.told.identity = Some(Arc::clone(&identity));
+            identity
+        };
         self.pool.tell(|| ToWorker::Identity(Arc::clone(&identity)));
     }
 

@@ -423,13 +423,14 @@ impl Refresher {
     /// Asks for the node's version and the like, which clients are told.
     async fn fetch_identity(&self, conn: &mut NodeConn) {
         let databases = self.fetch_settings(conn).await;
+        // Clients are told one version: that of the first upstream.
+        if self.access.upstream != UpstreamId::FIRST {
+            return self.pool.announce().databases(self.access.upstream, databases);
+        }
         match ask_identity(conn).await {
             Ok(Some(mut identity)) => {
                 identity.databases = databases;
-                // Clients are told one version: that of the first upstream.
-                if self.access.upstream == UpstreamId::FIRST {
-                    self.pool.announce().identity(Arc::new(identity));
-                }
+                self.pool.announce().identity(identity);
             }
             Ok(None) => debug!("INFO has no redis_version"),
             Err(error) => {

@@ -43,7 +43,7 @@ impl Dispatcher<'_> {
         }
         let Some(client) = self.engine.clients.slab.get(index) else { return Flow::Stop };
         let (protocol, generation) = (client.session.protocol, client.generation);
-        let choice = match self.engine.core.settings.wish_of(client) {
+        let choice = match self.engine.core.wish_of(client, slot) {
             Some(from) => self.engine.clients.reads().choose_node(
                 from,
                 index,

@@ -157,7 +157,12 @@ impl Dispatcher<'_> {
         let Some(client) = self.engine.clients.slab.get(index) else { return Flow::Stop };
         let protocol = client.session.protocol;
         let view = client.session.view;
-        let mut nodes = self.engine.nodes.fan_targets_for((index, view), to, &mut self.engine.core);
+        let mut nodes = if let Merge::PubSub(_) = merge {
+            let upstreams = self.engine.core.router.view(view).channel_upstreams();
+            self.engine.nodes.fan_targets(upstreams, to, &mut self.engine.core)
+        } else {
+            self.engine.nodes.fan_targets_for((index, view), to, &mut self.engine.core)
+        };
         if nodes.is_empty() && to == Fan::Reached {
             // Wait for the primaries instead.
             let upstreams = self.engine.core.router.view(view).upstreams();

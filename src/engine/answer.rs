@@ -9,7 +9,7 @@ use crate::mailbox::ToControl;
 use crate::nodes::{Node, reaccount};
 use crate::ops::{Answerer, Parts};
 use crate::resp::Protocol;
-use crate::route::{PendingFlags, ProxyInfo};
+use crate::route::{OwnSubscriptions, PendingFlags, ProxyInfo};
 use crate::upstream::Pending;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -155,9 +155,14 @@ impl Engine {
             Parts::Merged(gather) => match gather.asked() {
                 Some(ask) => {
                     let view = self.clients.view_of(gathering.lane.at());
-                    let view = self.core.router.view(view);
+                    let upstreams = self.core.router.view(view).channel_upstreams();
                     let own = |kind, name: &[u8]| {
-                        self.subscribers.own_part(view.upstream_of_channel(name), kind, name)
+                        let parts =
+                            upstreams.iter().map(|of| self.subscribers.own_part(of, kind, name));
+                        parts.fold(OwnSubscriptions::default(), |sum, part| OwnSubscriptions {
+                            subscribers: sum.subscribers + part.subscribers,
+                            upstream: sum.upstream + part.upstream,
+                        })
                     };
                     ask.merge(gather.replies(), own, &mut reply);
                     Ok(())

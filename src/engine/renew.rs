@@ -24,7 +24,7 @@ impl Engine {
             self.core.router =
                 Arc::new(Router::with_rules(table, config.commands.clone(), Arc::new(views)));
         }
-        let elsewhere = self.core.settings.reads.any();
+        let elsewhere = self.core.settings.reads_elsewhere();
         for (_, client) in &mut self.clients.slab {
             client.session.set_reads_by_configuration(elsewhere);
         }

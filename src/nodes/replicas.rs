@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::cluster::Health;
+use crate::cluster::{Health, UpstreamId};
 use crate::common::Core;
 use crate::dest::{ConnId, Dest, NodeId};
 use crate::nodes::Nodes;
@@ -36,13 +36,14 @@ impl Nodes {
             let primary = shard.primary.and_then(node).map(|n| &n.addr);
             let online = shard.replicas.iter().filter_map(|&i| node(i)).filter(|n| n.is_online());
             let replicas: Vec<_> = online.map(|n| (self.node_at(&n.addr, core), &n.addr)).collect();
-            let wishes = &core.settings.reads;
-            all.push(ReadCandidates::new(
-                wishes,
-                &self.reads.health,
-                primary,
-                replicas.into_iter(),
-            ));
+            let any = shard.primary.iter().chain(&shard.replicas).copied().find_map(node);
+            let upstream = any.map_or(UpstreamId::FIRST, |node| node.upstream);
+            let own = core.settings.upstream(upstream);
+            // There is always a first upstream.
+            let own = own.or_else(|| core.settings.upstream(UpstreamId::FIRST));
+            let Some(own) = own else { return };
+            let (health, replicas) = (&self.reads.health, replicas.into_iter());
+            all.push(ReadCandidates::new(&own.reads, health, primary, replicas));
         }
         self.reads.readable = all;
     }

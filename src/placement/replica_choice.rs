@@ -50,10 +50,10 @@ pub struct ReadPreferences {
 }
 
 impl ReadPreferences {
-    /// Takes the settings from the configuration.
-    pub fn new(config: &Config) -> Self {
+    /// Takes the settings from the configuration; `from`: that of the upstream.
+    pub fn new(config: &Config, from: ReadFrom) -> Self {
         let in_failover = config.replicas.in_failover == InFailover::Read;
-        ReadPreferences { from: config.read_from, zone: config.zone.clone(), in_failover }
+        ReadPreferences { from, zone: config.zone.clone(), in_failover }
     }
 
     /// Whether reads of clients that have not sent READONLY may go to replicas.

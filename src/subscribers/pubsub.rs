@@ -230,7 +230,17 @@ impl Subscribers {
             client.and_then(|c| c.subscriptions.as_ref()).map_or(0, |s| s.counted(kind))
         };
         for name in args.iter().skip(1) {
-            if let Some(topic) = self.topics.find(of_topic(view, kind, name), kind, name) {
+            let known = self.topics.find(of_topic(view, kind, name), kind, name);
+            let is_own = |topic: &u32| {
+                let client = clients.slab.get(index).and_then(|c| c.subscriptions.as_ref());
+                client.is_some_and(|own| own.topics.contains_key(topic))
+            };
+            // The client, or the routes, may have been others when it subscribed.
+            let topic = known.filter(is_own).or_else(|| {
+                let mut own = self.topics_of(index, Some(kind), clients).into_iter();
+                own.find(|&at| self.topics.local.get(at as usize).is_some_and(|l| *l.name == *name))
+            });
+            if let Some(topic) = topic {
                 self.leave(index, topic, clients, core);
             }
             confirmation(&mut reply, protocol, &word, Some(name), counted(&clients.slab));
