@@ -187,21 +187,24 @@ pub fn choose_primary(
     }
 }
 
-/// Chooses the Sentinels' reply with the greatest epoch, and returns its index.
+/// Chooses among the Sentinels' replies with the greatest epoch one that names the primary that
+/// most of them name, and returns its index. The order of the replies does not matter.
 ///
 /// # Errors
-/// At least as many other replies of the same epoch name another primary.
+/// Two primaries are named by as many of them.
 pub fn choose_sentinel(replies: &[SentinelReply]) -> Result<Option<usize>, NoPrimary> {
-    let last = replies.iter().enumerate().max_by_key(|(i, r)| (r.epoch, std::cmp::Reverse(*i)));
-    let Some((best, found)) = last else { return Ok(None) };
-    let agree = |r: &&SentinelReply| r.epoch == found.epoch && r.primary == found.primary;
-    let agreeing = replies.iter().filter(agree).count();
-    let others = replies.iter().filter(|r| r.epoch == found.epoch && r.primary != found.primary);
-    match others.clone().next() {
-        Some(other) if others.count() >= agreeing => {
+    let Some(epoch) = replies.iter().map(|reply| reply.epoch).max() else { return Ok(None) };
+    let latest = || replies.iter().enumerate().filter(move |(_, reply)| reply.epoch == epoch);
+    let votes = |primary: &NodeAddr| latest().filter(|(_, r)| r.primary == *primary).count();
+    let best = latest().max_by_key(|(i, r)| (votes(&r.primary), std::cmp::Reverse(*i)));
+    let Some((best, found)) = best else { return Ok(None) };
+    let rival = latest()
+        .find(|(_, r)| r.primary != found.primary && votes(&r.primary) == votes(&found.primary));
+    match rival {
+        Some((_, other)) => {
             Err(NoPrimary::SentinelsDisagree(found.primary.clone(), other.primary.clone()))
         }
-        _ => Ok(Some(best)),
+        None => Ok(Some(best)),
     }
 }
 

@@ -126,6 +126,9 @@ fn which_sentinel_is_believed() {
     assert_eq!(choose_sentinel(&[]), Ok(None));
     assert_eq!(choose_sentinel(&[says(1, 3), says(2, 4), says(1, 3)]), Ok(Some(1)));
     assert_eq!(choose_sentinel(&[says(1, 4), says(1, 4), says(2, 4)]), Ok(Some(0)));
+    // Whoever answers first.
+    assert_eq!(choose_sentinel(&[says(2, 4), says(1, 4), says(1, 4)]), Ok(Some(1)));
+    assert_eq!(choose_sentinel(&[says(2, 4), says(1, 3), says(1, 3)]), Ok(Some(0)));
     let torn = choose_sentinel(&[says(1, 4), says(2, 4)]);
     assert_eq!(torn, Err(NoPrimary::SentinelsDisagree(addr(1), addr(2))));
 }
