@@ -10,7 +10,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
 use slotway::buf::{Pool, SendQueue};
 use slotway::client::Replies;
-use slotway::cluster::slot_of;
+use slotway::cluster::{SlotCount, SlotMap, UpstreamId, ViewId, Views, slot_of};
 use slotway::command::CommandTable;
 use slotway::resp::{
     ArgRange, Args, Protocol, ReplyProgress, ReplyScan, Request, RequestLimits, RequestProgress,
@@ -36,6 +36,7 @@ fn main() {
     reply_scan_is_linear(&mut c);
     slot(&mut c);
     plan(&mut c);
+    routes(&mut c);
     send_queue(&mut c);
     replies(&mut c);
     gather(&mut c);
@@ -223,14 +224,27 @@ fn plan(c: &mut Criterion) {
         group.bench_function(name, |b| {
             b.iter(|| {
                 let args = black_box(Args::new(&buf, &ranges));
-                router.plan(
-                    slotway::cluster::ViewId::ROUTED,
-                    router.command(&args),
-                    &args,
-                    &mut keys,
-                )
+                router.plan(ViewId::ROUTED, router.command(&args), &args, &mut keys)
             });
         });
+    }
+    group.finish();
+}
+
+/// The slot of a key where keys go by their prefix, by the number of routes.
+fn routes(c: &mut Criterion) {
+    let mut group = c.benchmark_group("slot of a key with routes");
+    for count in [0, 1, 10, 1000] {
+        let map = SlotMap::new(&[SlotCount::Cluster, SlotCount::One]).unwrap();
+        let prefixes: Vec<String> = (0..count).map(|i| format!("application-{i}:")).collect();
+        let routes = prefixes.iter().map(|prefix| (prefix.as_bytes(), UpstreamId(1)));
+        let views = Views::new(map, &["main", "other"], routes, []);
+        let view = views.get(ViewId::ROUTED);
+        for (name, key) in [("no route", KEY), ("a route", b"application-0:job:1".as_slice())] {
+            group.bench_function(format!("{count} routes, {name}"), |b| {
+                b.iter(|| view.slot_of(black_box(key)));
+            });
+        }
     }
     group.finish();
 }
