@@ -1,5 +1,5 @@
-"""Runs redis-py's own test suite straight against a standalone server and through slotway, once as
-it comes and once with commands.cross_slot = "emulate".
+"""Runs redis-py's own test suite straight against a standalone server and through slotway: before a
+cluster, once as it comes and once with commands.cross_slot = "emulate", and before one server.
 
     make conformance                                 both protocols, all of it, each server version
     make conformance ARGS="--server valkey"          one of them: 7.0, redis (8.2) or valkey (9.1)
@@ -32,8 +32,8 @@ from servers import Cluster, Server, Slotway  # noqa: E402
 
 # The server versions: Debian's, and those of tests/python/servers-requirements.txt.
 SERVERS = ("7.0", "redis", "valkey")
-# Through slotway in two modes.
-MODES = ("through", "emulated")
+# Through slotway: before a cluster in two modes, and before one server.
+MODES = ("through", "emulated", "single")
 COLUMNS = ("straight", *MODES)
 # Seconds for one test, the slowest of which takes 5 straight; and for one part.
 TEST_PATIENCE = 30
@@ -45,6 +45,8 @@ SERVER_OPTIONS = ["--enable-debug-command", "yes"]
 # users that the tests make are the cluster's.
 SETTINGS = ["transactions.cross_slot=split", "auth=passthrough"]
 EMULATE = ["commands.cross_slot=emulate"]
+# One server can do what these are for.
+ONE_SERVER = ["upstream.kind=standalone", "auth=passthrough"]
 
 Result = collections.namedtuple("Result", "outcome seconds why")
 
@@ -53,12 +55,21 @@ def start(column, program, started):
     """Starts what this column tests: the processes, the address's first, go into `started`."""
     if column == "straight":
         started.append(Server(options=SERVER_OPTIONS, program=program))
+    elif column == "single":
+        behind = Server(options=SERVER_OPTIONS, program=program)
+        started += [Slotway(One(behind), settings=ONE_SERVER), behind]
+        behind.start()
     else:
         cluster = Cluster(options=SERVER_OPTIONS, program=program)
         settings = SETTINGS + (EMULATE if column == "emulated" else [])
         started += [Slotway(cluster, settings=settings), *cluster.nodes]
         cluster.start()
     started[0].start()
+
+
+# What Slotway takes for a cluster: its nodes.
+One = collections.namedtuple("One", "node")
+One.nodes = property(lambda one: [one.node])
 
 
 @contextlib.contextmanager
@@ -184,18 +195,18 @@ def run_all(jobs, at_once, out, results):
             )
 
 
-def to_try_again(results, entries):
+def to_try_again(results, entries, modes):
     """Failures that are no surprise if they come once: all but those listed and truly so."""
     again = {}
     for protocol, columns in results.items():
         failed = {
             (test, column)
-            for mode in MODES
+            for mode in modes
             for column in ("straight", mode)
             for test, result in columns[column].items()
             if result.outcome == "failed"
             and not is_as_listed(columns, entries[mode], protocol, test)
-            and (test in columns[mode] or mode == "through")
+            and (test in columns[mode] or mode != "emulated")
         }
         for test, column in failed:
             for each in {"straight", column}:
@@ -279,6 +290,12 @@ def arguments():
         default="all",
         help="which tests with commands.cross_slot = emulate; some: those it is made for",
     )
+    parser.add_argument(
+        "--before",
+        choices=("cluster", "server"),
+        action="append",
+        help="what slotway stands before; default: both",
+    )
     parser.add_argument("--jobs", type=int, default=8, help="parts at the same time (default 8)")
     return parser.parse_args()
 
@@ -310,6 +327,8 @@ def compare(name, wanted):
         if not wanted.parts or any(word in part for word in wanted.parts)
     }
     protocols = wanted.protocol or [3, 2]
+    before = wanted.before or ["cluster", "server"]
+    modes = [mode for mode in MODES if ("server" if mode == "single" else "cluster") in before]
     out = suite.WORK / f"last-{name}"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -321,15 +340,16 @@ def compare(name, wanted):
             for part, files in parts.items()
             for protocol in protocols
             for column in COLUMNS
+            if column == "straight" or column in modes
             if column != "emulated" or wanted.emulated == "all"
         ],
         wanted.jobs,
         out,
         results,
     )
-    if wanted.emulated == "some":
+    if wanted.emulated == "some" and "emulated" in modes:
         run_all(made_for(program, results, entries), wanted.jobs, out, results)
-    again = to_try_again(results, entries)
+    again = to_try_again(results, entries, modes)
     if again:
         print(f"\nonce more, what failed and is not listed: {sum(map(len, again.values()))} tests")
         jobs = [Job(program, p, column, "again", tests) for (p, column), tests in again.items()]
@@ -337,7 +357,7 @@ def compare(name, wanted):
 
     files = {file for names in parts.values() for file in names}
     wrong = []
-    for mode in MODES:
+    for mode in modes:
         some = mode == "emulated" and wanted.emulated != "all"
         found = only_those_run(results, mode) if some else passes(results, mode)
         print_table(found, mode)
