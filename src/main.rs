@@ -208,6 +208,11 @@ fn serve_sandbox(args: SandboxSize, config: Config) -> Result<(), Box<dyn Error 
             listen: vec![Listen::Tcp(address(addrs.listen))],
             admin: addrs.admin.map(address),
             seeds: addrs.seeds.into_iter().map(address).collect(),
+            // The real ones are not for trying out.
+            upstreams: Vec::new(),
+            listener_upstreams: Vec::new(),
+            routes: Vec::new(),
+            databases: Vec::new(),
             ..config
         })
     })?;

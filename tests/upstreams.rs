@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use crate::common::errors::assert_is;
+use crate::common::errors::{assert_is, is_one_of};
 use crate::common::{Proxy, eventually};
 use slotway::cluster::slot_of;
 use slotway::errors::FailureId;
@@ -189,6 +189,17 @@ fn keys_of_two_upstreams_are_refused_with_their_places() {
             assert_is(&client.ask(line), FailureId::PatternOnUpstreams);
         }
         client.is("DEL rq:l", Reply::Int(1));
+        // Of many keys, those on another upstream count, wherever they stand.
+        for line in
+            ["SUNIONSTORE a b rq:c", "SORT a BY rq:w_* STORE b", "EVAL return(1) 3 a b rq:c"]
+        {
+            let ids = [FailureId::CrossUpstream, FailureId::PatternOnUpstreams];
+            let reply = client.ask(line);
+            assert!(is_one_of(&reply, &ids), "{line}: {reply:?}");
+        }
+        client.is("MULTI", Reply::Simple("OK".into()));
+        assert_is(&client.ask("SORT rq:l BY weight_*"), FailureId::PatternOnUpstreams);
+        client.is("DISCARD", Reply::Simple("OK".into()));
     }
     // A transaction may be divided by slots where that is configured, and so by upstreams.
     let proxy = upstreams.proxy(&["--set", "transactions.cross_slot=split"]);
@@ -393,7 +404,26 @@ fn a_second_cluster_is_another_upstream() {
         client.is(&format!("GET o:{{7}}{i}"), bulk(&i.to_string()));
     }
     assert_eq!((keys(&main), client.ask("GET k:7")), (before, same));
+    // A script cannot give a slot of the one to a node of the other.
+    let stranger = other.addrs()[0];
+    let slot = slot_of(b"k:1").0;
+    let reply = client.0.command(&[
+        "EVAL",
+        &format!("return redis.error_reply('MOVED {slot} {stranger}')"),
+        "1",
+        "k:1",
+    ]);
+    assert!(reply.unwrap().error().is_some());
+    client.is("GET k:1", bulk("1"));
+    // All keys of all shards of both, behind a check of each shard.
+    assert_eq!(client.ask("KEYS *").items().unwrap().len(), 40 + 63);
+    client.is("DBSIZE", Reply::Int(40 + 63));
+    let reply = client.ask("SCAN 0 COUNT 1");
+    let cursor = reply.items().unwrap()[0].text().unwrap();
     client.is("SELECT 1", ok());
     client.is("GET o:7", bulk("7"));
     client.is("DBSIZE", Reply::Int(63));
+    assert_eq!(client.ask("KEYS *").items().unwrap().len(), 63);
+    // A cursor of the whole leads nowhere in the second alone.
+    assert_is(&client.ask(&format!("SCAN {cursor}")), FailureId::InvalidCursor);
 }

@@ -28,6 +28,7 @@ use super::ready::{Readiness, ReadinessInputs};
 use super::reports::{asked_count, keys_json};
 use super::sampler::Sampler;
 use super::status::{self, Cursor};
+use crate::cluster::ViewId;
 use crate::config::Config;
 use crate::control::{Pool, Status, UpstreamStatus};
 use crate::descriptors::is_exhausted;
@@ -365,7 +366,9 @@ impl Admin {
             path => {
                 let seen = self.pool.survey().seen(SCRAPE_LIMIT).await;
                 let (commands, snapshot) = (self.status.commands(), self.pool.topology());
-                let shown = Renderer { commands: &commands, snapshot: &snapshot };
+                let views = self.pool.config().views();
+                let view = views.get(ViewId::ROUTED);
+                let shown = Renderer { commands: &commands, snapshot: &snapshot, view };
                 let count = count.unwrap_or(20);
                 let observe = &self.pool.config().observe;
                 let sample = if observe.hot_keys { observe.sample as u32 } else { 0 };

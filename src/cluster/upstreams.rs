@@ -5,9 +5,10 @@
 //! other, so that whatever deals with slots (holds, retries, splitting, SCAN) deals with several
 //! upstreams as it does with one. With one upstream the numbers are those of its cluster.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{NO_SHARD, Node, Shard, Slot, SlotSpace, Snapshot, UpstreamId};
+use super::{NO_SHARD, Node, NodeAddr, Shard, Slot, SlotSpace, Snapshot, UpstreamId};
 
 /// What an upstream is, as far as its slots are concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,20 +87,40 @@ impl SlotMap {
 
     /// One topology of all upstreams, given that of each in the order of the map. Of several the
     /// generation is 0; with one upstream it is that one's topology.
+    ///
+    /// An address belongs to one upstream: logins and TLS go by it. If several upstreams list it, as
+    /// when a server has got the address of one that has failed elsewhere, it belongs to the first
+    /// that calls it online, and the others do without it.
     pub fn compose(&self, parts: &[Arc<Snapshot>]) -> Arc<Snapshot> {
         if let [only] = parts {
             return Arc::clone(only);
         }
         let mut whole = Snapshot { slots: Box::default(), ..Snapshot::empty() };
         let mut slots = Vec::new();
+        let mut owners: BTreeMap<&NodeAddr, (bool, usize)> = BTreeMap::new();
+        for (i, part) in parts.iter().enumerate() {
+            for node in &part.nodes {
+                let owner = owners.entry(&node.addr).or_insert((node.is_online(), i));
+                if node.is_online() && !owner.0 {
+                    *owner = (true, i);
+                }
+            }
+        }
         for (i, part) in parts.iter().enumerate() {
             let upstream = UpstreamId(i as u8);
-            let first_node = whole.nodes.len() as u16;
             let first_shard = whole.shards.len() as u16;
-            whole.nodes.extend(part.nodes.iter().map(|node| Node { upstream, ..node.clone() }));
+            let mut places: Vec<Option<u16>> = Vec::with_capacity(part.nodes.len());
+            for node in &part.nodes {
+                let is_its = owners.get(&node.addr).is_some_and(|(_, owner)| *owner == i);
+                places.push(is_its.then_some(whole.nodes.len() as u16));
+                if is_its {
+                    whole.nodes.push(Node { upstream, ..node.clone() });
+                }
+            }
+            let place = |node: &u16| places.get(usize::from(*node)).copied().flatten();
             whole.shards.extend(part.shards.iter().map(|shard| Shard {
-                primary: shard.primary.map(|node| first_node + node),
-                replicas: shard.replicas.iter().map(|node| first_node + node).collect(),
+                primary: shard.primary.as_ref().and_then(place),
+                replicas: shard.replicas.iter().filter_map(place).collect(),
             }));
             let own = part.slots.iter().take(usize::from(self.space(upstream).len()));
             slots.extend(own.map(|&shard| match shard {
@@ -250,6 +271,21 @@ mod tests {
         let one = SlotMap::new(&[SlotCount::One]).unwrap();
         let alone = server(7000);
         assert!(Arc::ptr_eq(&one.compose(std::slice::from_ref(&alone)), &alone));
+    }
+
+    #[test]
+    fn an_address_belongs_to_the_upstream_that_calls_it_online() {
+        let map = SlotMap::new(&[SlotCount::One, SlotCount::One, SlotCount::One]).unwrap();
+        // The replica of the first has failed, and its address is the primary of the second now.
+        let gone = [(addr(7100), NodeState::Failed)];
+        let first = Arc::new(snapshot_of(Some(&addr(7000)), &gone, |_| "".into()));
+        let whole = map.compose(&[first, server(7100), server(7100)]);
+        let nodes: Vec<_> = whole.nodes.iter().map(|n| (n.addr.port, n.upstream.0)).collect();
+        assert_eq!(nodes, [(7000, 0), (7100, 1), (7101, 1)]);
+        assert_eq!(whole.shards[0], Shard { primary: Some(0), replicas: vec![] });
+        assert_eq!(whole.shards[1], Shard { primary: Some(1), replicas: vec![2] });
+        assert_eq!(whole.shards[2], Shard::default());
+        assert!(whole.primary_of(Slot(2)).is_none());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Requests as the command table and the settings see them. No I/O.
 
-use crate::cluster::{Slot, View, ViewId, hash_tag};
+use crate::cluster::{Slot, SlotMap, View, ViewId, hash_tag};
 use crate::command::{CommandId, invalid_key_count, key_positions};
 use crate::common::Core;
 use crate::dest::Dest;
@@ -8,7 +8,7 @@ use crate::emulate;
 use crate::errors::{CrossSlotRemedy, Failure, Key};
 use crate::metrics::EmulatedOutcome;
 use crate::resp::{ArgRange, Args, Request, RequestProgress, scan_request, write};
-use crate::route::PendingFlags;
+use crate::route::{PendingFlags, sort_patterns};
 use crate::upstream::Pending;
 use crate::users::OWN_REALM;
 
@@ -59,6 +59,14 @@ impl Core {
         Failure::CrossSlot { first, first_slot, other, slot, remedy }
     }
 
+    /// Whether it is SORT with a pattern whose keys may be on another upstream than its key.
+    pub(crate) fn has_foreign_pattern(&self, view: ViewId, name: &str, args: &Args) -> bool {
+        let view = self.router.view(view);
+        let space = view.space_of(args.get(1).unwrap_or_default());
+        matches!(name, "sort" | "sort_ro")
+            && sort_patterns(args).any(|pattern| view.space_of_pattern(pattern) != Some(space))
+    }
+
     /// Why a command over several slots is refused behind MULTI. `None`: a node will say what it
     /// thinks of it.
     pub(crate) fn refused_in_multi(
@@ -68,12 +76,16 @@ impl Core {
         args: &Args,
     ) -> Option<Failure> {
         let keys: Vec<usize> = self.spare.keys.iter().map(|&at| at as usize).collect();
-        let others = apart(self.router.view(view), args, &keys);
+        let map = self.router.views().map();
+        let others = apart(map, self.router.view(view), args, &keys);
         if let Some(others) = others.filter(|_| runs_script(name)) {
             return Some(self.keys_apart(view, others, remedy_for(name)));
         }
         match others {
             Some(others) => Some(self.keys_apart(view, others, CrossSlotRemedy::InMulti)),
+            None if self.has_foreign_pattern(view, name, args) => {
+                Some(Failure::PatternOnUpstreams { command: name.to_ascii_uppercase().into() })
+            }
             None if self.settings.emulate => {
                 Some(Failure::PatternInMulti { command: name.to_ascii_uppercase().into() })
             }
@@ -161,11 +173,24 @@ pub(crate) fn discarded(command: CommandId, now: u64) -> Pending {
 /// Two keys in different slots.
 type Apart<'a> = ((&'a [u8], Slot), (&'a [u8], Slot));
 
-pub(crate) fn apart<'a>(view: &View, args: &Args<'a>, keys: &[usize]) -> Option<Apart<'a>> {
+/// Two keys in different slots; on different upstreams if there are two such keys.
+pub(crate) fn apart<'a>(
+    map: &SlotMap,
+    view: &View,
+    args: &Args<'a>,
+    keys: &[usize],
+) -> Option<Apart<'a>> {
     let mut keys = keys.iter().filter_map(|&at| args.get(at)).map(|key| (key, view.slot_of(key)));
     let first = keys.next()?;
-    let other = keys.find(|(_, slot)| *slot != first.1)?;
-    Some((first, other))
+    let upstream = map.upstream_of(first.1);
+    let mut other = None;
+    for (key, slot) in keys {
+        if map.upstream_of(slot) != upstream {
+            return Some((first, (key, slot)));
+        }
+        other = other.or(Some((key, slot)).filter(|_| slot != first.1));
+    }
+    Some((first, other?))
 }
 
 /// What may be done about a command whose keys are in different slots.

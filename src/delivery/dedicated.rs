@@ -86,7 +86,7 @@ impl Delivery<'_> {
                 let ended = ended.then_some(Refusal::Later(Redirection::ReadOnly));
                 if let Some(refusal) = refusal.or(ended) {
                     let tries = errand.map_or(0, |e| e.tries).saturating_add(1);
-                    let known = self.engine.nodes.named_by(&refusal).is_some();
+                    let known = self.engine.nodes.named_by(&refusal, node).is_some();
                     let reads = errand.is_some_and(|errand| self.engine.core.only_reads(errand));
                     let work = errand.map_or(Work::Watch, |errand| errand.work(reads));
                     if let AfterRefusal::Again(when, scope) =

@@ -82,7 +82,7 @@ impl Delivery<'_> {
         pending.tries = pending.tries.saturating_add(1);
         pending.refused = Some(refusal.kind());
         let work = if read_only { Work::ReplicaRead } else { pending.work() };
-        let known = self.engine.nodes.named_by(&refusal).is_some();
+        let known = self.engine.nodes.named_by(&refusal, node).is_some();
         match after_refusal(work, &refusal, known, pending.tries) {
             AfterRefusal::Again(when, scope) => {
                 let text = String::from_utf8_lossy(text);

@@ -59,9 +59,11 @@ impl Delivery<'_> {
                 true
             }
             // A slot that has moved to another shard says nothing about this node.
-            Some(Refusal::Moved(_, addr)) => {
+            Some(Refusal::Moved(..)) => {
+                let moved = refusal.as_ref();
+                let named = moved.and_then(|refusal| self.engine.nodes.named_by(refusal, node));
                 let shard = |n: NodeId| self.engine.nodes.list.get(n.at()).map(|n| n.shard_slot);
-                self.engine.nodes.known_node(addr).is_some_and(|named| shard(named) != shard(node))
+                named.is_some_and(|named| shard(named) != shard(node))
             }
             Some(Refusal::Later(_)) => false,
             // The error is about the command itself, which is sent again to get its own error; or

@@ -16,7 +16,7 @@ use crate::errors::Failure;
 use crate::operations::Gathering;
 use crate::ops::{Errand, ErrandKind, Parts};
 use crate::resp::Args;
-use crate::route::{sort_patterns, wait_time};
+use crate::route::wait_time;
 
 /// How long a command waits for the lock of a key that another command moves, in microseconds.
 const PATIENCE: u64 = 6_000_000;
@@ -40,20 +40,17 @@ impl Dispatcher<'_> {
         let router = Arc::clone(&self.engine.core.router);
         let view_id = self.engine.clients.view_of(index);
         let view = router.view(view_id);
-        let others = apart(view, args, &keys);
+        let map = router.views().map();
+        let others = apart(map, view, args, &keys);
         let entry = emulate::entry(&name).filter(|_| self.engine.core.settings.emulate);
         let first = keys.first().and_then(|&at| args.get(at)).unwrap_or_default();
         let space = view.space_of(first);
         let on_upstreams = match others {
-            Some(((_, a), (_, b))) => {
-                let map = router.views().map();
-                map.upstream_of(a) != map.upstream_of(b)
-            }
-            // It names keys by patterns.
-            None => sort_patterns(args).any(|p| view.space_of_pattern(p) != Some(space)),
+            Some(((_, a), (_, b))) => map.upstream_of(a) != map.upstream_of(b),
+            None => false,
         };
-        if on_upstreams {
-            let failure = match others {
+        if on_upstreams || self.engine.core.has_foreign_pattern(view_id, &name, args) {
+            let failure = match others.filter(|_| on_upstreams) {
                 Some(others) => self.engine.core.keys_apart(view_id, others, remedy_for(&name)),
                 None => Failure::PatternOnUpstreams { command: name.to_ascii_uppercase().into() },
             };

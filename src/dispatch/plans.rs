@@ -315,6 +315,7 @@ impl Dispatcher<'_> {
         };
         self.engine.core.spare.reply.clear();
         let (before, database) = (client.session.protocol, client.session.database);
+        let view = client.session.view;
         let after =
             answer(local, args, &mut client.session, context, &mut self.engine.core.spare.reply);
         let is_error = self.engine.core.spare.reply.first() == Some(&b'-');
@@ -328,6 +329,10 @@ impl Dispatcher<'_> {
         }
         let Some(client) = self.engine.clients.slab.get_mut(index) else { return Flow::Stop };
         let selected = client.session.database;
+        if client.session.view != view {
+            // WAIT is about what it has written to the upstreams that it sees.
+            client.wrote = 0;
+        }
         if selected != database {
             self.engine.access.change_database(database, selected, &mut self.engine.core);
         }

@@ -86,8 +86,13 @@ impl Dispatcher<'_> {
         if target.database >= self.engine.nodes.topology.identity.databases_of(target.upstream) {
             return None; // it is no database
         }
-        let now = self.engine.core.router.view(client.session.view).upstream();
-        let moves = target.upstream != now;
+        let databases = &self.engine.core.settings.databases;
+        let after = databases.view(&client.session, target);
+        let channels = |view| {
+            let view = self.engine.core.router.view(view);
+            (view.upstream(), view.channel_upstreams())
+        };
+        let moves = channels(after) != channels(client.session.view);
         if moves && client.session.modes.contains(SessionModes::SUBSCRIBED) {
             return Some(Failure::SelectWhileSubscribed);
         }

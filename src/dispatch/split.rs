@@ -3,7 +3,6 @@
 use crate::base::{Base, base};
 use crate::buf::CHUNK;
 use crate::clients::Flow;
-use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::common::requests::part_frame;
 use crate::dest::{ClientId, Dest};
@@ -157,15 +156,18 @@ impl Dispatcher<'_> {
         let Some(client) = self.engine.clients.slab.get(index) else { return Flow::Stop };
         let protocol = client.session.protocol;
         let view = client.session.view;
-        let mut nodes = if let Merge::PubSub(_) = merge {
-            let upstreams = self.engine.core.router.view(view).channel_upstreams();
-            self.engine.nodes.fan_targets(upstreams, to, &mut self.engine.core)
-        } else {
-            self.engine.nodes.fan_targets_for((index, view), to, &mut self.engine.core)
+        let keyless = self.keyless(index);
+        let asked = self.engine.core.router.view(view);
+        let upstreams = match merge {
+            Merge::PubSub(_) => asked.channel_upstreams(),
+            _ => asked.upstreams(),
+        };
+        let mut nodes = match merge {
+            Merge::PubSub(_) => self.engine.nodes.fan_targets(upstreams, to, &mut self.engine.core),
+            _ => self.engine.nodes.fan_targets_for((index, view), to, &mut self.engine.core),
         };
         if nodes.is_empty() && to == Fan::Reached {
             // Wait for the primaries instead.
-            let upstreams = self.engine.core.router.view(view).upstreams();
             nodes = self.engine.nodes.fan_targets(upstreams, Fan::Primaries, &mut self.engine.core);
         }
         if self.engine.nodes.topology.snapshot.generation == 0 || nodes.is_empty() {
@@ -204,7 +206,7 @@ impl Dispatcher<'_> {
                     let mut pending = self.engine.ops.pending(
                         dest,
                         command,
-                        Slot::NONE,
+                        keyless,
                         protocol,
                         &self.engine.access,
                         &self.engine.clients,
@@ -228,7 +230,7 @@ impl Dispatcher<'_> {
                     let pending = self.engine.ops.pending(
                         dest,
                         command,
-                        Slot::NONE,
+                        keyless,
                         protocol,
                         &self.engine.access,
                         &self.engine.clients,

@@ -68,7 +68,8 @@ impl Nodes {
     /// A node is not reached: SCRIPT LOAD does not wait for it, as it is given the script when it is
     /// needed.
     pub(crate) fn loads_without(&mut self, conn: ConnId, node: &str, core: &mut Core) {
-        if !self.placement.slots.primaries().iter().any(|&n| self.is_reached(n)) {
+        let of = self.upstreams.get(conn).map(|up| self.upstream_of(up.node));
+        if !self.primaries_of(of.into_iter().collect()).any(|n| self.is_reached(n)) {
             return; // somebody has to take it
         }
         let router = Arc::clone(&core.router);

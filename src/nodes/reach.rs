@@ -63,10 +63,14 @@ impl Nodes {
         })
     }
 
-    /// The node of the cluster that a redirection names.
-    pub(crate) fn named_by(&self, refusal: &Refusal) -> Option<NodeId> {
+    /// The node that a redirection of `refuser` names, if it belongs to the same upstream: a script
+    /// can make a node reply with anything.
+    pub(crate) fn named_by(&self, refusal: &Refusal, refuser: NodeId) -> Option<NodeId> {
+        let of = self.upstream_of(refuser);
         match refusal {
-            Refusal::Moved(_, addr) | Refusal::Ask(_, addr) => self.known_node(addr),
+            Refusal::Moved(_, addr) | Refusal::Ask(_, addr) => {
+                self.known_node(addr).filter(|&named| self.upstream_of(named) == of)
+            }
             Refusal::Later(_) => None,
         }
     }

@@ -11,7 +11,7 @@ use crate::upstream::{ConnectionState, Pending};
 /// Replies before EXEC's: those of MULTI, the read and the command.
 const BEFORE_EXEC: u32 = 3;
 
-/// Appends the read of a key of `slot`.
+/// Appends the read of a key of `slot`, by the number that its upstream uses.
 pub(crate) fn read_of_slot(frame: &mut Vec<u8>, slot: Slot) {
     write::request(frame, &[b"EXISTS", &key_in_slot(slot)]);
 }
@@ -84,10 +84,11 @@ impl ShardChecks<'_> {
         core: &Core,
     ) -> Option<Vec<u8>> {
         let slot = self.slot_to_check(node, pending, core)?;
+        let own = Slot(self.nodes.list.get(node.at())?.slots.own(slot));
         pending.checks_shard = true;
         pending.before = BEFORE_EXEC;
         let mut checked = MULTI.to_vec();
-        read_of_slot(&mut checked, slot);
+        read_of_slot(&mut checked, own);
         checked.extend_from_slice(frame);
         checked.extend_from_slice(EXEC);
         Some(checked)
@@ -122,13 +123,15 @@ impl ShardChecks<'_> {
         frame: &[u8],
     ) -> Option<Vec<u8>> {
         let up = self.nodes.upstreams.get(conn).filter(|up| !up.serves_shard)?;
-        let slot = self.nodes.list.get(up.node.at())?.shard_slot;
+        let node = self.nodes.list.get(up.node.at())?;
+        let slot = node.shard_slot;
         if slot.is_keyless() {
             return None;
         }
+        let own = Slot(node.slots.own(slot));
         pending.before = 1;
         let mut checked = Vec::new();
-        read_of_slot(&mut checked, slot);
+        read_of_slot(&mut checked, own);
         checked.extend_from_slice(frame);
         Some(checked)
     }

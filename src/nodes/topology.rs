@@ -63,7 +63,8 @@ impl Topology {
         reply: &mut Vec<u8>,
         core: &Core,
     ) {
-        let shown = Renderer { commands: core.router.table(), snapshot: &self.snapshot };
+        let view = core.router.view(ViewId::ROUTED);
+        let shown = Renderer { commands: core.router.table(), snapshot: &self.snapshot, view };
         seen.hot.keys.truncate(count);
         seen.big.truncate(count);
         match kind {
@@ -127,6 +128,10 @@ impl Nodes {
         let (keyless, upstreams) = (view.keyless(), view.upstreams());
         match (to, self.any_primary(index, keyless)) {
             (Fan::One, Some(node)) => vec![Ok(node)],
+            (Fan::One, None) => {
+                let own = keyless.keyless_of().unwrap_or_default();
+                self.fan_targets([own].into_iter().collect(), to, core)
+            }
             _ => self.fan_targets(upstreams, to, core),
         }
     }

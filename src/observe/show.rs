@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::slowlog::{SLOW_LOG_OFF, SlowEntry, SlowLog};
-use super::{BigKey, HALF_LIFE, HotKey, HotKeyReport};
-use crate::cluster::{Slot, Snapshot};
+use super::{BigKey, HALF_LIFE, HotKey, HotKeyReport, KeyName};
+use crate::cluster::{Snapshot, View};
 use crate::command::{CommandId, CommandTable};
 use crate::resp::{Protocol, write};
 
@@ -15,6 +15,8 @@ pub struct Renderer<'a> {
     pub commands: &'a CommandTable,
     /// Nodes of slots.
     pub snapshot: &'a Snapshot,
+    /// What clients see of the upstreams.
+    pub view: &'a View,
 }
 
 /// Escapes bytes as redis-cli does, without the quotes around them. Printable UTF-8 stays as it is.
@@ -50,7 +52,10 @@ impl Renderer<'_> {
         &self.commands.get(CommandId(id)).name
     }
 
-    fn node(&self, slot: Slot) -> Option<String> {
+    /// The node of a key of the clients of the routes. Which upstream a client of another one means
+    /// is not known any more.
+    fn node(&self, key: &KeyName) -> Option<String> {
+        let slot = self.view.space_of(&key.bytes).slot(key.slot.0);
         self.snapshot.primary_of(slot).map(|node| node.addr.to_string())
     }
 
@@ -61,7 +66,7 @@ impl Renderer<'_> {
                 "key": escaped(&key.name.bytes),
                 "truncated": key.name.truncated,
                 "slot": key.name.slot.0,
-                "node": self.node(key.name.slot),
+                "node": self.node(&key.name),
                 "per_second": rounded(key.rate),
                 "error_per_second": rounded(key.error),
                 "reads_per_second": rounded(key.rate - key.writes),
@@ -85,7 +90,7 @@ impl Renderer<'_> {
                 "key": escaped(&key.name.bytes),
                 "truncated": key.name.truncated,
                 "slot": key.name.slot.0,
-                "node": self.node(key.name.slot),
+                "node": self.node(&key.name),
                 "bytes": key.bytes,
                 "command": self.command(key.command),
                 "direction": direction(key),
@@ -114,7 +119,7 @@ impl Renderer<'_> {
                 write::bulk(out, name.as_bytes());
                 write::double(out, protocol, rounded(rate));
             }
-            self.command_and_node(key.command, key.name.slot, out);
+            self.command_and_node(key.command, &key.name, out);
         }
     }
 
@@ -131,15 +136,15 @@ impl Renderer<'_> {
             write::bulk(out, direction(key).as_bytes());
             write::bulk(out, b"seen-seconds-ago");
             write::integer(out, (key.seen / 1_000_000) as i64);
-            self.command_and_node(key.command, key.name.slot, out);
+            self.command_and_node(key.command, &key.name, out);
         }
     }
 
-    fn command_and_node(&self, command: u16, slot: Slot, out: &mut Vec<u8>) {
+    fn command_and_node(&self, command: u16, key: &KeyName, out: &mut Vec<u8>) {
         write::bulk(out, b"command");
         write::bulk(out, self.command(command).as_bytes());
         write::bulk(out, b"node");
-        write::bulk(out, self.node(slot).unwrap_or_default().as_bytes());
+        write::bulk(out, self.node(key).unwrap_or_default().as_bytes());
     }
 }
 

@@ -215,7 +215,7 @@ impl Errands<'_> {
             base.clients.lending().give_back(conn, base.nodes, base.core);
         }
         let refuser = base.nodes.upstreams.get(conn).map_or(NodeId::NONE, |up| up.node);
-        let named = base.nodes.named_by(&refusal);
+        let named = base.nodes.named_by(&refusal, refuser);
         let kind = refusal.kind();
         base.nodes.placement.note_migration(pending.slot, &refusal);
         match refusal {

@@ -72,10 +72,9 @@ impl Fleets<'_> {
             return base.clients.pause_until_replied(index, base.core);
         }
         let wrote = client.wrote;
-        let of = |n: &&NodeId| wrote & n.bit() != 0;
-        let mut nodes: Vec<NodeId> =
-            base.nodes.placement.slots.primaries().iter().filter(of).copied().collect();
+        let of = |n: &NodeId| wrote & n.bit() != 0;
         let upstreams = base.core.router.view(base.clients.view_of(index)).upstreams();
+        let mut nodes: Vec<NodeId> = base.nodes.primaries_of(upstreams).filter(of).collect();
         let known: u64 = nodes.iter().fold(0, |bits, n| bits | n.bit());
         if wrote == 0 || known != wrote {
             // It has written nothing yet, or to a node that is no primary any more.

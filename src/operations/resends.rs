@@ -48,7 +48,7 @@ impl Resends<'_> {
         let slot = pending.slot;
         let lane = self.ops.gatherings.lane_of(&pending);
         let mut ask = None;
-        let named = base.nodes.named_by(&refusal);
+        let named = base.nodes.named_by(&refusal, refuser);
         let half_moved = matches!(refusal, Refusal::Later(Redirection::TryAgain));
         base.nodes.placement.note_migration(slot, &refusal);
         match refusal {

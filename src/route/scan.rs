@@ -130,6 +130,11 @@ impl Layout {
         self.ranges.first().map_or(Slot(0), |(first, _)| *first)
     }
 
+    /// Whether the slot is scanned.
+    fn contains(&self, slot: Slot) -> bool {
+        self.ranges.iter().any(|(first, last)| (*first..=*last).contains(&slot))
+    }
+
     /// The slot behind this one.
     fn slot_behind(&self, slot: Slot) -> Option<Slot> {
         let mut ranges = self.ranges.iter();
@@ -222,6 +227,10 @@ impl Scan {
             return at(0, first, false);
         }
         let Cursor { node, careful, mark, slot } = Cursor::decode(number, slot_bits)?;
+        // The cursor of another client, or of other upstreams.
+        if !cluster.layout().contains(slot) {
+            return None;
+        }
         let fits = mark == Self::mark(node, careful, layout, cluster.owner(slot).unwrap_or(0));
         if fits { at(node, slot, careful) } else { at(0, slot, true) }
     }
@@ -458,6 +467,14 @@ mod tests {
         assert_eq!(scanned(|slot| slot == 16384), [3]);
         assert_eq!(scanned(|slot| slot != 16384), [0, 1, 2, 4, 5]);
         assert_eq!(scanned(|slot| slot > 16384), [4, 5]);
+        // A cursor that leads to an upstream that is not the client's.
+        let whole = Model::new(slots.clone());
+        let scan = Scan::begin(b"0", UpstreamSet::ALL, &whole).unwrap();
+        let cursor = scan.next(7, whole.owner(Slot(0)).unwrap(), &whole).unwrap().to_string();
+        assert!(Scan::begin(cursor.as_bytes(), UpstreamSet::ALL, &whole).is_some());
+        let mut other = Model::new(slots);
+        other.layout = Layout::of(&other.shards, 0, |slot| slot.at() == second);
+        assert_eq!(Scan::begin(cursor.as_bytes(), UpstreamSet::ALL, &other), None);
     }
 
     #[test]

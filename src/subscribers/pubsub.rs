@@ -236,10 +236,9 @@ impl Subscribers {
                 client.is_some_and(|own| own.topics.contains_key(topic))
             };
             // The client, or the routes, may have been others when it subscribed.
-            let topic = known.filter(is_own).or_else(|| {
-                let mut own = self.topics_of(index, Some(kind), clients).into_iter();
-                own.find(|&at| self.topics.local.get(at as usize).is_some_and(|l| *l.name == *name))
-            });
+            let topic = known
+                .filter(is_own)
+                .or_else(|| self.topics.of_any_upstream(kind, name).find(is_own));
             if let Some(topic) = topic {
                 self.leave(index, topic, clients, core);
             }

@@ -156,6 +156,11 @@ impl Topics {
         self.names.get(of.at())?[kind as usize].get(name).copied()
     }
 
+    /// The indexes of the topics of this name, whatever their upstream.
+    pub fn of_any_upstream(&self, kind: TopicKind, name: &[u8]) -> impl Iterator<Item = u32> {
+        self.names.iter().filter_map(move |names| names[kind as usize].get(name).copied())
+    }
+
     /// The topic that `token` names, if it is still that one.
     pub fn get(&mut self, token: Token) -> Option<&mut Local> {
         self.local.get_mut(token.index as usize).filter(|l| l.generation == token.generation)
