@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::keys::{Change, KEYS, Key, key};
+use super::upstream_checks::both_sentinel;
 use super::upstream_keys::{OPTIONAL, UPSTREAMS, upstream_keys};
 use super::upstreams::{DATABASES, ROUTES, describe_routes};
 use super::{Auth, Config, MAIN, NamedUpstream};
@@ -99,12 +100,15 @@ impl ReloadPlan {
         }
     }
 
-    /// Compares the keys of an upstream. Returns the upstream to use.
+    /// Compares the keys of an upstream. Returns the upstream to use. Logins change at run time, but
+    /// with its servers at a restart: the servers in use must not get the password of others.
     fn upstream(&mut self, old: &NamedUpstream, new: &NamedUpstream) -> NamedUpstream {
         let (running, wanted) = (old.to_short(), new.to_short());
         let mut config = wanted.clone();
-        for (key, own) in upstream_keys().filter(|(key, _)| differs(key, &running, &wanted)) {
-            let at_restart = !key.is_login();
+        let differing = || upstream_keys().filter(|(key, _)| differs(key, &running, &wanted));
+        let other_servers = differing().any(|(key, _)| key.says_whose_login());
+        for (key, own) in differing() {
+            let at_restart = other_servers || !key.is_login();
             if at_restart {
                 copy(key, &running, &mut config);
             }
@@ -155,6 +159,12 @@ impl ReloadPlan {
         if names.len() > 1 && config.auth == Auth::Passthrough {
             keys.push("auth");
         }
+        // A named upstream keeps its servers until the restart, even one that the new file does not
+        // have; `main` cannot have them before, and its logins are for them.
+        if config.upstreams.iter().any(|named| shares_servers(config, named)) {
+            let of_main = KEYS.iter().filter(|key| key.is_login() || key.says_whose_login());
+            keys.extend(of_main.map(|key| key.path));
+        }
         keys.iter().filter_map(|path| key(path)).for_each(|key| copy(key, running, config));
         kept.extend(keys);
         let is_kept = |difference: &ChangedKey| {
@@ -167,6 +177,12 @@ impl ReloadPlan {
         self.changes = now;
         self.restart.extend::<Vec<_>>(later);
     }
+}
+
+/// Whether `main` would have a seed of `named`. Sentinels watch any number of servers.
+fn shares_servers(main: &Config, named: &NamedUpstream) -> bool {
+    named.seeds.iter().any(|seed| main.seeds.contains(seed))
+        && !both_sentinel(&main.upstream, &named.upstream)
 }
 
 fn copy(key: &Key, from: &Config, to: &mut Config) {

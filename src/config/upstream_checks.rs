@@ -197,7 +197,8 @@ impl Checks<'_> {
 pub(super) const NOT_OPTIONAL: &str =
     "cannot be true: clients have this upstream where nothing else is configured for them";
 
-fn both_sentinel(a: &Upstream, b: &Upstream) -> bool {
+/// Whether the Sentinels of both may be the same, as they watch other servers for each.
+pub(super) fn both_sentinel(a: &Upstream, b: &Upstream) -> bool {
     let sentinel = UpstreamKind::Sentinel;
     a.kind == sentinel && b.kind == sentinel && a.master != b.master
 }

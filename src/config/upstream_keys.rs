@@ -33,6 +33,12 @@ impl Key {
         ["user", "user_file", "password", "password_file"].contains(&own)
     }
 
+    /// Whether the key says which servers get the logins, and how they are known.
+    pub(super) fn says_whose_login(&self) -> bool {
+        ["seeds", "upstream.kind", "upstream.master"].contains(&self.path)
+            || self.path.starts_with("tls.upstream.")
+    }
+
     /// Whether upstreams without this key have the value of the key outside of `[upstreams]`.
     pub(super) fn is_inherited(&self) -> bool {
         INHERITED.contains(&self.path)

@@ -12,9 +12,9 @@ fn a_reload_changes_logins_and_who_goes_where_and_the_rest_at_a_restart() {
     let running = from_file(&file("", "user = 'u'\n"));
     let wanted = from_file(
         "seeds = ['m:1']\nlisten = [{ at = '127.0.0.1:6379', upstream = 'queues' }]\n\
-         [upstreams.queues]\nkind = 'sentinel'\nseeds = ['q:2']\nread_from = 'any'\n\
+         [upstreams.queues]\nkind = 'standalone'\nseeds = ['q:1']\nread_from = 'any'\n\
          optional = true\nuser = 'v'\npassword = 'hunter2'\nsentinel_user = 's'\n\
-         tls = { enabled = true }\nconnections = 2\n\
+         connections = 2\n\
          [databases]\n1 = 'queues'\n2 = 'main:1'\n\
          [[routes]]\nprefix = 'a'\nupstream = 'queues'\n",
     );
@@ -33,14 +33,7 @@ fn a_reload_changes_logins_and_who_goes_where_and_the_rest_at_a_restart() {
     );
     assert_eq!(
         paths(&plan.restart),
-        [
-            "upstreams.queues.seeds",
-            "upstreams.queues.read_from",
-            "upstreams.queues.kind",
-            "upstreams.queues.connections",
-            "upstreams.queues.tls.enabled",
-            "upstreams.queues.optional"
-        ]
+        ["upstreams.queues.read_from", "upstreams.queues.connections", "upstreams.queues.optional"]
     );
     let shown: Vec<_> = plan.changes.iter().map(|d| (d.old.as_str(), d.new.as_str())).collect();
     assert_eq!(shown[0].1, "[{ at = \"127.0.0.1:6379\", upstream = \"queues\" }]");
@@ -56,8 +49,70 @@ fn a_reload_changes_logins_and_who_goes_where_and_the_rest_at_a_restart() {
     assert!(!format!("{plan:?}").contains("hunter2"));
     // What is then in use differs from the file in what needs a restart.
     let again = ReloadPlan::new(&plan.config, &wanted);
-    assert_eq!((paths(&again.changes), again.restart.len()), (vec![], 6));
+    assert_eq!((paths(&again.changes), again.restart.len()), (vec![], 3));
     assert_eq!(again.config, plan.config);
+}
+
+#[test]
+fn logins_wait_with_the_servers_that_they_are_for() {
+    let running = from_file(&file("", "user = 'u'\nmaster = 'm'\n"));
+    let login = "user = 'v'\npassword = 'hunter2'\nsentinel_user = 's'\n";
+    let start = "seeds = ['m:1']\n[upstreams.queues]\n";
+    for (servers, changed) in [
+        ("kind = 'standalone'\nmaster = 'm'\nseeds = ['q:2']\n", "seeds"),
+        ("kind = 'sentinel'\nmaster = 'm'\nseeds = ['q:1']\n", "kind"),
+        ("kind = 'standalone'\nmaster = 'n'\nseeds = ['q:1']\n", "master"),
+        (
+            "kind = 'standalone'\nmaster = 'm'\nseeds = ['q:1']\ntls = { enabled = true }\n",
+            "tls.enabled",
+        ),
+    ] {
+        let wanted = from_file(&format!("{start}{servers}{login}"));
+        let plan = ReloadPlan::new(&running, &wanted);
+        assert_eq!(paths(&plan.changes), [""; 0], "{changed}");
+        let mut later = paths(&plan.restart);
+        later.sort_unstable();
+        let mut expected = [changed, "password", "sentinel_user", "user"]
+            .map(|own| format!("upstreams.queues.{own}"));
+        expected.sort_unstable();
+        assert_eq!(later, expected);
+        assert_eq!(plan.config, running);
+    }
+}
+
+#[test]
+fn main_gets_the_servers_of_an_upstream_that_goes_at_the_restart() {
+    let running = from_file("seeds = ['m:1']\n[upstreams.queues]\nseeds = ['q:1', 'q:2']\n");
+    let wanted = from_file("seeds = ['q:2']\n[upstream]\nuser = 'v'\npassword = 'hunter2'\n");
+    let plan = ReloadPlan::new(&running, &wanted);
+    assert_eq!(paths(&plan.changes), [""; 0]);
+    let later = ["upstreams.queues", "seeds", "upstream.user", "upstream.password"];
+    assert_eq!(paths(&plan.restart), later);
+    assert_eq!(plan.config, running);
+    // Other servers it gets now, with their login.
+    let wanted = from_file("seeds = ['m:2']\n[upstream]\nuser = 'v'\n");
+    let plan = ReloadPlan::new(&running, &wanted);
+    assert_eq!(paths(&plan.changes), ["seeds", "upstream.user"]);
+    assert_eq!(paths(&plan.restart), ["upstreams.queues"]);
+    // Sentinels are shared, but not what they watch.
+    let sentinels = |main: &str| {
+        from_file(&format!(
+            "seeds = ['s:1']\n[upstream]\nkind = 'sentinel'\nmaster = '{main}'\n\
+             [upstreams.queues]\nkind = 'sentinel'\nmaster = 'q'\nseeds = ['s:1']\n"
+        ))
+    };
+    let alone = |master: &str| {
+        let mut config = sentinels("m");
+        config.upstreams.clear();
+        config.upstream.master = master.into();
+        config.upstream.user = "v".into();
+        config
+    };
+    let plan = ReloadPlan::new(&sentinels("m"), &alone("n"));
+    assert_eq!(paths(&plan.changes), ["upstream.master", "upstream.user"]);
+    let plan = ReloadPlan::new(&sentinels("m"), &alone("q"));
+    assert_eq!(paths(&plan.changes), [""; 0]);
+    assert_eq!(paths(&plan.restart), ["upstreams.queues", "upstream.master", "upstream.user"]);
 }
 
 #[test]
