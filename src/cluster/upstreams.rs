@@ -85,6 +85,11 @@ impl SlotMap {
         UpstreamId(after.saturating_sub(1) as u8)
     }
 
+    /// The upstream of a slot, or of what stands for the slot of a command without keys.
+    pub fn owner_of(&self, slot: Slot) -> UpstreamId {
+        slot.keyless_of().unwrap_or_else(|| self.upstream_of(slot))
+    }
+
     /// One topology of all upstreams, given that of each in the order of the map. Of several the
     /// generation is 0; with one upstream it is that one's topology.
     ///
@@ -243,6 +248,9 @@ mod tests {
             [0, 0, 1, 2, 2, 3],
             "each slot has one upstream"
         );
+        let owners =
+            [Slot(16385), Slot::keyless(UpstreamId(1)), Slot::NONE].map(|s| map.owner_of(s).0);
+        assert_eq!(owners, [2, 1, 0], "so has what stands for none");
         for key in [&b"a"[..], b"b", b"{a}b"] {
             assert_eq!(map.space(UpstreamId(0)).slot_of(key), slot_of(key));
             assert_eq!(map.space(UpstreamId(1)).slot_of(key), Slot(16384));

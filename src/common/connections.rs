@@ -1,7 +1,7 @@
 //! What a client's wishes and transfers mean for the choice of a connection.
 
 use crate::client::{Client, SessionModes};
-use crate::cluster::Slot;
+use crate::cluster::{Slot, UpstreamId};
 use crate::common::Core;
 use crate::config::ReadFrom;
 use crate::upstream::Upstream;
@@ -32,6 +32,11 @@ pub(crate) fn has_room_for_transfer(up: &Upstream, client: &Client, now: u64) ->
 }
 
 impl Core {
+    /// The upstream of a slot, also of what stands for the slot of a command without keys.
+    pub(crate) fn upstream_of(&self, slot: Slot) -> UpstreamId {
+        self.router.views().map().owner_of(slot)
+    }
+
     /// From where the client wants to read keys of the slot; `None`: from primaries, whatever else
     /// is said.
     pub(crate) fn wish_of(&self, client: &Client, slot: Slot) -> Option<ReadFrom> {

@@ -2,15 +2,16 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::cluster::NodeAddr;
+use crate::cluster::{NodeAddr, UpstreamId};
 use crate::common::Link;
 use crate::mailbox::ToControl;
 
 impl Link {
-    /// Asks control for a new topology; `hint` is who is likely to know it.
-    pub(crate) fn want_topology(&self, hint: Option<NodeAddr>) {
+    /// Asks control for a new topology of an upstream; `None`: it is not known which one is
+    /// concerned. `hint` is who is likely to know it.
+    pub(crate) fn want_topology(&self, hint: Option<NodeAddr>, upstream: Option<UpstreamId>) {
         // Control may be gone at the very end: nothing to refresh then.
-        let _ = self.control.send(ToControl::RefreshTopology { hint, upstream: None });
+        let _ = self.control.send(ToControl::RefreshTopology { hint, upstream });
     }
 
     /// A client that control has counted is gone.

@@ -139,7 +139,8 @@ impl Delivery<'_> {
                 let after = refusal.map(|refusal| after_refusal(Work::Exec, &refusal, false, 1));
                 let aborted = after == Some(AfterRefusal::Aborted);
                 if aborted {
-                    self.engine.core.link.want_topology(None);
+                    let of = self.engine.nodes.upstream_behind(conn);
+                    self.engine.core.link.want_topology(None, of);
                 }
                 self.answer_first(conn, if aborted { null } else { frame })?;
                 self.engine.clients.lending().give_back(
@@ -198,16 +199,17 @@ impl Delivery<'_> {
             .get(conn)
             .and_then(|up| self.engine.nodes.list.get(up.node.at()));
         let refusal = node.and_then(|n| Refusal::parse(said, &n.addr, n.slots));
+        let of = node.map(|n| n.upstream);
         let watches = client.is_some_and(|client| self.engine.clients.watches().has(client, conn));
         let work = self.engine.ops.gatherings.work_of_part(gather, watches);
         let after = refusal.map(|refusal| after_refusal(work, &refusal, false, 1));
         let aborted = after == Some(AfterRefusal::Aborted);
         if aborted && work == Work::ExecPiece {
-            self.engine.core.link.want_topology(None);
+            self.engine.core.link.want_topology(None, of);
             self.answer_first(conn, b"*-1\r\n")?;
         } else if aborted && let Some(client) = client {
             // The watch is void: EXEC will be answered as if the key had changed.
-            self.engine.core.link.want_topology(None);
+            self.engine.core.link.want_topology(None, of);
             self.engine.clients.lending().lent_of(client, |lent| {
                 let watches = lent.watches.iter_mut();
                 watches.filter(|w| w.upstream == Some(conn)).for_each(|w| w.upstream = None);
@@ -253,7 +255,8 @@ impl Delivery<'_> {
         let kept: Vec<Pending> = up.pending.drain().collect();
         let client = up.dedicated.and_then(|d| d.client);
         let (realm, refused) = (up.realm, up.refused.take());
-        let node = self.engine.nodes.list.get(up.node.at()).map(|n| n.addr.to_string());
+        let node = self.engine.nodes.list.get(up.node.at());
+        let (node, of) = (node.map(|n| n.addr.to_string()), node.map(|n| n.upstream));
         let node = node.unwrap_or_default();
         tracing::debug!(node, %why, "a dedicated connection is lost");
         if let Some(stats) = self.engine.core.stats.nodes.get_mut(up.node.at()) {
@@ -262,7 +265,7 @@ impl Delivery<'_> {
         let monitored =
             client.is_some_and(|client| self.engine.clients.monitors().has(client, conn));
         self.engine.clients.lending().close(conn, &mut self.engine.nodes, &mut self.engine.core);
-        self.engine.core.link.want_topology(None);
+        self.engine.core.link.want_topology(None, of);
         let Some(client) = client else { return };
         if let Some(refused) = refused.filter(|_| database_of(realm).is_none()) {
             // Permanent: the user was removed, or its password has changed.

@@ -38,7 +38,8 @@ impl Delivery<'_> {
             && !self.engine.nodes.shards().rebind_refused(conn, &refusal, &mut self.engine.core)
         {
             // This command fails; with a new topology the next ones need not.
-            self.engine.core.link.want_topology(None);
+            let of = self.engine.nodes.upstream_behind(conn);
+            self.engine.core.link.want_topology(None, of);
             return false;
         }
         let Some(front) = self.engine.nodes.upstreams.get(conn).and_then(|up| up.pending.front())
@@ -96,7 +97,8 @@ impl Delivery<'_> {
                 );
             }
             _ => {
-                self.engine.core.link.want_topology(None);
+                let of = Some(self.engine.nodes.upstream_of(node));
+                self.engine.core.link.want_topology(None, of);
                 self.engine.ops.resends().send_to_primary(pending, bytes, &mut base!(self.engine));
             }
         }

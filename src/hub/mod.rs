@@ -13,6 +13,7 @@ mod reading;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -25,7 +26,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use self::conn::{Conn, ConnState, Due, ReadError};
 use crate::backoff::Backoff;
 use crate::buf::Pool;
-use crate::cluster::Snapshot;
+use crate::cluster::{NodeAddr, Snapshot, UpstreamId};
 use crate::config::Config;
 use crate::hash::IntMap;
 use crate::lines::LogLimit;
@@ -392,7 +393,7 @@ impl<'a> HubSession<'a> {
             if actions.is_empty() {
                 return;
             }
-            let mut refresh = None;
+            let mut refresh = BTreeMap::<UpstreamId, Option<NodeAddr>>::new();
             for action in actions {
                 match action {
                     Action::Connect(node) => self.connect(node),
@@ -410,12 +411,16 @@ impl<'a> HubSession<'a> {
                         );
                     }
                     Action::Ping(node) => self.send_command(node, &[b"PING"]),
-                    Action::Refresh(hint) => refresh = Some(hint.or(refresh.flatten())),
+                    Action::Refresh(upstream, hint) => {
+                        let known = refresh.entry(upstream).or_default();
+                        *known = hint.or(known.take());
+                    }
                 }
             }
-            if let Some(hint) = refresh {
+            for (upstream, hint) in refresh {
+                let upstream = Some(upstream);
                 // During shutdown control may have ended.
-                let _ = self.hub.control.send(ToControl::RefreshTopology { hint, upstream: None });
+                let _ = self.hub.control.send(ToControl::RefreshTopology { hint, upstream });
             }
         }
     }

@@ -13,7 +13,7 @@ pub enum ToControl {
     RefreshTopology {
         /// A node that is likely to have the new topology: the one that a MOVED named.
         hint: Option<NodeAddr>,
-        /// The upstream that is concerned; `None`: that of the hint or, without one, any.
+        /// The upstream that is concerned; `None`: that of the hint or, if no upstream knows it, any.
         upstream: Option<UpstreamId>,
     },
     /// A client reads from replicas, so their health must be checked from now on.

@@ -2,7 +2,7 @@
 
 use crate::cluster::{NodeAddr, Slot, UpstreamId, UpstreamSet};
 use crate::common::Core;
-use crate::dest::NodeId;
+use crate::dest::{ConnId, NodeId};
 use crate::metrics::NodeStats;
 use crate::nodes::{Node, Nodes};
 use crate::placement::Refusal;
@@ -26,6 +26,12 @@ impl Nodes {
     /// The upstream that the node belongs to.
     pub(crate) fn upstream_of(&self, node: NodeId) -> UpstreamId {
         self.list.get(node.at()).map_or(UpstreamId::FIRST, |node| node.upstream)
+    }
+
+    /// The upstream that the connection belongs to; `None`: there is no such connection or node.
+    pub(crate) fn upstream_behind(&self, conn: ConnId) -> Option<UpstreamId> {
+        let up = self.upstreams.get(conn)?;
+        self.list.get(up.node.at()).map(|node| node.upstream)
     }
 
     /// A primary for a command without keys, whose slot is `keyless`: the same for the same client,

@@ -104,7 +104,7 @@ impl Errands<'_> {
                 slot if slot.is_keyless() => Failure::NoPrimary.to_string(),
                 slot => Failure::SlotWithoutPrimary { slot }.to_string(),
             });
-            base.core.link.want_topology(None);
+            base.core.link.want_topology(None, Some(base.core.upstream_of(slot)));
             let pause = base.clients.errands().no_primary_pause(index, base.core);
             return base.core.errand_later(me, seq, pause);
         };
@@ -217,16 +217,17 @@ impl Errands<'_> {
         let refuser = base.nodes.upstreams.get(conn).map_or(NodeId::NONE, |up| up.node);
         let named = base.nodes.named_by(&refusal, refuser);
         let kind = refusal.kind();
+        let of = Some(base.core.upstream_of(pending.slot));
         base.nodes.placement.note_migration(pending.slot, &refusal);
         match refusal {
             Refusal::Moved(slot, addr) => {
                 if let Some(node) = named {
                     base.nodes.placement.slots.moved(slot, node);
                 }
-                base.core.link.want_topology(Some(addr));
+                base.core.link.want_topology(Some(addr), of);
             }
             Refusal::Ask(..) => {}
-            Refusal::Later(_) => base.core.link.want_topology(None),
+            Refusal::Later(_) => base.core.link.want_topology(None, of),
         }
         let index = client.at();
         let slot = pending.slot;

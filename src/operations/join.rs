@@ -3,7 +3,7 @@
 use crate::base::Base;
 use crate::clients::lending::LendError;
 use crate::clients::{Clients, Flow};
-use crate::cluster::Slot;
+use crate::cluster::{Slot, UpstreamId};
 use crate::command::CommandId;
 use crate::common::Core;
 use crate::dest::{ClientId, ConnId, Dest};
@@ -197,9 +197,16 @@ impl Joining<'_> {
         }
     }
 
-    /// A node has refused the read in front of its list. One that does not serve its shard: all are
+    /// A node of upstream `of` has refused the read in front of its list. One that does not serve its shard: all are
     /// asked again.
-    pub(crate) fn refused(&mut self, j: u32, refusal: &Refusal, text: &str, base: &mut Base<'_>) {
+    fn refused(
+        &mut self,
+        j: u32,
+        refusal: &Refusal,
+        text: &str,
+        of: Option<UpstreamId>,
+        base: &mut Base<'_>,
+    ) {
         let Some(join) = self.ops.joins.get(j as usize) else { return };
         let after =
             after_refusal(Work::KeyList { begun: join.lists.has_begun() }, refusal, false, 1);
@@ -211,7 +218,7 @@ impl Joining<'_> {
             return base.clients.close(join.client.at(), base.core);
         }
         base.core.stats.redirections[refusal.kind() as usize] += 1;
-        base.core.link.want_topology(None);
+        base.core.link.want_topology(None, of);
         let index = join.client.at();
         if let Some(errand) = base.clients.errands().of(index).filter(|e| e.seq == join.seq) {
             errand.last = Some(text.to_owned());
@@ -250,9 +257,10 @@ impl Joining<'_> {
             return;
         };
         let node = base.nodes.list.get(up.node.at());
+        let of = node.map(|node| node.upstream);
         if let Some(refusal) = node.and_then(|node| Refusal::parse(frame, &node.addr, node.slots)) {
             let text = String::from_utf8_lossy(text).into_owned();
-            self.refused(join, &refusal, &text, base);
+            self.refused(join, &refusal, &text, of, base);
         }
     }
 }

@@ -49,12 +49,13 @@ impl Resends<'_> {
         let lane = self.ops.gatherings.lane_of(&pending);
         let mut ask = None;
         let named = base.nodes.named_by(&refusal, refuser);
+        let of = Some(base.nodes.upstream_of(refuser));
         let half_moved = matches!(refusal, Refusal::Later(Redirection::TryAgain));
         base.nodes.placement.note_migration(slot, &refusal);
         match refusal {
             Refusal::Moved(_, addr) => {
                 let node = named;
-                base.core.link.want_topology(Some(addr));
+                base.core.link.want_topology(Some(addr), of);
                 if let Some(node) = node {
                     if slot.is_keyless() {
                         // A command whose keys slotway does not know: the node knows them.
@@ -68,11 +69,11 @@ impl Resends<'_> {
                     return base.send_asking(node, pending, bytes, lane.index);
                 }
                 Some(_) => ask = named.filter(|_| when == Retry::Asking),
-                None => base.core.link.want_topology(None),
+                None => base.core.link.want_topology(None, of),
             },
             // The same node again, at once.
             Refusal::Later(Redirection::NoScript) => {}
-            Refusal::Later(_) => base.core.link.want_topology(None),
+            Refusal::Later(_) => base.core.link.want_topology(None, of),
         }
         let delay = match when {
             Retry::Now | Retry::Asking => 0,

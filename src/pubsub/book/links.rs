@@ -115,7 +115,7 @@ impl Links<'_> {
             Some(now + self.book.pace.backoff.pause(failures))
         };
         self.replace_all(node, GapReason::ConnectionLost);
-        self.book.nodes.actions.push(Action::Refresh(None));
+        self.book.nodes.refresh(node, None);
         due
     }
 

@@ -57,8 +57,8 @@ pub enum Action {
     Unsubscribe(usize, Arc<Topic>),
     /// Send a PING to this node.
     Ping(usize),
-    /// Refresh the topology, preferably from this node.
-    Refresh(Option<NodeAddr>),
+    /// Refresh the topology of this upstream, preferably from this node.
+    Refresh(UpstreamId, Option<NodeAddr>),
 }
 
 /// A command that awaits its reply.

@@ -176,6 +176,12 @@ impl Nodes {
         self.all.iter().enumerate().filter(|(_, n)| n.leaving > 0).map(|(i, _)| i)
     }
 
+    /// Requests a refresh of the topology that `node` is in, preferably from `hint`.
+    pub(super) fn refresh(&mut self, node: usize, hint: Option<NodeAddr>) {
+        let of = self.get(node).map_or(UpstreamId::FIRST, |node| node.upstream);
+        self.actions.push(Action::Refresh(of, hint));
+    }
+
     /// Takes the pending actions.
     pub(crate) fn take_actions(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.actions)

@@ -1,7 +1,7 @@
 //! Nodes' replies to SUBSCRIBE, UNSUBSCRIBE and PING. A node replies in order; each command names
 //! one topic, so an error is about one topic.
 
-use super::{Action, Book, Class, Sent, SubState, count};
+use super::{Book, Class, Sent, SubState, count};
 use crate::channel::TopicKind;
 use crate::cluster::NodeAddr;
 use crate::pubsub::{GapReason, HubEvent};
@@ -89,7 +89,7 @@ impl Replies<'_> {
     /// A node has ended a shard channel by itself, since it no longer has the slot. If the topology
     /// does not know the new owner yet, the node does.
     fn slot_left(&mut self, node: usize, name: &[u8]) {
-        self.book.nodes.actions.push(Action::Refresh(None));
+        self.book.nodes.refresh(node, None);
         let Some(of) = self.book.nodes.get(node).map(|node| node.upstream) else { return };
         let Some(at) = self.book.entries.named(of, TopicKind::Shard, name) else { return };
         let held = |s: &super::Sub| s.node == node && s.state == SubState::Confirmed;
@@ -153,7 +153,7 @@ impl Replies<'_> {
             if let Some(entry) = self.book.entries.get_mut(at) {
                 entry.pinned = false;
             }
-            self.book.nodes.actions.push(Action::Refresh(None));
+            self.book.nodes.refresh(node, None);
             self.later(at);
             self.book.place(at);
         } else {
@@ -192,7 +192,7 @@ impl Replies<'_> {
         let target = target.and_then(|(name, port)| Some(NodeAddr { host: host(name)?, port }));
         let node = target.as_ref().and_then(|addr| self.book.nodes.known(addr));
         let node = node.filter(|&n| self.book.nodes.get(n).is_some_and(|n| n.online));
-        self.book.nodes.actions.push(Action::Refresh(target));
+        self.book.nodes.refresh(from, target);
         let Some(entry) = self.book.entries.get_mut(at) else { return };
         entry.pinned = node.is_some();
         if let Some(node) = node {

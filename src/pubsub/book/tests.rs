@@ -68,7 +68,8 @@ struct Rig {
     names: KeyedMap<Token, String>,
     next: u32,
     said: Vec<String>,
-    refreshes: usize,
+    /// The upstreams whose topology was asked for.
+    refreshes: Vec<UpstreamId>,
 }
 
 impl Rig {
@@ -82,7 +83,7 @@ impl Rig {
         let backoff = Backoff { min: 10_000, max: 1_000_000 };
         let mut book = Book::new(Arc::default(), Pace { backoff, linger: 0, per_second: 100 });
         book.worker(1);
-        Rig { book, names: KeyedMap::default(), next: 0, said: Vec::new(), refreshes: 0 }
+        Rig { book, names: KeyedMap::default(), next: 0, said: Vec::new(), refreshes: Vec::new() }
     }
 
     fn topology(&mut self, snapshot: Snapshot) {
@@ -132,7 +133,7 @@ impl Rig {
                     Action::Subscribe(n, topic) => all.push(format!("+ {} @{n}", text(&topic))),
                     Action::Unsubscribe(n, topic) => all.push(format!("- {} @{n}", text(&topic))),
                     Action::Ping(n) => all.push(format!("ping {n}")),
-                    Action::Refresh(_) => self.refreshes += 1,
+                    Action::Refresh(of, _) => self.refreshes.push(of),
                 }
             }
         }
@@ -691,13 +692,26 @@ fn after_a_failover_the_former_home_is_drained_first() {
 }
 
 #[test]
+fn a_lost_connection_asks_for_the_topology_of_its_upstream_only() {
+    let mut rig = Rig::new();
+    let mut two = cluster();
+    two.nodes[1].upstream = UpstreamId(1);
+    rig.topology(two);
+    rig.act(false);
+    rig.refreshes.clear();
+    rig.book.links().lost(1, false);
+    rig.act(false);
+    assert_eq!(rig.refreshes, [UpstreamId(1)]);
+}
+
+#[test]
 fn moved_to_an_unknown_node_waits_for_the_topology() {
     let mut rig = Rig::new();
     rig.subscribe(1, TopicKind::Shard, "s");
     let home = rig.home(TopicKind::Shard, "s");
     rig.act(true);
     rig.book.replies().error(home, b"MOVED 1 10.0.0.1:7000").unwrap();
-    assert!(rig.act(true).is_empty() && rig.refreshes > 0);
+    assert!(rig.act(true).is_empty() && !rig.refreshes.is_empty());
     let mut grown = cluster();
     let mut node = grown.nodes[0].clone();
     node.addr = NodeAddr { host: "10.0.0.1".into(), port: 7000 };
