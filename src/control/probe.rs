@@ -57,16 +57,18 @@ impl Prober {
             let begun = Instant::now();
             let upstream = prober.pool.upstream_of(node);
             let guard = ProbeGuard(&prober, node);
-            let result = {
-                let (name, tls) = (prober.pool.server_name(node), prober.pool.tls());
-                // No password is sent, so any upstream may stand for one that is not known any more.
-                let upstream = upstream.unwrap_or_default();
-                let connect = prober.pool.config_of(upstream).timeouts.connect;
-                ask(node, &name, (upstream, tls), connect).await
+            let limit = prober.pool.config().timeouts.connect;
+            let result = match upstream {
+                Some(upstream) => {
+                    let (name, tls) = (prober.pool.server_name(node), prober.pool.tls());
+                    ask(node, &name, (upstream, tls), limit).await
+                }
+                None => reach(node, limit).await,
             };
             drop(guard);
             debug!(%node, ?result, "a silent node was probed");
-            if result != ProbeResult::Answers {
+            // A node that has left the topology is nobody's to watch.
+            if let Some(upstream) = upstream.filter(|_| result != ProbeResult::Answers) {
                 prober.requests.silent(upstream, node);
             }
             prober.pool.tell_probed(Probed { node, verdict: result, begun });
@@ -93,18 +95,30 @@ impl Pool {
     }
 }
 
+/// Whether a node that is in no topology any more can be connected to: with which upstream's TLS it
+/// would have to be asked is not known.
+async fn reach(node: SocketAddr, limit: Duration) -> ProbeResult {
+    match connect(node, limit).await {
+        Some(_) => ProbeResult::Accepts,
+        None => ProbeResult::Unreachable,
+    }
+}
+
+/// A new connection to the node; `None`: it cannot be made.
+async fn connect(node: SocketAddr, limit: Duration) -> Option<TcpStream> {
+    // The kernel repeats a SYN after a second; a new attempt notices sooner that the network is
+    // back.
+    let limit = limit.min(CONNECT_LIMIT);
+    timeout(limit, TcpStream::connect(node)).await.ok()?.ok()
+}
+
 async fn ask(
     node: SocketAddr,
     name: &str,
     (upstream, tls): (UpstreamId, &Arc<Tls>),
     limit: Duration,
 ) -> ProbeResult {
-    // The kernel repeats a SYN after a second; a new attempt notices sooner that the network is
-    // back.
-    let limit = limit.min(CONNECT_LIMIT);
-    let Ok(Ok(stream)) = timeout(limit, TcpStream::connect(node)).await else {
-        return ProbeResult::Unreachable;
-    };
+    let Some(stream) = connect(node, limit).await else { return ProbeResult::Unreachable };
     let ping = async {
         let mut wire = Wire::over(stream, name, upstream, tls).await?;
         wire.write_all(b"PING\r\n").await?;
@@ -114,5 +128,19 @@ async fn ask(
         // Any answer is one: a password is required, there are too many clients.
         Ok(Ok(_) | Err(WireError::NotResp(_) | WireError::TooLarge)) => ProbeResult::Answers,
         Ok(Err(WireError::Io(_))) | Err(_) => ProbeResult::Accepts,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_node_that_has_left_is_only_connected_to() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let node = listener.local_addr().unwrap();
+        assert_eq!(reach(node, CONNECT_LIMIT).await, ProbeResult::Accepts);
+        drop(listener);
+        assert_eq!(reach(node, CONNECT_LIMIT).await, ProbeResult::Unreachable);
     }
 }

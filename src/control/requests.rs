@@ -40,9 +40,9 @@ impl AllRequests {
         self.concerned(None).for_each(|requests| requests.commands());
     }
 
-    /// Notes that a node of an upstream, or of any, is silent; see [`Requests::silent`].
-    pub(super) fn silent(&self, upstream: Option<UpstreamId>, node: SocketAddr) {
-        self.concerned(upstream).for_each(|requests| requests.silent(node));
+    /// Notes that a node of an upstream is silent; see [`Requests::silent`].
+    pub(super) fn silent(&self, upstream: UpstreamId, node: SocketAddr) {
+        self.concerned(Some(upstream)).for_each(|requests| requests.silent(node));
     }
 
     fn concerned(&self, upstream: Option<UpstreamId>) -> impl Iterator<Item = &Requests> {
@@ -132,7 +132,7 @@ mod tests {
         all.commands();
         assert_eq!(taken(), [(false, false, true); 3]);
         let node = SocketAddr::from(([127, 0, 0, 1], 1));
-        all.silent(Some(UpstreamId(2)), node);
+        all.silent(UpstreamId(2), node);
         let silent: Vec<usize> = all.each().map(|(_, r)| r.silent_now().len()).collect();
         assert_eq!(silent, [0, 0, 1]);
     }
