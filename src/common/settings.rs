@@ -136,7 +136,7 @@ impl Settings {
         let measures = upstreams.iter().any(|own| own.reads.from == ReadFrom::LowestLatency);
         Settings {
             upstreams,
-            connections: config.upstream.connections.max(1),
+            connections: config.upstream_of(UpstreamId::FIRST).connections.max(1),
             command_timeout: config.timeouts.command.map(micros),
             connect_timeout: micros(config.timeouts.connect),
             no_primary: config.timeouts.no_primary.map(micros),
@@ -215,5 +215,30 @@ impl Settings {
             port: first.map_or(6379, |a| a.port),
             tls,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::NamedUpstream;
+
+    #[test]
+    fn connections_are_those_of_the_first_upstream_whatever_its_name() {
+        let mut config = Config::default();
+        config.upstream.connections = 2;
+        let named = |name: &str, connections| NamedUpstream {
+            name: name.into(),
+            seeds: vec![Address { host: name.into(), port: 1 }],
+            upstream: crate::config::Upstream { connections, ..config.upstream.clone() },
+            read_from: config.read_from,
+            tls: config.tls.upstream.clone(),
+            optional: false,
+        };
+        let (queues, seeds) = (named("queues", 3), named("main", 1).seeds);
+        config.upstreams = vec![queues];
+        assert_eq!(Settings::new(&config, 1).connections, 3);
+        config.seeds = seeds;
+        assert_eq!(Settings::new(&config, 1).connections, 2, "main is the first");
     }
 }

@@ -11,6 +11,7 @@ use tracing::debug;
 use super::briefing::Briefing;
 use super::export::Exporter;
 use super::upstreams::Upstreams;
+use crate::cluster::UpstreamId;
 use crate::command::CommandTable;
 use crate::config::{Auth, Config};
 use crate::descriptors::{DescriptorDemand, Descriptors};
@@ -69,11 +70,10 @@ pub(super) fn demand(
     replicas: &super::replica_watch::ReplicaWatch,
 ) -> DescriptorDemand {
     let config = &inner.config;
-    let connections = inner.upstreams.sizes().map(|(config, _)| config.upstream.connections);
     DescriptorDemand {
         workers: inner.running.len().max(config.workers.count()),
-        nodes: inner.upstreams.sizes().map(|(_, nodes)| nodes).sum(),
-        connections: connections.max().unwrap_or_default(),
+        nodes: inner.upstreams.sizes().sum(),
+        connections: config.upstream_of(UpstreamId::FIRST).connections,
         replicas: replicas.is_on(),
         listeners: config.listen.len() + config.tls.downstream.listen.len() + 1,
         clients: config.limits.clients,

@@ -67,12 +67,11 @@ impl Upstreams {
         self.all.get(id.at()).map(|one| &one.config)
     }
 
-    /// For each upstream: its configuration, and the number of its nodes, or of its seeds while
-    /// they are not known.
-    pub(super) fn sizes(&self) -> impl Iterator<Item = (&Config, usize)> {
+    /// For each upstream the number of its nodes, or of its seeds while they are not known.
+    pub(super) fn sizes(&self) -> impl Iterator<Item = usize> {
         self.all.iter().map(|one| match one.snapshot.nodes.len() {
-            0 => (&*one.config, one.config.seeds.len()),
-            known => (&*one.config, known),
+            0 => one.config.seeds.len(),
+            known => known,
         })
     }
 
@@ -234,7 +233,7 @@ mod tests {
         let moved = all.compose(QUEUES, server(7200, 2), Some(&both));
         assert_eq!(moved.generation, 3);
         assert_eq!(moved.primary_of(Slot(16384)).map(|node| node.addr.port), Some(7200));
-        let sizes: Vec<usize> = all.sizes().map(|(_, size)| size).collect();
+        let sizes: Vec<usize> = all.sizes().collect();
         assert_eq!(sizes, [2, 2]);
     }
 
