@@ -5,8 +5,8 @@ use super::UpstreamId;
 use crate::resp::tree::{Value, decode};
 use crate::resp::{Protocol, write};
 
-/// The number of databases of a server that is configured as most are.
-const USUAL_DATABASES: u16 = 16;
+/// The databases of an upstream that has not answered: the one that every server has.
+const DATABASES_AT_FIRST: u16 = 1;
 
 /// Server products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,7 +69,7 @@ impl Default for Identity {
             hello_version: "7.0.15".into(),
             modules: Vec::new(),
             client_fields: ClientFields::default(),
-            databases: 1,
+            databases: DATABASES_AT_FIRST,
             databases_of_others: Vec::new(),
         }
     }
@@ -83,18 +83,20 @@ impl Identity {
             return;
         };
         if self.databases_of_others.len() <= other {
-            self.databases_of_others.resize(other + 1, USUAL_DATABASES);
+            self.databases_of_others.resize(other + 1, DATABASES_AT_FIRST);
         }
         if let Some(place) = self.databases_of_others.get_mut(other) {
             *place = databases;
         }
     }
 
-    /// The number of databases of an upstream; where it is not known, what most servers have.
+    /// The number of databases of an upstream; 1 until it has answered.
     pub fn databases_of(&self, upstream: UpstreamId) -> u16 {
         match upstream.at().checked_sub(1) {
             None => self.databases,
-            Some(other) => self.databases_of_others.get(other).copied().unwrap_or(USUAL_DATABASES),
+            Some(other) => {
+                self.databases_of_others.get(other).copied().unwrap_or(DATABASES_AT_FIRST)
+            }
         }
     }
 
@@ -129,7 +131,7 @@ impl Identity {
                 io_thread: has(" io-thread="),
                 traffic: has(" tot-net-in="),
             },
-            databases: 1,
+            databases: DATABASES_AT_FIRST,
             databases_of_others: Vec::new(),
         })
     }
@@ -193,6 +195,18 @@ mod tests {
         let shown =
             "*1\r\n%3\r\n$4\r\nname\r\n$3\r\nlua\r\n$3\r\nver\r\n:1\r\n$4\r\nargs\r\n*0\r\n";
         assert_eq!(String::from_utf8(out).unwrap(), shown);
+    }
+
+    #[test]
+    fn an_upstream_has_one_database_until_it_has_answered() {
+        let mut identity = Identity::default();
+        identity.set_databases_of(UpstreamId(2), 16);
+        let databases = [0, 1, 2, 3].map(|i| identity.databases_of(UpstreamId(i)));
+        assert_eq!(databases, [1, 1, 16, 1]);
+        identity.set_databases_of(UpstreamId(1), 4);
+        identity.set_databases_of(UpstreamId::FIRST, 8);
+        let databases = [0, 1, 2, 3].map(|i| identity.databases_of(UpstreamId(i)));
+        assert_eq!(databases, [8, 4, 16, 1]);
     }
 
     #[test]
