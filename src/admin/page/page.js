@@ -169,8 +169,11 @@ function showCluster(s) {
   const all = s.shards.flatMap((shard) => shard.nodes);
   const missing = s.topology.slots - s.topology.covered;
   const covered = missing === 0 ? 'all slots covered' : `${missing} slots without a primary`;
+  // Without an age, one of several upstreams has never answered.
+  const refreshed = s.topology.age === null ? (s.topology.error ?? 'not all upstreams have answered')
+    : `refreshed ${duration(s.topology.age)} ago`;
   text($('cluster-facts'), s.topology.generation === 0 ? (s.topology.error ?? 'no seed has answered yet')
-    : `${plural(s.shards.length, 'shard')}, ${plural(all.length, 'node')}, ${covered}; refreshed ${duration(s.topology.age ?? 0)} ago`);
+    : `${plural(s.shards.length, 'shard')}, ${plural(all.length, 'node')}, ${covered}; ${refreshed}`);
   const form = s.shards.map((shard) => [shard.slots, shard.upstream, shard.nodes.map((node) => [node.addr, node.name, node.role, node.zone])]);
   const upstreams = [...new Set(s.shards.map((shard) => shard.upstream))];
   replace($('slots'), form.map(([slots, upstream]) => [slots, upstream]),
