@@ -76,7 +76,8 @@ clients() {
         # servers.py starts a cluster and slotway for them.
         .venv/bin/python tests/python/servers.py npm --prefix tests/node --silent test &&
         .venv/bin/pytest -c tests/python/pytest.ini tests/conformance &&
-        .venv/bin/python tests/conformance/run.py --server 7.0 --emulated some
+        .venv/bin/python tests/conformance/run.py --server 7.0 --before cluster --emulated some &&
+        .venv/bin/python tests/conformance/run.py --server 7.0 --before server --protocol 3 commands
 }
 start_beside clients
 step "setup" scripts/setup.sh test

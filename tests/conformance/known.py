@@ -37,7 +37,9 @@ def read(text, mode="through", server="7.0"):
     name this one."""
     entries = []
     for group in tomllib.loads(text)["known"]:
-        if group.get("only", mode) != mode or server not in group.get("servers", [server]):
+        only = group.get("only", mode)
+        modes = [only] if isinstance(only, str) else only
+        if mode not in modes or server not in group.get("servers", [server]):
             continue
         protocols = tuple(group.get("protocols", (2, 3)))
         entries += [Entry(name, group["reason"], protocols) for name in group["tests"]]

@@ -67,6 +67,9 @@ def test_modes():
     text = TOML.replace('"one"', '"one"\nonly = "through"')
     both = {mode: [e.reason for e in known.read(text, mode)] for mode in ("through", "emulated")}
     assert both == {"through": ["one", "one", "only there"], "emulated": ["only there"]}
+    several = TOML.replace('"one"', '"one"\nonly = ["single", "through"]')
+    found = [[e.reason for e in known.read(several, m)] for m in ("through", "emulated", "single")]
+    assert found == [["one", "one", "only there"], ["only there"], ["one", "one", "only there"]]
 
 
 def test_servers():
