@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use crate::common::errors::{assert_is, is_one_of};
+use crate::common::load::while_writing;
 use crate::common::{Proxy, eventually};
 use slotway::cluster::slot_of;
 use slotway::errors::FailureId;
 use slotway::sandbox::{
-    Cluster, ClusterOptions, Conn, Reply, Standalone, StandaloneOptions, free_port,
+    Cluster, ClusterOptions, Conn, MASTER, ReplicaSet, ReplicaSetOptions, Reply, Standalone,
+    StandaloneOptions, free_port,
 };
 
 /// A cluster called `main`, a server called `queues` for keys that begin with `rq:` and for
@@ -51,6 +53,9 @@ impl Upstreams {
         let mut proxy =
             Proxy::launch(|name, program| self.main.command(name, program), &seeds, &all);
         proxy.until_ready();
+        // How many there are is asked once an upstream is known.
+        let mut client = Session(proxy.connect());
+        eventually("the databases are known", || client.ask("SELECT 2").is_ok());
         proxy
     }
 
@@ -252,6 +257,8 @@ fn a_listener_may_have_an_upstream() {
     client.is("RENAME a c", ok());
     assert_eq!(upstreams.keys(), [0, 2, 0]);
     // The databases are the server's own.
+    eventually("they are known", || client.ask("SELECT 2").is_ok());
+    client.is("SELECT 0", ok());
     assert_is(&client.ask("SELECT 16"), FailureId::NoSuchDatabase);
     client.is("MULTI", ok());
     assert_is(&client.ask("SELECT 2"), FailureId::NotInMulti);
@@ -426,4 +433,92 @@ fn a_second_cluster_is_another_upstream() {
     assert_eq!(client.ask("KEYS *").items().unwrap().len(), 63);
     // A cursor of the whole leads nowhere in the second alone.
     assert_is(&client.ask(&format!("SCAN {cursor}")), FailureId::InvalidCursor);
+}
+
+#[test]
+fn a_failover_of_one_upstream_is_a_wait_for_its_clients_only() {
+    let options = ClusterOptions { replicas: 0, ..ClusterOptions::default() };
+    let main = Cluster::start(options).unwrap();
+    let set = ReplicaSet::start(ReplicaSetOptions::default()).unwrap();
+    let sentinels: Vec<String> = set.sentinel_addrs().iter().map(ToString::to_string).collect();
+    let seeds = format!("upstreams.queues.seeds={}", sentinels.join(","));
+    let master = format!("upstreams.queues.master={MASTER}");
+    let settings = ["upstreams.queues.kind=sentinel", &*master, &*seeds, "timeouts.command=30s"];
+    let at_queues = SocketAddr::from(([127, 0, 0, 1], free_port().unwrap()));
+    let listen = format!("{at_queues}=queues");
+    let mut args: Vec<&str> = settings.iter().flat_map(|s| ["--set", s]).collect();
+    args.extend(["--listen", &listen]);
+    let seeds = main.addrs().first().unwrap().to_string();
+    let mut proxy = Proxy::launch(|name, program| main.command(name, program), &seeds, &args);
+    proxy.until_ready();
+    let first = set.primary().unwrap();
+    let mut of_main = None;
+    let of_queues = while_writing(at_queues, |queues| {
+        of_main = Some(while_writing(proxy.listen, |main| {
+            queues.phase(1);
+            set.kill(first).unwrap();
+            set.settle(first, 1).unwrap();
+            queues.more(200);
+            main.more(200);
+        }));
+    });
+    of_queues.assert_only_unknown_outcomes();
+    let of_main = of_main.unwrap();
+    assert!(of_main.write_errors.is_empty() && of_main.read_errors.is_empty(), "{of_main:?}");
+    assert!(!of_main.acknowledged.is_empty());
+}
+
+#[test]
+fn an_optional_upstream_keeps_nobody_from_being_ready() {
+    let options = ClusterOptions { replicas: 0, ..ClusterOptions::default() };
+    let main = Cluster::start(options).unwrap();
+    // Nobody listens there.
+    let nobody = format!("upstreams.queues.seeds=127.0.0.1:{}", free_port().unwrap());
+    let settings = ["upstreams.queues.kind=standalone", &*nobody, "upstreams.queues.optional=true"];
+    let args: Vec<&str> = settings.iter().flat_map(|s| ["--set", s]).collect();
+    let seeds = main.addrs().first().unwrap().to_string();
+    let mut proxy = Proxy::launch(|name, program| main.command(name, program), &seeds, &args);
+    proxy.until_ready();
+    Session(proxy.connect()).is("SET a 1", Reply::Simple("OK".into()));
+    let (_, body) = proxy.get("/readyz").unwrap();
+    let ready: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let of = |at: usize| (&ready["upstreams"][at]["name"], &ready["upstreams"][at]["ready"]);
+    assert_eq!(of(0), (&"main".into(), &true.into()), "{body}");
+    assert_eq!(of(1), (&"queues".into(), &false.into()), "{body}");
+}
+
+#[test]
+fn routes_change_at_run_time() {
+    let upstreams = Upstreams::start();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("slotway.toml");
+    let configure = |routes: &str| {
+        let (queues, sessions) = (upstreams.queues.addr(), upstreams.sessions.addr());
+        let text = format!(
+            "[upstreams.queues]\nkind = \"standalone\"\nseeds = [\"{queues}\"]\n\
+             [upstreams.sessions]\nkind = \"standalone\"\nseeds = [\"{sessions}\"]\n\
+             password = \"theirs\"\n{routes}"
+        );
+        std::fs::write(&file, text).unwrap();
+    };
+    configure("");
+    let seeds = upstreams.main.addrs().first().unwrap().to_string();
+    let args = ["--config", file.to_str().unwrap()];
+    let mut proxy =
+        Proxy::launch(|name, program| upstreams.main.command(name, program), &seeds, &args);
+    proxy.until_ready();
+    let mut client = Session(proxy.connect());
+    let ok = || Reply::Simple("OK".into());
+    client.is("SET rq:a main", ok());
+    configure(
+        "[[routes]]\nprefix = \"rq:\"\nupstream = \"queues\"\n[databases]\n7 = \"sessions\"\n",
+    );
+    eventually("the route is in force", || client.ask("GET rq:a") == Reply::Nil);
+    client.is("SET rq:a queues", ok());
+    eventually("the database is another upstream", || client.ask("SELECT 7").is_ok());
+    client.is("SET rq:a sessions", ok());
+    client.is("SELECT 0", ok());
+    client.is("GET rq:a", bulk("queues"));
+    configure("");
+    eventually("the route is gone", || client.ask("GET rq:a") == bulk("main"));
 }
