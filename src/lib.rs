@@ -67,6 +67,7 @@
 //! | there | `dispatch/walk.rs` | `dispatch` |
 //! | there | `command/table.rs` | `resolve` |
 //! | there | `route/mod.rs` | `command`, `plan`, `flags` |
+//! | there | `cluster/views.rs` | `get`, `slot_of` |
 //! | there | `cluster/slot.rs` | `slot_of`, `crc16` |
 //! | there | `placement/slot_table.rs` | `route` |
 //! | there | `clients/fairness.rs` | `connection_of`, `has_to_wait` |
