@@ -141,7 +141,7 @@ pub struct ReadContext<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speed {
     /// The mean latency in microseconds.
-    Micros(u64),
+    Mean(u64),
     /// Unknown or outdated, and due for a probe.
     ProbeDue,
     /// Unknown, with a probe under way.
@@ -213,14 +213,14 @@ fn fastest(shard: &ReadCandidates, now: &ReadContext<'_>) -> Option<Choice> {
     for node in all() {
         count += 1;
         match (now.speed)(node) {
-            Speed::Micros(micros) => best = Some(best.map_or(micros, |best| best.min(micros))),
+            Speed::Mean(micros) => best = Some(best.map_or(micros, |best| best.min(micros))),
             Speed::ProbeDue => return Some(in_shard(node, now)),
             Speed::Unknown => {}
         }
     }
     let limit = best.map(|best| best + best / LATENCY_MARGIN_DIVISOR + LATENCY_MARGIN);
     let good = |node: &NodeId| match (limit, (now.speed)(*node)) {
-        (Some(limit), Speed::Micros(micros)) => micros <= limit,
+        (Some(limit), Speed::Mean(micros)) => micros <= limit,
         (limit, _) => limit.is_none(),
     };
     let count = limit.map_or(count, |_| all().filter(good).count());
@@ -275,7 +275,7 @@ impl Latency {
         }
         match self.mean {
             0 => Speed::Unknown,
-            mean => Speed::Micros((mean / WEIGHT).max(waiting)),
+            mean => Speed::Mean((mean / WEIGHT).max(waiting)),
         }
     }
 
@@ -357,7 +357,7 @@ mod tests {
         true
     }
     fn same(_: u16) -> Speed {
-        Speed::Micros(100)
+        Speed::Mean(100)
     }
 
     #[test]
@@ -408,14 +408,14 @@ mod tests {
     fn the_fastest() {
         let s = shard([FIT; 4]);
         let from = ReadFrom::LowestLatency;
-        let by = |micros: [u64; 4]| move |n: u16| Speed::Micros(micros[usize::from(n)]);
+        let by = |micros: [u64; 4]| move |n: u16| Speed::Mean(micros[usize::from(n)]);
         assert_eq!(chosen(from, &s, Some(0), all, by([1000, 1000, 300, 350])), [r(2), r(3)]);
         assert_eq!(chosen(from, &s, Some(0), all, by([200, 9000, 3000, 3500])), [P]);
         assert_eq!(chosen(from, &s, None, |n| n != 2, by([1, 9000, 300, 3500])), [r(3)]);
         assert_eq!(chosen(from, &s, None, |_| false, same), [LAST]);
-        let unseen = |n: u16| if n == 3 { Speed::ProbeDue } else { Speed::Micros(1) };
+        let unseen = |n: u16| if n == 3 { Speed::ProbeDue } else { Speed::Mean(1) };
         assert_eq!(chosen(from, &s, Some(0), all, unseen), [r(3)]);
-        let unknown = |n: u16| if n == 3 { Speed::Unknown } else { Speed::Micros(1) };
+        let unknown = |n: u16| if n == 3 { Speed::Unknown } else { Speed::Mean(1) };
         assert_eq!(chosen(from, &s, Some(0), all, unknown), [P, r(1), r(2)]);
         assert_eq!(chosen(from, &s, Some(0), all, |_| Speed::Unknown), [P, r(1), r(2), r(3)]);
     }
@@ -428,24 +428,24 @@ mod tests {
         latency.ask(now);
         assert_eq!(latency.speed(0, now), Speed::Unknown);
         latency.measured(800, now);
-        assert_eq!(latency.speed(0, now), Speed::Micros(800));
-        assert_eq!(latency.speed(90_000, now), Speed::Micros(90_000), "it keeps others waiting");
+        assert_eq!(latency.speed(0, now), Speed::Mean(800));
+        assert_eq!(latency.speed(90_000, now), Speed::Mean(90_000), "it keeps others waiting");
         for _ in 0..100 {
             latency.measured(200, now);
         }
-        assert!(matches!(latency.speed(0, now), Speed::Micros(195..=210)));
+        assert!(matches!(latency.speed(0, now), Speed::Mean(195..=210)));
         now += PROBE_AFTER + 1;
         assert_eq!(latency.speed(0, now), Speed::ProbeDue, "not measured for long");
         latency.ask(now);
-        assert!(matches!(latency.speed(0, now), Speed::Micros(195..=210)), "once");
+        assert!(matches!(latency.speed(0, now), Speed::Mean(195..=210)), "once");
         latency.measured(900, now);
-        assert_eq!(latency.speed(0, now), Speed::Micros(900), "the old mean is forgotten");
+        assert_eq!(latency.speed(0, now), Speed::Mean(900), "the old mean is forgotten");
     }
 
     #[test]
     fn a_node_is_as_good_as_the_fastest_within_a_quarter_and_a_little() {
         let s = shard([FIT; 4]);
-        let by = |micros: [u64; 4]| move |n: u16| Speed::Micros(micros[usize::from(n)]);
+        let by = |micros: [u64; 4]| move |n: u16| Speed::Mean(micros[usize::from(n)]);
         let near = by([9_000, 1_001, 1_351, 1_352]);
         assert_eq!(chosen(ReadFrom::LowestLatency, &s, Some(0), all, near), [r(1), r(2)]);
     }
@@ -455,10 +455,10 @@ mod tests {
         let mut latency = Latency::default();
         latency.measured(800, 5_000_000);
         latency.measured(1_600, 5_000_001);
-        assert_eq!(latency.speed(0, 5_000_001), Speed::Micros(900));
+        assert_eq!(latency.speed(0, 5_000_001), Speed::Mean(900));
         latency.measured(100, 5_000_001 + PROBE_AFTER + 1);
         let now = 5_000_001 + PROBE_AFTER + 1;
-        assert_eq!(latency.speed(0, now), Speed::Micros(100), "the old ones say nothing any more");
+        assert_eq!(latency.speed(0, now), Speed::Mean(100), "the old ones say nothing any more");
     }
 
     #[test]
