@@ -5,6 +5,7 @@ use crate::base::dedicated::protocol_of;
 use crate::cluster::Slot;
 use crate::dest::{ClientId, Dest, NodeId};
 use crate::nodes::retries::Want;
+use crate::placement::Moment;
 use crate::route::PendingFlags;
 use crate::upstream::{LaneCommand, Pending};
 
@@ -17,8 +18,8 @@ impl Base<'_> {
         if self.nodes.placement.slots.holds.is_empty() {
             return;
         }
-        for slot in self.nodes.placement.slots.holds.calm(self.core.now.saturating_sub(CALM_AFTER))
-        {
+        let since = Moment(self.core.now.saturating_sub(CALM_AFTER));
+        for slot in self.nodes.placement.slots.holds.calm(since) {
             self.release_slot(slot);
         }
     }
@@ -26,7 +27,8 @@ impl Base<'_> {
     /// Sends the lane's next command if it may go and there is a node for it.
     pub(crate) fn lane_goes_on(&mut self, slot: Slot, lane: ClientId) {
         let Some(owner) = self.nodes.owner_for(slot, lane) else { return };
-        let Some(class) = self.nodes.placement.slots.holds.ready(slot, lane, self.core.now) else {
+        let now = Moment(self.core.now);
+        let Some(class) = self.nodes.placement.slots.holds.ready(slot, lane, now) else {
             return;
         };
         if self.nodes.placement.slots.holds.wait_at_gate(slot, class, lane) {
@@ -38,7 +40,7 @@ impl Base<'_> {
             return;
         }
         self.nodes.placement.slots.holds.owes(slot, lane, true);
-        let Some(held) = self.nodes.placement.slots.holds.next(slot, lane, self.core.now) else {
+        let Some(held) = self.nodes.placement.slots.holds.next(slot, lane, now) else {
             return;
         };
         let mut pending = held.meta.pending;

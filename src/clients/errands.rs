@@ -11,7 +11,7 @@ use crate::dest::{ClientId, Dest};
 use crate::errors::Failure;
 use crate::nodes::Nodes;
 use crate::ops::{Errand, ErrandKind};
-use crate::placement::GateClass;
+use crate::placement::{GateClass, Moment};
 
 /// A timer outlives its errand. One that may wait for an hour and is answered at once, over and
 /// over, must not leave an hour's timers: its end is looked at from time to time, microseconds.
@@ -85,7 +85,9 @@ impl<'a> Errands<'a> {
         // To fail fast in time.
         let seq = self.clients.errands().of(client.at()).map(|errand| errand.seq);
         let since = nodes.placement.slots.holds.closed_since(slot, GateClass::Write);
-        if let (Some(seq), Some(limit), Some(since)) = (seq, core.settings.no_primary, since) {
+        if let (Some(seq), Some(limit), Some(Moment(since))) =
+            (seq, core.settings.no_primary, since)
+        {
             let left = (since + limit).saturating_sub(core.now).max(NO_PRIMARY_PAUSE);
             core.errand_later(client, seq, left);
         }

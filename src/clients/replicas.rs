@@ -9,7 +9,9 @@ use crate::hash::{IntMap, IntSet};
 use crate::mailbox::ToControl;
 use crate::metrics::RetryReason;
 use crate::nodes::{Node, Nodes};
-use crate::placement::{Choice, ReadContext, ReadTo, affinity, choose, is_unreachable};
+use crate::placement::{
+    Choice, Micros, Moment, ReadContext, ReadTo, affinity, choose, is_unreachable,
+};
 use crate::resp::Protocol;
 use crate::route::PendingFlags;
 use crate::upstream::{ConnectionState, Pending, Upstream};
@@ -103,11 +105,12 @@ impl ReplicaReads<'_> {
             connection(node, true)
                 .is_none_or(|up| up.state == ConnectionState::Ready || up.failures == 0)
         };
+        let now = Moment(core.now);
         let speed = |node: NodeId| {
             let oldest = connection(node, Some(node) != primary).and_then(|up| up.pending.front());
-            let waiting = oldest.map_or(0, |pending| core.now.saturating_sub(pending.started));
+            let waiting = oldest.map_or(Micros(0), |pending| now - Moment(pending.started));
             let latency = nodes.list.get(node.at()).map(|node| node.latency);
-            latency.unwrap_or_default().speed(waiting, core.now)
+            latency.unwrap_or_default().speed(waiting, now)
         };
         let affinity = affinity(client, slot);
         let moment = ReadContext { primary, reached: &reached, speed: &speed, affinity };
@@ -118,7 +121,7 @@ impl ReplicaReads<'_> {
                 Choice::Primary(_) => primary,
             };
             if let Some(node) = node.and_then(|node| nodes.list.get_mut(node.at())) {
-                node.latency.ask(core.now);
+                node.latency.ask(now);
             }
         }
         choice

@@ -140,7 +140,7 @@ impl Core {
 
     /// The pause before try `tries`, with jitter.
     pub(crate) fn retry_pause(&self, tries: u8) -> u64 {
-        let pause = pause(tries);
+        let pause = pause(tries).0;
         pause / 2 + jitter(pause)
     }
 }

@@ -105,7 +105,7 @@ impl Delivery<'_> {
         if repeated {
             self.engine.nodes.placement.retries.budget.take(1);
             if !self.engine.nodes.placement.retries.budget.has() {
-                delay = delay.max(self.engine.nodes.placement.retries.budget.wait());
+                delay = delay.max(self.engine.nodes.placement.retries.budget.wait().0);
             }
         }
         self.engine

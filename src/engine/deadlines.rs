@@ -5,7 +5,7 @@ use crate::common::clock::TICK;
 use crate::dest::{ConnId, Dest};
 use crate::engine::Engine;
 use crate::errors::Unanswered;
-use crate::placement::{Phase, Redirection, at_deadline};
+use crate::placement::{Moment, Phase, Redirection, at_deadline};
 use crate::route::PendingFlags;
 use crate::upstream::{ConnectionEnd, ConnectionState, Pending};
 
@@ -131,7 +131,8 @@ impl Engine {
         if self.nodes.placement.slots.holds.is_empty() || self.core.now < timeout {
             return;
         }
-        for (slot, held) in self.nodes.placement.slots.holds.expire(self.core.now - timeout) {
+        let before = Moment(self.core.now - timeout);
+        for (slot, held) in self.nodes.placement.slots.holds.expire(before) {
             self.core.stats.deadline_exceeded += 1;
             let owner = self.nodes.placement.slots.owner(slot);
             let node = owner.and_then(|n| self.nodes.list.get(n.at()));

@@ -6,7 +6,7 @@ use crate::cluster::{Health, UpstreamId};
 use crate::common::Core;
 use crate::dest::{ConnId, Dest, NodeId};
 use crate::nodes::Nodes;
-use crate::placement::{ReadCandidates, is_unreachable};
+use crate::placement::{Moment, ReadCandidates, is_unreachable};
 use crate::route::PendingFlags;
 use crate::upstream::{ConnectionEnd, Pending, Upstream};
 
@@ -58,7 +58,8 @@ impl Nodes {
             && up.dedicated.is_none()
             && matches!(pending.dest, Dest::Client { .. });
         if plain && let Some(node) = self.list.get_mut(up.node.at()) {
-            node.latency.measured(core.now.saturating_sub(pending.started), core.now);
+            let now = Moment(core.now);
+            node.latency.measured(now - Moment(pending.started), now);
         }
     }
 }

@@ -6,7 +6,9 @@ use crate::common::clock::{Job, Timer, jitter};
 use crate::dest::{ClientId, ConnId, Dest, NodeId};
 use crate::errors::{Failure, Unanswered};
 use crate::nodes::{Node, Nodes, Placement};
-use crate::placement::{Allowance, GateClass, OutageCause, Phase, at_deadline, pause};
+use crate::placement::{
+    Allowance, GateClass, Micros, Moment, OutageCause, Phase, at_deadline, pause,
+};
 use crate::route::PendingFlags;
 use crate::upstream::{ConnectionState, Pending};
 
@@ -19,11 +21,10 @@ pub(crate) enum Want {
     Errand(ClientId, u32),
 }
 
-/// Since when no connection to the node can be made, microseconds of the worker's clock; `None`: it
-/// is reached, or is no node.
-pub(crate) fn unreached_since(nodes: &[Node], node: NodeId) -> Option<u64> {
+/// Since when no connection to the node can be made; `None`: it is reached, or is no node.
+pub(crate) fn unreached_since(nodes: &[Node], node: NodeId) -> Option<Moment> {
     let since = nodes.get(node.at())?.unreached_since;
-    (since > 0).then_some(since)
+    (since > 0).then_some(Moment(since))
 }
 
 /// The failure of a command that waits for a primary, with what is known of this one: a read that
@@ -45,7 +46,7 @@ impl Placement {
         core: &mut Core,
     ) {
         if pending.flags.contains(PendingFlags::LANE) {
-            let gate = self.slots.holds.done(pending.slot, lane, answered, core.now);
+            let gate = self.slots.holds.done(pending.slot, lane, answered, Moment(core.now));
             if let Some(class) = gate {
                 self.gate_answered(pending.slot, class, answered, core);
             }
@@ -59,7 +60,7 @@ impl Placement {
 
     pub(crate) fn earn_retries(&mut self, core: &mut Core) {
         let answered = core.stats.commands.iter().map(|c| c.ok + c.error + c.refused).sum();
-        self.retries.budget.earn(core.now, answered);
+        self.retries.budget.earn(Moment(core.now), answered);
     }
 
     /// Whether the budget has room for this retry; otherwise it waits and is carried out later.
@@ -77,7 +78,7 @@ impl Placement {
 
     pub(crate) fn arm_retries(&mut self, core: &mut Core) {
         if let Some(wait) = self.retries.arm() {
-            core.clock.timers.push(Timer { due: core.now + wait, job: Job::Retries });
+            core.clock.timers.push(Timer { due: core.now + wait.0, job: Job::Retries });
         }
     }
 
@@ -92,10 +93,10 @@ impl Placement {
     ) {
         let jitter = jitter(1 << 10);
         let jittered = |failures| {
-            let pause = pause(failures);
-            pause / 2 + pause * jitter / (1 << 10)
+            let pause = pause(failures).0;
+            Micros(pause / 2 + pause * jitter / (1 << 10))
         };
-        self.slots.holds.close(slot, class, core.now, jittered);
+        self.slots.holds.close(slot, class, Moment(core.now), jittered);
         if wide && !slot.is_keyless() {
             self.retries.note_refused(node, slot, class);
         }
@@ -106,7 +107,7 @@ impl Placement {
     fn gate_answered(&mut self, slot: Slot, class: GateClass, answered: bool, core: &mut Core) {
         core.run_gate(slot, class);
         let Some(owner) = self.slots.owner(slot).filter(|_| answered) else { return };
-        let (slots, now) = (&mut self.slots, core.now);
+        let (slots, now) = (&mut self.slots, Moment(core.now));
         let probe_now = |other, class| slots.holds.probe_now(other, class, now, true);
         for (other, class) in self.retries.take_refused(owner, slot, probe_now) {
             core.run_gate(other, class);
@@ -133,7 +134,7 @@ impl Nodes {
         let limit = core.settings.no_primary?;
         let unreached = |node| unreached_since(&self.list, node);
         let outage = self.placement.slots.outage(slot, class, unreached)?;
-        let micros = core.now.saturating_sub(outage.since);
+        let micros = (Moment(core.now) - outage.since).0;
         if micros < limit {
             return None;
         }

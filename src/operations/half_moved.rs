@@ -7,6 +7,7 @@ use crate::cluster::Slot;
 use crate::dest::{Dest, NodeId};
 use crate::operations::{Gathering, Operations};
 use crate::ops::Parts;
+use crate::placement::Moment;
 use crate::resp::{Protocol, write};
 use crate::route::{Merge, PendingFlags};
 use crate::upstream::Pending;
@@ -90,7 +91,7 @@ impl Operations {
             return;
         };
         let addr = node.addr.clone();
-        let now = base.core.now;
+        let now = Moment(base.core.now);
         let migration = base.nodes.placement.slots.migration_mut(slot);
         if owner != Some(refuser) {
             // Only the node that imports the slot answers TRYAGAIN beside the owner.

@@ -12,7 +12,7 @@ use crate::metrics::LimitHit;
 use crate::nodes::Nodes;
 use crate::nodes::shards::MissingTarget;
 use crate::operations::Operations;
-use crate::placement::Held;
+use crate::placement::{Held, Moment};
 use crate::route::PendingFlags;
 use crate::upstream::{LaneCommand, Pending};
 
@@ -98,7 +98,7 @@ impl Operations {
     /// Holds `slot` (on), and notes which of its commands are under way already.
     pub(crate) fn hold_slot(&mut self, slot: Slot, nodes: &mut Nodes, core: &mut Core) {
         if nodes.placement.slots.holds.contains(slot) {
-            nodes.placement.slots.holds.hold(slot, core.now);
+            nodes.placement.slots.holds.hold(slot, Moment(core.now));
             core.arm_tick();
             return;
         }
@@ -124,7 +124,7 @@ impl Operations {
             return;
         }
         for &slot in &slots {
-            nodes.placement.slots.hold(slot, core.now);
+            nodes.placement.slots.hold(slot, Moment(core.now));
         }
         core.arm_tick();
         let mut found = Vec::new();

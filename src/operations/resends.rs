@@ -11,14 +11,15 @@ use crate::metrics::RetryReason;
 use crate::nodes::retries::Want;
 use crate::operations::Operations;
 use crate::placement::{
-    GateClass, GateNext, Held, NodeStatus, Redirection, Refusal, Retry, Scope, Target, leaves_queue,
+    GateClass, GateNext, Held, Micros, Moment, NodeStatus, Redirection, Refusal, Retry, Scope,
+    Target, leaves_queue,
 };
 use crate::route::PendingFlags;
 use crate::subscribers::publish;
 use crate::upstream::{ConnectionState, LaneCommand, Pending};
 
-/// A blocking command that was not refused within this time was accepted, microseconds.
-const TRIAL: u64 = 20_000;
+/// A blocking command that was not refused within this time was accepted.
+const TRIAL: Micros = Micros(20_000);
 
 /// Commands that are sent again.
 pub(crate) struct Resends<'a> {
@@ -77,7 +78,7 @@ impl Resends<'_> {
         }
         let delay = match when {
             Retry::Now | Retry::Asking => 0,
-            Retry::After(pause) => pause / 2 + jitter(pause),
+            Retry::After(Micros(pause)) => pause / 2 + jitter(pause),
         };
         self.ops.hold_slot(slot, base.nodes, base.core);
         base.nodes.placement.slots.refused(slot, text.to_owned());
@@ -105,10 +106,10 @@ impl Resends<'_> {
         let not_before = base.core.now + delay;
         let class = pending.class();
         if from_lane {
-            base.nodes.placement.slots.holds.push_back_again(slot, lane, held, not_before);
+            base.nodes.placement.slots.holds.push_back_again(slot, lane, held, Moment(not_before));
         } else {
             base.nodes.placement.slots.holds.push_refused(slot, lane, held);
-            base.nodes.placement.slots.holds.delay(slot, lane, not_before);
+            base.nodes.placement.slots.holds.delay(slot, lane, Moment(not_before));
         }
         base.core.arm_tick();
         if scope != Scope::Keys {
@@ -172,7 +173,7 @@ impl Resends<'_> {
     /// Sends what the slot's closed gate lets through.
     pub(crate) fn gate_goes_on(&mut self, slot: Slot, class: GateClass, base: &mut Base<'_>) {
         loop {
-            let now = base.core.now;
+            let now = Moment(base.core.now);
             let (placement, clients) = (&mut base.nodes.placement, &base.clients.slab);
             let waits = |id: ClientId| {
                 let client = clients.get(id.at()).filter(|c| c.generation == id.generation);
@@ -181,7 +182,7 @@ impl Resends<'_> {
             };
             let (lane, paid) = match placement.slots.holds.gate_next(slot, class, now, waits) {
                 GateNext::Nothing => return,
-                GateNext::At(due) => {
+                GateNext::At(Moment(due)) => {
                     if base.nodes.placement.slots.holds.arm(slot, class) {
                         base.core.clock.timers.push(Timer { due, job: Job::Gate(slot, class) });
                     }
@@ -200,7 +201,7 @@ impl Resends<'_> {
             if !paid && !base.nodes.placement.may_retry(Want::Gate(slot, class), base.core) {
                 return;
             }
-            match base.nodes.placement.slots.holds.admit(slot, class, base.core.now, TRIAL) {
+            match base.nodes.placement.slots.holds.admit(slot, class, now, TRIAL) {
                 Some(held) => {
                     let mut pending = held.meta.pending;
                     pending.flags.insert(PendingFlags::LANE);
@@ -288,7 +289,12 @@ impl Resends<'_> {
                     pending.flags.remove(PendingFlags::SPECIAL);
                     let held = Held { meta: LaneCommand { pending, lane }, frame };
                     if from_lane {
-                        base.nodes.placement.slots.holds.push_back_again(slot, lane, held, 0);
+                        base.nodes.placement.slots.holds.push_back_again(
+                            slot,
+                            lane,
+                            held,
+                            Moment(0),
+                        );
                     } else {
                         if tracked {
                             base.nodes.placement.slots.holds.untrack(slot, lane);

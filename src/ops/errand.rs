@@ -196,6 +196,7 @@ impl Errand {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::placement::Micros;
 
     const SLOT: Slot = Slot(7);
 
@@ -240,15 +241,16 @@ mod tests {
 
     #[test]
     fn a_refusal_of_its_keys_is_waited_out() {
-        let later = refuse(&mut errand(ErrandKind::Watch), Retry::After(1_000), Scope::Keys);
+        let later =
+            refuse(&mut errand(ErrandKind::Watch), Retry::After(Micros(1_000)), Scope::Keys);
         assert_eq!(later, AfterRefusedErrand::SendLater);
     }
 
     #[test]
     fn a_refusal_of_its_slot_closes_the_gate() {
-        let gate = refuse(&mut errand(ErrandKind::Block), Retry::After(1_000), Scope::Slot);
+        let gate = refuse(&mut errand(ErrandKind::Block), Retry::After(Micros(1_000)), Scope::Slot);
         assert_eq!(gate, AfterRefusedErrand::WaitAtGate { wide: false });
-        let gate = refuse(&mut errand(ErrandKind::Block), Retry::After(1_000), Scope::Node);
+        let gate = refuse(&mut errand(ErrandKind::Block), Retry::After(Micros(1_000)), Scope::Node);
         assert_eq!(gate, AfterRefusedErrand::WaitAtGate { wide: true });
     }
 
@@ -256,7 +258,7 @@ mod tests {
     fn without_keys_there_is_no_gate() {
         let mut errand = errand(ErrandKind::Block);
         errand.slot = Slot::NONE;
-        let later = refuse(&mut errand, Retry::After(1_000), Scope::Node);
+        let later = refuse(&mut errand, Retry::After(Micros(1_000)), Scope::Node);
         assert_eq!(later, AfterRefusedErrand::SendLater);
     }
 
@@ -280,7 +282,7 @@ mod tests {
     #[test]
     fn a_loss_forgets_the_refusal_before_it() {
         let mut errand = errand(ErrandKind::Block);
-        refuse(&mut errand, Retry::After(1_000), Scope::Keys);
+        refuse(&mut errand, Retry::After(Micros(1_000)), Scope::Keys);
         errand.lost(false, false, &lost());
         assert_eq!(errand.refused, None);
     }
@@ -430,7 +432,7 @@ mod tests {
         let mut errand = errand(kind);
         errand.repeatable = repeatable;
         let mut may_have_changed = false;
-        let later = (Retry::After(1_000), Scope::Node);
+        let later = (Retry::After(Micros(1_000)), Scope::Node);
         for (i, event) in order.iter().enumerate() {
             let tries = errand.tries;
             let said = || "x".to_owned();

@@ -1,8 +1,12 @@
 //! The retry budget of a worker: a minimum per second, plus a share of the commands that were
 //! answered. A retry that exceeds it waits; it does not fail.
 
-/// One second, in microseconds.
-const SECOND: u64 = 1_000_000;
+use super::{Micros, Moment};
+
+/// One second.
+const SECOND: Micros = Micros(1_000_000);
+/// Shortest interval at which tokens are earned, and shortest wait for one.
+const MILLISECOND: Micros = Micros(1_000);
 
 /// A token bucket of retries. Tokens that are not used within a second expire.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -13,7 +17,7 @@ pub struct Budget {
     /// Tokens earned per second, as of the last [`Budget::earn`].
     rate: f64,
     seen: u64,
-    at: u64,
+    at: Moment,
 }
 
 impl Budget {
@@ -21,7 +25,7 @@ impl Budget {
     pub fn new(percent: usize, min_per_second: usize) -> Budget {
         let min = min_per_second as f64;
         let ratio = percent as f64 / 100.0;
-        Budget { ratio, min_per_second: min, tokens: min, rate: min, seen: 0, at: 0 }
+        Budget { ratio, min_per_second: min, tokens: min, rate: min, seen: 0, at: Moment(0) }
     }
 
     /// Replaces the configuration and keeps the tokens.
@@ -30,14 +34,14 @@ impl Budget {
         self.min_per_second = min_per_second as f64;
     }
 
-    /// Adds the tokens earned until `now` (microseconds). `answered`: total commands answered by
-    /// the worker. At most once a millisecond.
-    pub fn earn(&mut self, now: u64, answered: u64) {
-        let passed = now.saturating_sub(self.at);
-        if passed < 1_000 {
+    /// Adds the tokens earned until `now`. `answered`: total commands answered by the worker. At
+    /// most once a millisecond.
+    pub fn earn(&mut self, now: Moment, answered: u64) {
+        let passed = now - self.at;
+        if passed < MILLISECOND {
             return;
         }
-        let seconds = passed as f64 / SECOND as f64;
+        let seconds = passed.0 as f64 / SECOND.0 as f64;
         let commands = answered.saturating_sub(self.seen) as f64;
         self.rate = self.min_per_second + self.ratio * commands / seconds;
         self.tokens = if seconds < 1.0 {
@@ -62,10 +66,10 @@ impl Budget {
         self.tokens = (self.tokens - count as f64).max(-self.min_per_second);
     }
 
-    /// Time until there is a token, in microseconds: 1 ms to 1 s.
-    pub fn wait(&self) -> u64 {
+    /// Time until there is a token: 1 ms to 1 s.
+    pub fn wait(&self) -> Micros {
         let missing = (1.0 - self.tokens).max(0.0);
-        ((missing / self.rate.max(1.0) * SECOND as f64) as u64).clamp(1_000, SECOND)
+        Micros((missing / self.rate.max(1.0) * SECOND.0 as f64) as u64).clamp(MILLISECOND, SECOND)
     }
 }
 
@@ -76,15 +80,15 @@ mod tests {
     #[test]
     fn a_budget_is_a_minimum_and_a_share() {
         let mut budget = Budget::new(20, 10);
-        budget.earn(SECOND, 0);
+        budget.earn(Moment(SECOND.0), 0);
         for _ in 0..10 {
             assert!(budget.has());
             budget.take(1);
         }
         assert!(!budget.has());
-        assert_eq!(budget.wait(), 100_000);
+        assert_eq!(budget.wait(), Micros(100_000));
         // Half a second with 100 commands earns 5 and 20.
-        budget.earn(SECOND + SECOND / 2, 100);
+        budget.earn(Moment(SECOND.0 + SECOND.0 / 2), 100);
         let mut more = 0;
         while budget.has() {
             budget.take(1);
@@ -92,7 +96,7 @@ mod tests {
         }
         assert_eq!(more, 25);
         // After a long time there is one second's worth.
-        budget.earn(100 * SECOND, 100);
+        budget.earn(Moment(100 * SECOND.0), 100);
         assert!((budget.tokens - 10.0).abs() < 0.01, "{}", budget.tokens);
         // The debt is limited to one second's worth.
         budget.take(1000);
@@ -105,7 +109,7 @@ mod tests {
         budget.configure(50, 20);
         assert_eq!(budget.tokens, 10.0);
         // A second with 100 commands earns 20 and 50.
-        budget.earn(SECOND, 100);
+        budget.earn(Moment(SECOND.0), 100);
         assert_eq!(budget.tokens, 70.0);
     }
 
@@ -113,9 +117,9 @@ mod tests {
     fn a_look_within_a_millisecond_earns_nothing() {
         let mut budget = Budget::new(0, 1_000);
         budget.take(1_000);
-        budget.earn(999, 0);
+        budget.earn(Moment(999), 0);
         assert_eq!(budget.tokens, 0.0);
-        budget.earn(1_000, 0);
+        budget.earn(Moment(1_000), 0);
         assert_eq!(budget.tokens, 1.0);
     }
 
@@ -124,7 +128,7 @@ mod tests {
         let mut budget = Budget::new(0, 100);
         budget.configure(0, 50);
         // Half of the surplus over one second's worth expires in half a second.
-        budget.earn(SECOND / 2, 0);
+        budget.earn(Moment(SECOND.0 / 2), 0);
         assert_eq!(budget.tokens, 75.0);
     }
 
@@ -132,11 +136,11 @@ mod tests {
     fn the_wait_is_for_what_is_missing() {
         let mut budget = Budget::new(0, 4);
         budget.take(4);
-        assert_eq!(budget.wait(), SECOND / 4);
+        assert_eq!(budget.wait(), Micros(SECOND.0 / 4));
         budget.take(1);
-        assert_eq!(budget.wait(), SECOND / 2, "on credit");
+        assert_eq!(budget.wait(), Micros(SECOND.0 / 2), "on credit");
         budget.take(100);
         assert_eq!(budget.wait(), SECOND, "at most");
-        assert_eq!(Budget::new(0, 4).wait(), 1_000, "at least");
+        assert_eq!(Budget::new(0, 4).wait(), MILLISECOND, "at least");
     }
 }

@@ -4,13 +4,15 @@ use std::collections::VecDeque;
 
 use crate::dest::ClientId;
 
+use super::{Micros, Moment};
+
 /// What the worker does next at a gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GateNext {
     /// Nothing: the gate is open, no lane waits, or answers are outstanding.
     Nothing,
-    /// Check again at this time, in microseconds; no probe may go before it.
-    At(u64),
+    /// Check again at this time; no probe may go before it.
+    At(Moment),
     /// This lane's command may go. The lane stays first in the queue until [`super::Holds::admit`].
     Try {
         /// The lane's client.
@@ -20,18 +22,17 @@ pub enum GateNext {
     },
 }
 
-/// The gate for one slot and one [`GateClass`](super::GateClass) of commands. Times are in microseconds of
-/// the worker's clock.
+/// The gate for one slot and one [`GateClass`](super::GateClass) of commands.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     /// Nodes refuse the slot.
     pub closed: bool,
     /// When the gate was closed.
-    pub since: u64,
+    pub since: Moment,
     /// Number of consecutive refused probes.
     pub failures: u8,
     /// Earliest time of the next probe.
-    pub not_before: u64,
+    pub not_before: Moment,
     /// Number of admitted commands that are not answered.
     pub(super) under_way: u32,
     /// Maximum number of admitted, unanswered commands: 1, and 1 more with each answer.
@@ -49,7 +50,7 @@ pub(super) struct Gate {
 
 impl Gate {
     /// Records an answer: two more commands may go without budget; if none waits the gate opens.
-    pub fn answered(&mut self, now: u64) {
+    pub fn answered(&mut self, now: Moment) {
         self.failures = 0;
         self.trial = false;
         self.not_before = now;
@@ -61,8 +62,8 @@ impl Gate {
     }
 
     /// Closes the gate after a refusal; `true` if it was open. The next probe goes after
-    /// `pause(failures)` microseconds. Refusals that arrive before that do not extend the pause.
-    pub(super) fn close(&mut self, now: u64, pause: impl FnOnce(u8) -> u64) -> bool {
+    /// `pause(failures)`. Refusals that arrive before that do not extend the pause.
+    pub(super) fn close(&mut self, now: Moment, pause: impl FnOnce(u8) -> Micros) -> bool {
         let opened = !self.closed;
         (self.width, self.paid, self.trial) = (1, 0, false);
         if opened {
@@ -77,7 +78,7 @@ impl Gate {
 
     /// Makes the next probe due now. `paid`: without taking from the budget. `false`: the gate is
     /// open.
-    pub(super) fn probe_now(&mut self, now: u64, paid: bool) -> bool {
+    pub(super) fn probe_now(&mut self, now: Moment, paid: bool) -> bool {
         if self.closed {
             (self.not_before, self.failures) = (now, 0);
             self.paid = self.paid.max(u32::from(paid));

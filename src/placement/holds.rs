@@ -11,8 +11,7 @@
 //! recovered slot is served within a few round trips, and a flapping slot costs no more refusals
 //! than answers. There is one gate for each [`GateClass`] of commands.
 //!
-//! No I/O: the worker asks what may go, sends it and reports the result. All times are in
-//! microseconds of the worker's clock.
+//! No I/O: the worker asks what may go, sends it and reports the result.
 
 use std::collections::VecDeque;
 
@@ -22,6 +21,7 @@ use crate::hash::IntMap;
 
 use super::gate::{Gate, GateNext};
 use super::policy::GateClass;
+use super::{Micros, Moment};
 
 /// Memory accounted to a waiting command beside its bytes, so that a limit on bytes limits their
 /// number.
@@ -38,8 +38,8 @@ pub struct Held<T> {
 
 /// What [`Holds`] needs to know about a waiting command.
 pub trait HoldMeta {
-    /// When the client sent the command, in microseconds of the worker's clock.
-    fn started(&self) -> u64;
+    /// When the client sent the command.
+    fn started(&self) -> Moment;
     /// The gate that the command passes.
     fn class(&self) -> GateClass;
 }
@@ -58,7 +58,7 @@ struct Lane<T> {
     /// Number of unanswered commands that were sent before the hold. They precede all others.
     in_flight: u32,
     /// Earliest time of the lane's next command (backoff after TRYAGAIN and the like).
-    not_before: u64,
+    not_before: Moment,
     /// The closed gate that admitted the lane's command in flight.
     through: Option<GateClass>,
     /// The gate in whose queue the lane waits.
@@ -75,7 +75,7 @@ impl<T> Default for Lane<T> {
             unsent: 0,
             under_way: 0,
             in_flight: 0,
-            not_before: 0,
+            not_before: Moment(0),
             through: None,
             queued: None,
             owes: false,
@@ -93,7 +93,7 @@ impl<T> Lane<T> {
     }
 
     /// The lane's next command, if the lane lets it go at `now`.
-    fn ready(&self, now: u64) -> Option<&Held<T>> {
+    fn ready(&self, now: Moment) -> Option<&Held<T>> {
         if self.under_way > 0 || self.not_before > now {
             return None;
         }
@@ -102,7 +102,7 @@ impl<T> Lane<T> {
     }
 
     /// Takes the lane's next command, which is in flight from here on; `None` if none may go.
-    fn next(&mut self, now: u64) -> Option<Held<T>> {
+    fn next(&mut self, now: Moment) -> Option<Held<T>> {
         if self.under_way > 0 || self.not_before > now {
             return None;
         }
@@ -122,7 +122,7 @@ impl<T> Lane<T> {
 #[derive(Debug)]
 struct SlotHold<T> {
     lanes: IntMap<ClientId, Lane<T>>,
-    last_refusal: u64,
+    last_refusal: Moment,
     /// Accounted bytes of the slot's waiting commands.
     bytes: usize,
     gates: [Gate; GateClass::COUNT],
@@ -156,7 +156,7 @@ impl<T: HoldMeta> SlotHold<T> {
 
     /// Whether nothing was refused after `since`, and no lane waits at a closed gate or for the
     /// budget.
-    fn is_calm(&self, since: u64) -> bool {
+    fn is_calm(&self, since: Moment) -> bool {
         let waits = |gate: &Gate| gate.closed && !gate.queue.is_empty();
         let owes = |lane: &Lane<T>| lane.owes && lane.waiting() > 0;
         self.last_refusal <= since
@@ -230,7 +230,7 @@ impl<T: HoldMeta> Holds<T> {
     }
 
     /// Holds `slot`, or extends its hold.
-    pub fn hold(&mut self, slot: Slot, now: u64) {
+    pub fn hold(&mut self, slot: Slot, now: Moment) {
         let hold = self.slots.entry(slot).or_insert_with(|| SlotHold {
             lanes: IntMap::default(),
             last_refusal: now,
@@ -284,7 +284,13 @@ impl<T: HoldMeta> Holds<T> {
 
     /// Returns the lane's command in flight, which was refused, to the front of its lane. It goes
     /// again at `not_before`.
-    pub fn push_back_again(&mut self, slot: Slot, key: ClientId, held: Held<T>, not_before: u64) {
+    pub fn push_back_again(
+        &mut self,
+        slot: Slot,
+        key: ClientId,
+        held: Held<T>,
+        not_before: Moment,
+    ) {
         self.add(slot, held.frame.len());
         if let Some(hold) = self.slots.get_mut(&slot) {
             let lane = hold.lane(key);
@@ -316,7 +322,7 @@ impl<T: HoldMeta> Holds<T> {
     }
 
     /// Delays the lane until `not_before`.
-    pub fn delay(&mut self, slot: Slot, key: ClientId, not_before: u64) {
+    pub fn delay(&mut self, slot: Slot, key: ClientId, not_before: Moment) {
         if let Some(hold) = self.slots.get_mut(&slot) {
             let lane = hold.lane(key);
             lane.not_before = lane.not_before.max(not_before);
@@ -330,7 +336,7 @@ impl<T: HoldMeta> Holds<T> {
         slot: Slot,
         key: ClientId,
         answered: bool,
-        now: u64,
+        now: Moment,
     ) -> Option<GateClass> {
         let hold = self.slots.get_mut(&slot)?;
         let lane = hold.lane(key);
@@ -343,32 +349,32 @@ impl<T: HoldMeta> Holds<T> {
     }
 
     /// Closes the slot's gate for `class` after a refusal; `true` if it was open. The next probe
-    /// goes after `pause(failures)` microseconds. Refusals that arrive before that do not extend
-    /// the pause.
+    /// goes after `pause(failures)`. Refusals that arrive before that do not extend the
+    /// pause.
     pub fn close(
         &mut self,
         slot: Slot,
         class: GateClass,
-        now: u64,
-        pause: impl FnOnce(u8) -> u64,
+        now: Moment,
+        pause: impl FnOnce(u8) -> Micros,
     ) -> bool {
         self.slots.get_mut(&slot).is_some_and(|hold| hold.gate(class).close(now, pause))
     }
 
     /// Makes the next probe due now, because something may have ended the refusals. `paid`: without
     /// taking from the budget. `false`: the gate is open.
-    pub fn probe_now(&mut self, slot: Slot, class: GateClass, now: u64, paid: bool) -> bool {
+    pub fn probe_now(&mut self, slot: Slot, class: GateClass, now: Moment, paid: bool) -> bool {
         self.slots.get_mut(&slot).is_some_and(|hold| hold.gate(class).probe_now(now, paid))
     }
 
     /// Since when the slot is refused to commands of `class`; `None` if its gate is open.
-    pub fn closed_since(&self, slot: Slot, class: GateClass) -> Option<u64> {
+    pub fn closed_since(&self, slot: Slot, class: GateClass) -> Option<Moment> {
         let gate = &self.slots.get(&slot)?.gates[class as usize];
         gate.closed.then_some(gate.since)
     }
 
     /// The class of the lane's next command, if the lane lets it go at `now`.
-    pub fn ready(&self, slot: Slot, key: ClientId, now: u64) -> Option<GateClass> {
+    pub fn ready(&self, slot: Slot, key: ClientId, now: Moment) -> Option<GateClass> {
         Some(self.slots.get(&slot)?.lanes.get(&key)?.ready(now)?.meta.class())
     }
 
@@ -392,7 +398,7 @@ impl<T: HoldMeta> Holds<T> {
         &mut self,
         slot: Slot,
         class: GateClass,
-        now: u64,
+        now: Moment,
         waits: impl Fn(ClientId) -> bool,
     ) -> GateNext {
         let Some(hold) = self.slots.get_mut(&slot) else { return GateNext::Nothing };
@@ -424,9 +430,14 @@ impl<T: HoldMeta> Holds<T> {
     }
 
     /// Admits the first lane in the gate's queue and returns its command. `None`: the client waits
-    /// with a blocking command, which counts as answered if it is not refused within `trial`
-    /// microseconds.
-    pub fn admit(&mut self, slot: Slot, class: GateClass, now: u64, trial: u64) -> Option<Held<T>> {
+    /// with a blocking command, which counts as answered if it is not refused within `trial`.
+    pub fn admit(
+        &mut self,
+        slot: Slot,
+        class: GateClass,
+        now: Moment,
+        trial: Micros,
+    ) -> Option<Held<T>> {
         let hold = self.slots.get_mut(&slot)?;
         let gate = hold.gate(class);
         let key = *gate.queue.front()?;
@@ -504,7 +515,7 @@ impl<T: HoldMeta> Holds<T> {
     }
 
     /// Takes the lane's next command, which is in flight from here on; `None` if none may go.
-    pub fn next(&mut self, slot: Slot, key: ClientId, now: u64) -> Option<Held<T>> {
+    pub fn next(&mut self, slot: Slot, key: ClientId, now: Moment) -> Option<Held<T>> {
         let held = self.slots.get_mut(&slot)?.lanes.get_mut(&key)?.next(now)?;
         self.take(slot, held.frame.len());
         Some(held)
@@ -519,7 +530,7 @@ impl<T: HoldMeta> Holds<T> {
 
     /// The slots where nothing was refused after `since`, and where no lane waits at a closed gate
     /// or for the budget.
-    pub fn calm(&self, since: u64) -> Vec<Slot> {
+    pub fn calm(&self, since: Moment) -> Vec<Slot> {
         self.slots.iter().filter(|(_, hold)| hold.is_calm(since)).map(|(slot, _)| *slot).collect()
     }
 
@@ -554,7 +565,7 @@ impl<T: HoldMeta> Holds<T> {
     }
 
     /// Takes out the waiting commands that their clients sent at `before` or earlier.
-    pub fn expire(&mut self, before: u64) -> Vec<(Slot, Held<T>)> {
+    pub fn expire(&mut self, before: Moment) -> Vec<(Slot, Held<T>)> {
         let mut out = Vec::new();
         for (slot, hold) in &mut self.slots {
             for lane in hold.lanes.values_mut() {

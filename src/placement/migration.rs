@@ -2,17 +2,17 @@
 
 use crate::cluster::NodeAddr;
 
-use super::Refusal;
+use super::{Micros, Moment, Refusal};
 
-/// Minimum interval between two probes for a migration's target, in microseconds.
-const PROBE_PAUSE: u64 = 1_000_000;
+/// Minimum interval between two probes for a migration's target.
+const PROBE_PAUSE: Micros = Micros(1_000_000);
 
 /// The migration of one held slot.
 #[derive(Debug, Default)]
 pub struct Migration {
     to: Option<NodeAddr>,
-    /// Earliest time of the next probe, in microseconds.
-    next_probe: u64,
+    /// Earliest time of the next probe.
+    next_probe: Moment,
 }
 
 impl Migration {
@@ -27,12 +27,12 @@ impl Migration {
     }
 
     /// Whether the target may be probed for at `now`: at most once a second.
-    pub fn may_be_probed(&self, now: u64) -> bool {
+    pub fn may_be_probed(&self, now: Moment) -> bool {
         now >= self.next_probe
     }
 
     /// Records a probe at `now`.
-    pub fn probed(&mut self, now: u64) {
+    pub fn probed(&mut self, now: Moment) {
         self.next_probe = now + PROBE_PAUSE;
     }
 }
@@ -84,10 +84,10 @@ mod tests {
     #[test]
     fn a_target_is_asked_for_once_a_second() {
         let mut migration = Migration::default();
-        assert!(migration.may_be_probed(0));
-        migration.probed(5);
-        assert!(!migration.may_be_probed(5 + PROBE_PAUSE - 1));
-        assert!(migration.may_be_probed(5 + PROBE_PAUSE));
+        assert!(migration.may_be_probed(Moment(0)));
+        migration.probed(Moment(5));
+        assert!(!migration.may_be_probed(Moment(5 + PROBE_PAUSE.0 - 1)));
+        assert!(migration.may_be_probed(Moment(5) + PROBE_PAUSE));
     }
 
     #[test]

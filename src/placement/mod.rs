@@ -16,6 +16,7 @@ mod refusal;
 mod replica_choice;
 mod retries;
 mod slot_table;
+mod time;
 
 pub use budget::Budget;
 pub use gate::GateNext;
@@ -32,3 +33,4 @@ pub use replica_choice::{
 };
 pub use retries::{Allowance, Retries};
 pub use slot_table::{Outage, OutageCause, SlotTable};
+pub use time::{Micros, Moment};

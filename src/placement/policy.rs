@@ -24,15 +24,15 @@
 use crate::cluster::Slot;
 use crate::errors::Unanswered;
 
-use super::{Redirection, Refusal};
+use super::{Micros, Redirection, Refusal};
 
 /// Number of redirections that a command follows without a pause.
 const FAST_TRIES: u8 = 5;
-/// Pause before the first retry, in microseconds.
-const MIN_PAUSE: u64 = 1_000;
-/// Longest pause between two attempts of a command or two probes of a slot, in microseconds. A
-/// recovery is noticed at most this late.
-const MAX_PAUSE: u64 = 50_000;
+/// Pause before the first retry.
+const MIN_PAUSE: Micros = Micros(1_000);
+/// Longest pause between two attempts of a command or two probes of a slot. A recovery is
+/// noticed at most this late.
+const MAX_PAUSE: Micros = Micros(50_000);
 
 /// When a refused command is resent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,8 +41,8 @@ pub enum Retry {
     Now,
     /// Immediately, behind ASKING, to the node that the redirection names.
     Asking,
-    /// After a pause of this many microseconds.
-    After(u64),
+    /// After this pause.
+    After(Micros),
 }
 
 /// Which commands a refusal applies to.
@@ -356,10 +356,9 @@ pub fn leaves_queue(target: Target, node: NodeStatus) -> bool {
     }
 }
 
-/// Pause before attempt number `tries` of a command or probe, in microseconds, without jitter: 1,
-/// 2, 4 … 50 ms.
-pub fn pause(tries: u8) -> u64 {
-    (MIN_PAUSE << tries.saturating_sub(1).min(10)).min(MAX_PAUSE)
+/// Pause before attempt number `tries` of a command or probe, without jitter: 1, 2, 4 … 50 ms.
+pub fn pause(tries: u8) -> Micros {
+    Micros(MIN_PAUSE.0 << tries.saturating_sub(1).min(10)).min(MAX_PAUSE)
 }
 
 #[cfg(test)]

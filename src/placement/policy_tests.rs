@@ -59,7 +59,7 @@ fn asking() -> AfterRefusal {
 
 /// After the shortest pause.
 fn pausing(scope: Scope) -> AfterRefusal {
-    AfterRefusal::Again(Retry::After(1_000), scope)
+    AfterRefusal::Again(Retry::After(Micros(1_000)), scope)
 }
 
 rows! {
@@ -246,7 +246,7 @@ fn at(refusal: Refusal, known: bool, tries: u8) -> AfterRefusal {
 }
 
 fn after(micros: u64, scope: Scope) -> AfterRefusal {
-    AfterRefusal::Again(Retry::After(micros), scope)
+    AfterRefusal::Again(Retry::After(Micros(micros)), scope)
 }
 
 rows! {
@@ -262,11 +262,11 @@ rows! {
     a_pause_ends_growing: at(Refusal::Later(ClusterDown), false, 255) => after(50_000, Scope::Node);
     a_list_of_keys_pauses_longer_each_time:
         after_refusal(LIST, &Refusal::Later(Loading), false, 4) => after(8_000, Scope::Keys);
-    the_first_pause: pause(1) => 1_000;
-    no_attempt_has_the_first_pause: pause(0) => 1_000;
-    the_fourth_pause: pause(4) => 8_000;
-    the_longest_pause: pause(7) => 50_000;
-    the_last_pause: pause(255) => 50_000;
+    the_first_pause: pause(1) => Micros(1_000);
+    no_attempt_has_the_first_pause: pause(0) => Micros(1_000);
+    the_fourth_pause: pause(4) => Micros(8_000);
+    the_longest_pause: pause(7) => Micros(50_000);
+    the_last_pause: pause(255) => Micros(50_000);
 }
 
 rows! {

@@ -4,11 +4,13 @@ use crate::cluster::{Health, NodeAddr, Slot, Unfit};
 use crate::config::{Config, InFailover, ReadFrom};
 use crate::dest::NodeId;
 
+use super::{Micros, Moment};
+
 /// A node without a measurement for this long gets one read as a probe, to notice when it has
-/// become faster. Microseconds.
-const PROBE_AFTER: u64 = 1_000_000;
-/// Nodes count as equal to the fastest one if they are slower by at most these microseconds …
-const LATENCY_MARGIN: u64 = 100;
+/// become faster.
+const PROBE_AFTER: Micros = Micros(1_000_000);
+/// Nodes count as equal to the fastest one if they are slower by at most this …
+const LATENCY_MARGIN: Micros = Micros(100);
 /// … plus the fastest one's latency divided by this.
 const LATENCY_MARGIN_DIVISOR: u64 = 4;
 /// Weight of one measurement in the mean: one part in this many.
@@ -140,8 +142,8 @@ pub struct ReadContext<'a> {
 /// The latency of a node, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speed {
-    /// The mean latency in microseconds.
-    Mean(u64),
+    /// The mean latency.
+    Mean(Micros),
     /// Unknown or outdated, and due for a probe.
     ProbeDue,
     /// Unknown, with a probe under way.
@@ -209,18 +211,19 @@ fn fastest(shard: &ReadCandidates, now: &ReadContext<'_>) -> Option<Choice> {
         let replicas = shard.fit.iter().copied().filter(|&node| (now.reached)(node));
         now.primary.into_iter().chain(replicas)
     };
-    let (mut best, mut count) = (None::<u64>, 0);
+    let (mut best, mut count) = (None::<Micros>, 0);
     for node in all() {
         count += 1;
         match (now.speed)(node) {
-            Speed::Mean(micros) => best = Some(best.map_or(micros, |best| best.min(micros))),
+            Speed::Mean(mean) => best = Some(best.map_or(mean, |best| best.min(mean))),
             Speed::ProbeDue => return Some(in_shard(node, now)),
             Speed::Unknown => {}
         }
     }
-    let limit = best.map(|best| best + best / LATENCY_MARGIN_DIVISOR + LATENCY_MARGIN);
+    let limit =
+        best.map(|best| Micros(best.0 + best.0 / LATENCY_MARGIN_DIVISOR + LATENCY_MARGIN.0));
     let good = |node: &NodeId| match (limit, (now.speed)(*node)) {
-        (Some(limit), Speed::Mean(micros)) => micros <= limit,
+        (Some(limit), Speed::Mean(mean)) => mean <= limit,
         (limit, _) => limit.is_none(),
     };
     let count = limit.map_or(count, |_| all().filter(good).count());
@@ -247,40 +250,40 @@ pub fn affinity(client: usize, slot: Slot) -> usize {
 pub struct Latency {
     /// Eighths of microseconds; 0: unknown.
     mean: u64,
-    /// Time of the last measurement, in microseconds.
-    at: u64,
-    /// Time of the last probe, in microseconds.
-    asked: Option<u64>,
+    /// Time of the last measurement.
+    at: Moment,
+    /// Time of the last probe.
+    asked: Option<Moment>,
 }
 
 impl Latency {
-    /// Records that the node has answered a read after `micros` microseconds.
-    pub fn measured(&mut self, micros: u64, now: u64) {
+    /// Records that the node has answered a read after `micros`.
+    pub fn measured(&mut self, micros: Micros, now: Moment) {
         // An old mean says nothing about now.
         self.mean = match self.mean {
-            mean if mean > 0 && now.saturating_sub(self.at) <= PROBE_AFTER => {
-                (mean - mean / WEIGHT + micros).max(1)
+            mean if mean > 0 && now - self.at <= PROBE_AFTER => {
+                (mean - mean / WEIGHT + micros.0).max(1)
             }
-            _ => (micros * WEIGHT).max(1),
+            _ => (micros.0 * WEIGHT).max(1),
         };
         self.at = now;
     }
 
-    /// The latency at `now`. `waiting`: age of the oldest command that the node has not answered,
-    /// in microseconds; a node that has stopped answering yields no more measurements.
-    pub fn speed(&self, waiting: u64, now: u64) -> Speed {
-        let old = self.mean == 0 || now.saturating_sub(self.at) > PROBE_AFTER;
-        if old && self.asked.is_none_or(|asked| now.saturating_sub(asked) > PROBE_AFTER) {
+    /// The latency at `now`. `waiting`: age of the oldest command that the node has not answered; a
+    /// node that has stopped answering yields no more measurements.
+    pub fn speed(&self, waiting: Micros, now: Moment) -> Speed {
+        let old = self.mean == 0 || now - self.at > PROBE_AFTER;
+        if old && self.asked.is_none_or(|asked| now - asked > PROBE_AFTER) {
             return Speed::ProbeDue;
         }
         match self.mean {
             0 => Speed::Unknown,
-            mean => Speed::Mean((mean / WEIGHT).max(waiting)),
+            mean => Speed::Mean(Micros(mean / WEIGHT).max(waiting)),
         }
     }
 
     /// Records that a probe is sent at `now`.
-    pub fn ask(&mut self, now: u64) {
+    pub fn ask(&mut self, now: Moment) {
         self.asked = Some(now);
     }
 }
@@ -357,7 +360,7 @@ mod tests {
         true
     }
     fn same(_: u16) -> Speed {
-        Speed::Mean(100)
+        Speed::Mean(Micros(100))
     }
 
     #[test]
@@ -408,14 +411,14 @@ mod tests {
     fn the_fastest() {
         let s = shard([FIT; 4]);
         let from = ReadFrom::LowestLatency;
-        let by = |micros: [u64; 4]| move |n: u16| Speed::Mean(micros[usize::from(n)]);
+        let by = |micros: [u64; 4]| move |n: u16| Speed::Mean(Micros(micros[usize::from(n)]));
         assert_eq!(chosen(from, &s, Some(0), all, by([1000, 1000, 300, 350])), [r(2), r(3)]);
         assert_eq!(chosen(from, &s, Some(0), all, by([200, 9000, 3000, 3500])), [P]);
         assert_eq!(chosen(from, &s, None, |n| n != 2, by([1, 9000, 300, 3500])), [r(3)]);
         assert_eq!(chosen(from, &s, None, |_| false, same), [LAST]);
-        let unseen = |n: u16| if n == 3 { Speed::ProbeDue } else { Speed::Mean(1) };
+        let unseen = |n: u16| if n == 3 { Speed::ProbeDue } else { Speed::Mean(Micros(1)) };
         assert_eq!(chosen(from, &s, Some(0), all, unseen), [r(3)]);
-        let unknown = |n: u16| if n == 3 { Speed::Unknown } else { Speed::Mean(1) };
+        let unknown = |n: u16| if n == 3 { Speed::Unknown } else { Speed::Mean(Micros(1)) };
         assert_eq!(chosen(from, &s, Some(0), all, unknown), [P, r(1), r(2)]);
         assert_eq!(chosen(from, &s, Some(0), all, |_| Speed::Unknown), [P, r(1), r(2), r(3)]);
     }
@@ -423,29 +426,37 @@ mod tests {
     #[test]
     fn latency_follows_and_is_looked_at_again() {
         let mut latency = Latency::default();
-        let mut now = 5_000_000;
-        assert_eq!(latency.speed(0, now), Speed::ProbeDue);
+        let mut now = Moment(5_000_000);
+        assert_eq!(latency.speed(Micros(0), now), Speed::ProbeDue);
         latency.ask(now);
-        assert_eq!(latency.speed(0, now), Speed::Unknown);
-        latency.measured(800, now);
-        assert_eq!(latency.speed(0, now), Speed::Mean(800));
-        assert_eq!(latency.speed(90_000, now), Speed::Mean(90_000), "it keeps others waiting");
+        assert_eq!(latency.speed(Micros(0), now), Speed::Unknown);
+        latency.measured(Micros(800), now);
+        assert_eq!(latency.speed(Micros(0), now), Speed::Mean(Micros(800)));
+        assert_eq!(
+            latency.speed(Micros(90_000), now),
+            Speed::Mean(Micros(90_000)),
+            "it keeps others waiting"
+        );
         for _ in 0..100 {
-            latency.measured(200, now);
+            latency.measured(Micros(200), now);
         }
-        assert!(matches!(latency.speed(0, now), Speed::Mean(195..=210)));
-        now += PROBE_AFTER + 1;
-        assert_eq!(latency.speed(0, now), Speed::ProbeDue, "not measured for long");
+        assert!(matches!(latency.speed(Micros(0), now), Speed::Mean(Micros(195..=210))));
+        now = now + PROBE_AFTER + Micros(1);
+        assert_eq!(latency.speed(Micros(0), now), Speed::ProbeDue, "not measured for long");
         latency.ask(now);
-        assert!(matches!(latency.speed(0, now), Speed::Mean(195..=210)), "once");
-        latency.measured(900, now);
-        assert_eq!(latency.speed(0, now), Speed::Mean(900), "the old mean is forgotten");
+        assert!(matches!(latency.speed(Micros(0), now), Speed::Mean(Micros(195..=210))), "once");
+        latency.measured(Micros(900), now);
+        assert_eq!(
+            latency.speed(Micros(0), now),
+            Speed::Mean(Micros(900)),
+            "the old mean is forgotten"
+        );
     }
 
     #[test]
     fn a_node_is_as_good_as_the_fastest_within_a_quarter_and_a_little() {
         let s = shard([FIT; 4]);
-        let by = |micros: [u64; 4]| move |n: u16| Speed::Mean(micros[usize::from(n)]);
+        let by = |micros: [u64; 4]| move |n: u16| Speed::Mean(Micros(micros[usize::from(n)]));
         let near = by([9_000, 1_001, 1_351, 1_352]);
         assert_eq!(chosen(ReadFrom::LowestLatency, &s, Some(0), all, near), [r(1), r(2)]);
     }
@@ -453,12 +464,16 @@ mod tests {
     #[test]
     fn one_measurement_is_an_eighth_of_the_mean() {
         let mut latency = Latency::default();
-        latency.measured(800, 5_000_000);
-        latency.measured(1_600, 5_000_001);
-        assert_eq!(latency.speed(0, 5_000_001), Speed::Mean(900));
-        latency.measured(100, 5_000_001 + PROBE_AFTER + 1);
-        let now = 5_000_001 + PROBE_AFTER + 1;
-        assert_eq!(latency.speed(0, now), Speed::Mean(100), "the old ones say nothing any more");
+        latency.measured(Micros(800), Moment(5_000_000));
+        latency.measured(Micros(1_600), Moment(5_000_001));
+        assert_eq!(latency.speed(Micros(0), Moment(5_000_001)), Speed::Mean(Micros(900)));
+        latency.measured(Micros(100), Moment(5_000_001) + PROBE_AFTER + Micros(1));
+        let now = Moment(5_000_001) + PROBE_AFTER + Micros(1);
+        assert_eq!(
+            latency.speed(Micros(0), now),
+            Speed::Mean(Micros(100)),
+            "the old ones say nothing any more"
+        );
     }
 
     #[test]

@@ -4,8 +4,8 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::Hash;
 
-use super::Budget;
 use super::policy::GateClass;
+use super::{Budget, Micros};
 use crate::cluster::Slot;
 use crate::dest::NodeId;
 use crate::hash::{IntMap, KeyedSet};
@@ -72,9 +72,9 @@ impl<W: Copy + Eq + Hash> Retries<W> {
         Allowance::Queued { first }
     }
 
-    /// Delay in microseconds after which [`Retries::wake`] is to be called; `None`: no retry waits,
-    /// or a timer is already set.
-    pub fn arm(&mut self) -> Option<u64> {
+    /// Delay after which [`Retries::wake`] is to be called; `None`: no retry waits, or a
+    /// timer is already set.
+    pub fn arm(&mut self) -> Option<Micros> {
         let due = !self.waiting.is_empty() && !std::mem::replace(&mut self.armed, true);
         due.then(|| self.budget.wait())
     }
@@ -230,10 +230,10 @@ mod tests {
         let mut retries = with(0);
         assert_eq!(retries.arm(), None, "nothing waits");
         retries.allows(1);
-        assert_eq!(retries.arm(), Some(1_000_000));
+        assert_eq!(retries.arm(), Some(Micros(1_000_000)));
         assert_eq!(retries.arm(), None);
         retries.wake();
-        assert_eq!(retries.arm(), Some(1_000_000));
+        assert_eq!(retries.arm(), Some(Micros(1_000_000)));
     }
 
     #[test]

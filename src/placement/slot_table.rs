@@ -7,13 +7,13 @@ use crate::hash::IntMap;
 
 use super::migration::Migration;
 use super::policy::GateClass;
-use super::{Held, HoldMeta, Holds};
+use super::{Held, HoldMeta, Holds, Moment};
 
 /// Why and since when a slot's commands cannot be executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outage {
-    /// When the outage began, in microseconds of the worker's clock.
-    pub since: u64,
+    /// When the outage began.
+    pub since: Moment,
     /// Index of the slot's last primary; `None` if it never had one.
     pub primary: Option<NodeId>,
     /// The reason.
@@ -42,7 +42,7 @@ pub struct SlotTable<T> {
     /// Primaries of shards that own slots, in the order of the topology.
     primaries: Vec<NodeId>,
     /// Per slot without a primary: since when, and its last primary.
-    orphans: IntMap<Slot, (u64, NodeId)>,
+    orphans: IntMap<Slot, (Moment, NodeId)>,
     /// Per held slot, the text of the last refusal.
     refusals: IntMap<Slot, String>,
     /// Per held slot, its migration.
@@ -100,9 +100,9 @@ impl<T: HoldMeta> SlotTable<T> {
         &mut self,
         owners: impl ExactSizeIterator<Item = Option<NodeId>>,
         primaries: Vec<NodeId>,
-        now: u64,
+        now: Moment,
         is_news: impl Fn(Slot) -> bool,
-        unreached: impl Fn(NodeId) -> Option<u64>,
+        unreached: impl Fn(NodeId) -> Option<Moment>,
     ) {
         self.primaries = primaries;
         let mut changed = Vec::new();
@@ -160,7 +160,7 @@ impl<T: HoldMeta> SlotTable<T> {
     }
 
     /// Holds the slot, or extends its hold.
-    pub fn hold(&mut self, slot: Slot, now: u64) {
+    pub fn hold(&mut self, slot: Slot, now: Moment) {
         self.holds.hold(slot, now);
         if let Some(route) = self.routes.get_mut(slot.at()) {
             *route = NodeId::NONE;
@@ -217,7 +217,7 @@ impl<T: HoldMeta> SlotTable<T> {
         &self,
         slot: Slot,
         class: GateClass,
-        unreached: impl Fn(NodeId) -> Option<u64>,
+        unreached: impl Fn(NodeId) -> Option<Moment>,
     ) -> Option<Outage> {
         if let Some(&(since, last)) = self.orphans.get(&slot) {
             let primary = last.known();
@@ -237,13 +237,14 @@ impl<T: HoldMeta> SlotTable<T> {
 mod tests {
     use super::*;
     use crate::dest::ClientId;
+    use crate::placement::Micros;
 
     #[derive(Debug)]
     struct Command(GateClass);
 
     impl HoldMeta for Command {
-        fn started(&self) -> u64 {
-            0
+        fn started(&self) -> Moment {
+            Moment(0)
         }
 
         fn class(&self) -> GateClass {
@@ -258,18 +259,18 @@ mod tests {
     /// A table in which slots 0 to 9 belong to node A and the others to node B.
     fn slots() -> SlotTable<Command> {
         let mut slots = SlotTable::default();
-        give(&mut slots, 10, 0);
+        give(&mut slots, 10, Moment(0));
         slots
     }
 
-    fn give(slots: &mut SlotTable<Command>, first: usize, now: u64) {
+    fn give(slots: &mut SlotTable<Command>, first: usize, now: Moment) {
         let owners = (0..usize::from(SLOTS)).map(|slot| Some(if slot < first { A } else { B }));
         slots.set_owners(owners, vec![A, B], now, |_| true, |_| None);
         slots.set_routes();
     }
 
     /// Takes away every slot's primary.
-    fn orphan(slots: &mut SlotTable<Command>, now: u64, unreached: Option<u64>) {
+    fn orphan(slots: &mut SlotTable<Command>, now: Moment, unreached: Option<Moment>) {
         slots.set_owners(std::iter::empty(), Vec::new(), now, |_| true, |_| unreached);
         slots.set_routes();
     }
@@ -302,7 +303,7 @@ mod tests {
     #[test]
     fn a_held_slot_has_an_owner_and_no_route() {
         let mut slots = slots();
-        slots.hold(Slot(9), 5);
+        slots.hold(Slot(9), Moment(5));
         assert_eq!((slots.route(Slot(9)), slots.owner(Slot(9))), (None, Some(A)));
         assert_eq!(slots.route(Slot(8)), Some(A));
     }
@@ -324,7 +325,7 @@ mod tests {
     #[test]
     fn a_calm_slot_has_its_new_owner_as_its_route() {
         let mut slots = slots();
-        slots.hold(Slot(9), 5);
+        slots.hold(Slot(9), Moment(5));
         slots.moved(Slot(9), B);
         let (waiting, ended) = slots.release(Slot(9), false);
         assert!(waiting.is_empty() && ended);
@@ -334,7 +335,7 @@ mod tests {
     #[test]
     fn a_slot_with_commands_elsewhere_stays_held_for_them() {
         let mut slots = slots();
-        slots.hold(Slot(9), 5);
+        slots.hold(Slot(9), Moment(5));
         slots.holds.track(Slot(9), LANE);
         slots.refused(Slot(9), "TRYAGAIN".into());
         let (_, ended) = slots.release(Slot(9), true);
@@ -346,7 +347,7 @@ mod tests {
     #[test]
     fn what_waited_goes_when_the_hold_ends() {
         let mut slots = slots();
-        slots.hold(Slot(9), 5);
+        slots.hold(Slot(9), Moment(5));
         slots.holds.push_fresh(Slot(9), LANE, command());
         let (waiting, ended) = slots.release(Slot(9), false);
         assert_eq!((waiting.len(), ended), (1, true));
@@ -355,7 +356,7 @@ mod tests {
     #[test]
     fn the_end_of_a_hold_forgets_its_refusal() {
         let mut slots = slots();
-        slots.hold(Slot(9), 5);
+        slots.hold(Slot(9), Moment(5));
         slots.refused(Slot(9), "CLUSTERDOWN".into());
         slots.release(Slot(9), false);
         assert_eq!(slots.last_refusal(Slot(9)), None);
@@ -364,7 +365,7 @@ mod tests {
     #[test]
     fn the_end_of_a_hold_forgets_its_migration() {
         let mut slots = slots();
-        slots.hold(Slot(9), 5);
+        slots.hold(Slot(9), Moment(5));
         slots.migration_mut(Slot(9));
         slots.release(Slot(9), false);
         assert!(slots.migration(Slot(9)).is_none());
@@ -373,8 +374,8 @@ mod tests {
     #[test]
     fn a_new_topology_leaves_held_slots_held() {
         let mut slots = slots();
-        slots.hold(Slot(9), 5);
-        give(&mut slots, 5, 6);
+        slots.hold(Slot(9), Moment(5));
+        give(&mut slots, 5, Moment(6));
         assert_eq!((slots.route(Slot(9)), slots.owner(Slot(9))), (None, Some(B)));
         assert_eq!(slots.route(Slot(8)), Some(B));
     }
@@ -383,7 +384,7 @@ mod tests {
     fn routes_follow_when_they_are_told_to() {
         let mut slots = slots();
         let all = std::iter::repeat_n(Some(B), usize::from(SLOTS));
-        slots.set_owners(all, vec![B], 6, |_| true, |_| None);
+        slots.set_owners(all, vec![B], Moment(6), |_| true, |_| None);
         assert_eq!((slots.route(Slot(0)), slots.owner(Slot(0))), (Some(A), Some(B)));
         slots.set_routes();
         assert_eq!(slots.route(Slot(0)), Some(B));
@@ -394,7 +395,7 @@ mod tests {
         let mut slots = slots();
         slots.migration_mut(Slot(9));
         slots.migration_mut(Slot(4));
-        give(&mut slots, 5, 6);
+        give(&mut slots, 5, Moment(6));
         assert!(slots.migration(Slot(9)).is_none());
         assert!(slots.migration(Slot(4)).is_some(), "its owner is the same");
     }
@@ -402,17 +403,17 @@ mod tests {
     #[test]
     fn a_new_owner_is_probed_at_once() {
         let mut slots = slots();
-        slots.hold(Slot(9), 5);
+        slots.hold(Slot(9), Moment(5));
         slots.holds.push_fresh(Slot(9), LANE, command());
-        assert!(slots.holds.close(Slot(9), GateClass::Write, 5, |_| 1_000));
+        assert!(slots.holds.close(Slot(9), GateClass::Write, Moment(5), |_| Micros(1_000)));
         assert!(slots.holds.wait_at_gate(Slot(9), GateClass::Write, LANE));
         let next = |slots: &mut SlotTable<Command>| {
-            slots.holds.gate_next(Slot(9), GateClass::Write, 6, |_| false)
+            slots.holds.gate_next(Slot(9), GateClass::Write, Moment(6), |_| false)
         };
-        assert_eq!(next(&mut slots), super::super::GateNext::At(1_005));
-        give(&mut slots, 10, 6);
-        assert_eq!(next(&mut slots), super::super::GateNext::At(1_005), "the same owner");
-        give(&mut slots, 5, 6);
+        assert_eq!(next(&mut slots), super::super::GateNext::At(Moment(1_005)));
+        give(&mut slots, 10, Moment(6));
+        assert_eq!(next(&mut slots), super::super::GateNext::At(Moment(1_005)), "the same owner");
+        give(&mut slots, 5, Moment(6));
         let go = super::super::GateNext::Try { lane: LANE, paid: true };
         assert_eq!(next(&mut slots), go);
     }
@@ -420,20 +421,20 @@ mod tests {
     #[test]
     fn a_probe_of_what_was_known_needs_budget() {
         let mut slots = slots();
-        slots.hold(Slot(9), 5);
+        slots.hold(Slot(9), Moment(5));
         slots.holds.push_fresh(Slot(9), LANE, command());
-        slots.holds.close(Slot(9), GateClass::Write, 5, |_| 1_000);
+        slots.holds.close(Slot(9), GateClass::Write, Moment(5), |_| Micros(1_000));
         slots.holds.wait_at_gate(Slot(9), GateClass::Write, LANE);
         let all = std::iter::repeat_n(Some(B), usize::from(SLOTS));
-        slots.set_owners(all, vec![B], 6, |_| false, |_| None);
+        slots.set_owners(all, vec![B], Moment(6), |_| false, |_| None);
         let go = super::super::GateNext::Try { lane: LANE, paid: false };
-        assert_eq!(slots.holds.gate_next(Slot(9), GateClass::Write, 6, |_| false), go);
+        assert_eq!(slots.holds.gate_next(Slot(9), GateClass::Write, Moment(6), |_| false), go);
     }
 
     fn cause(
         slots: &SlotTable<Command>,
         class: GateClass,
-        unreached: Option<u64>,
+        unreached: Option<Moment>,
     ) -> Option<OutageCause> {
         slots.outage(Slot(9), class, |_| unreached).map(|outage| outage.cause)
     }
@@ -446,49 +447,55 @@ mod tests {
     #[test]
     fn an_orphan_is_one_since_it_lost_its_primary() {
         let mut slots = slots();
-        orphan(&mut slots, 70, None);
-        orphan(&mut slots, 90, None);
+        orphan(&mut slots, Moment(70), None);
+        orphan(&mut slots, Moment(90), None);
         let outage = slots.outage(Slot(9), GateClass::Write, |_| None).unwrap();
-        assert_eq!(outage, Outage { since: 70, primary: Some(A), cause: OutageCause::NoPrimary });
+        assert_eq!(
+            outage,
+            Outage { since: Moment(70), primary: Some(A), cause: OutageCause::NoPrimary }
+        );
     }
 
     #[test]
     fn an_orphan_whose_primary_was_not_reached_is_one_since_then() {
         let mut slots = slots();
-        orphan(&mut slots, 70, Some(30));
-        assert_eq!(slots.outage(Slot(9), GateClass::Read, |_| None).unwrap().since, 30);
+        orphan(&mut slots, Moment(70), Some(Moment(30)));
+        assert_eq!(slots.outage(Slot(9), GateClass::Read, |_| None).unwrap().since, Moment(30));
     }
 
     #[test]
     fn a_slot_that_never_had_a_primary_names_none() {
         let mut slots: SlotTable<Command> = SlotTable::default();
-        orphan(&mut slots, 70, None);
+        orphan(&mut slots, Moment(70), None);
         assert_eq!(slots.outage(Slot(9), GateClass::Read, |_| None).unwrap().primary, None);
     }
 
     #[test]
     fn an_orphan_with_a_new_primary_is_none() {
         let mut slots = slots();
-        orphan(&mut slots, 70, None);
-        give(&mut slots, 10, 80);
+        orphan(&mut slots, Moment(70), None);
+        give(&mut slots, 10, Moment(80));
         assert_eq!(cause(&slots, GateClass::Write, None), None);
     }
 
     #[test]
     fn a_primary_that_is_not_reached_is_an_outage() {
-        let outage = slots().outage(Slot(9), GateClass::Write, |_| Some(30)).unwrap();
-        assert_eq!(outage, Outage { since: 30, primary: Some(A), cause: OutageCause::NotReached });
+        let outage = slots().outage(Slot(9), GateClass::Write, |_| Some(Moment(30))).unwrap();
+        assert_eq!(
+            outage,
+            Outage { since: Moment(30), primary: Some(A), cause: OutageCause::NotReached }
+        );
     }
 
     #[test]
     fn a_slot_that_is_refused_is_an_outage_for_what_is_refused() {
         let mut slots = slots();
-        slots.hold(Slot(9), 5);
-        slots.holds.close(Slot(9), GateClass::Write, 5, |_| 1_000);
+        slots.hold(Slot(9), Moment(5));
+        slots.holds.close(Slot(9), GateClass::Write, Moment(5), |_| Micros(1_000));
         slots.refused(Slot(9), "CLUSTERDOWN".into());
         let refused = Some(OutageCause::Refused("CLUSTERDOWN".into()));
         assert_eq!(cause(&slots, GateClass::Write, None), refused);
         assert_eq!(cause(&slots, GateClass::Read, None), None);
-        assert_eq!(cause(&slots, GateClass::Write, Some(1)), Some(OutageCause::NotReached));
+        assert_eq!(cause(&slots, GateClass::Write, Some(Moment(1))), Some(OutageCause::NotReached));
     }
 }

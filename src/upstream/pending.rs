@@ -7,7 +7,7 @@ use crate::buf::with_copy;
 use crate::cluster::Slot;
 use crate::command::CommandId;
 use crate::dest::{ClientId, Dest};
-use crate::placement::{GateClass, HoldMeta, Redirection, Work};
+use crate::placement::{GateClass, HoldMeta, Moment, Redirection, Work};
 use crate::route::PendingFlags;
 
 /// One command in an upstream connection's queue. Its bytes are in the connection's
@@ -151,8 +151,8 @@ pub struct LaneCommand {
 }
 
 impl HoldMeta for LaneCommand {
-    fn started(&self) -> u64 {
-        self.pending.started
+    fn started(&self) -> Moment {
+        Moment(self.pending.started)
     }
 
     fn class(&self) -> GateClass {

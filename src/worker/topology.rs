@@ -6,6 +6,7 @@ use crate::cluster::Snapshot;
 use crate::dest::ConnId;
 use crate::mailbox::ToHub;
 use crate::nodes::retries::unreached_since;
+use crate::placement::Moment;
 use crate::upstream::ConnectionEnd;
 use crate::worker::Worker;
 use std::sync::Arc;
@@ -51,7 +52,7 @@ impl Worker {
         self.engine.nodes.placement.slots.set_owners(
             owners,
             primaries,
-            self.engine.core.now,
+            Moment(self.engine.core.now),
             is_news,
             unreached,
         );

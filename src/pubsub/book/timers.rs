@@ -6,7 +6,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use super::{Book, Entry};
-use crate::placement::Budget;
+use crate::placement::{Budget, Moment};
 use crate::pubsub::Topic;
 
 /// What is due, and when, in microseconds.
@@ -51,7 +51,7 @@ impl Timers {
     fn next_due(&self, now: u64) -> Option<u64> {
         let entry = self.entries.peek().map(|Reverse((due, _))| *due);
         let ended = self.ended.front().map(|(due, _)| *due);
-        let overdue = (!self.overdue.is_empty()).then(|| now + self.budget.wait());
+        let overdue = (!self.overdue.is_empty()).then(|| now + self.budget.wait().0);
         entry.into_iter().chain(ended).chain(overdue).min()
     }
 
@@ -84,7 +84,7 @@ impl Book {
         while let Some(topic) = self.timers.take_ended(self.now) {
             self.uncount(&topic);
         }
-        self.timers.budget.earn(self.now, 0);
+        self.timers.budget.earn(Moment(self.now), 0);
         while self.timers.budget.has() && !self.timers.overdue.is_empty() {
             if self.retry_next() {
                 self.timers.budget.take(1);
