@@ -188,6 +188,18 @@ fn a_slot_is_not_calm_while_a_retry_waits_for_the_budget() {
 }
 
 #[test]
+fn a_slot_is_calm_although_a_gate_is_closed_or_a_retry_is_owed_for_which_nobody_waits() {
+    let mut h = Holds::default();
+    h.hold(SLOT, Moment(0));
+    h.close(SLOT, GateClass::Write, Moment(10), tens);
+    assert_eq!(h.calm(Moment(10)), [SLOT]);
+    h.push_refused(SLOT, A, command(1));
+    h.owe(SLOT, A);
+    assert_eq!(next(&mut h, A), Some(1));
+    assert_eq!(h.calm(Moment(10)), [SLOT], "what is owed is under way");
+}
+
+#[test]
 fn old_ones_expire() {
     let mut h = Holds::default();
     h.hold(SLOT, Moment(0));
