@@ -210,6 +210,25 @@ fn old_ones_expire() {
     assert_eq!(h.count(), 1);
 }
 
+#[test]
+fn lanes_are_forgotten_when_their_commands_expire_but_for_busy_and_waiting_ones() {
+    let mut h = Holds::default();
+    h.hold(SLOT, Moment(0));
+    h.push_fresh(SLOT, A, command(1));
+    h.push_fresh(SLOT, B, command(2));
+    assert_eq!(next(&mut h, B), Some(2), "in flight, and nothing waits behind it");
+    let c = id(3);
+    h.push_fresh(SLOT, c, command(9));
+    assert_eq!(h.expire(Moment(1)).len(), 1);
+    let left = |h: &Holds<Sent>| {
+        let lanes = &h.slots.get(&SLOT).unwrap().lanes;
+        [A, B, c].map(|lane| lanes.contains_key(&lane))
+    };
+    assert_eq!(left(&h), [false, true, true]);
+    assert_eq!(h.take_waiting(SLOT, None).len(), 1);
+    assert_eq!(left(&h), [false, true, false]);
+}
+
 /// Holds slot 7, with these commands waiting in lane A.
 fn waiting(commands: &[u64]) -> Holds<Sent> {
     let mut h = Holds::default();
