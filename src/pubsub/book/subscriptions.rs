@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::entries::Entries;
-use super::nodes::Nodes;
+use super::nodes::{HubNode, Nodes};
 use super::{Book, Class, Entry, Sub, SubState, count};
 use crate::pubsub::{GapReason, HubEvent, Topic};
 
@@ -238,7 +238,9 @@ impl Entry {
                 self.home.filter(stays).or_else(|| nodes.owner(slot))
             }
             _ => {
-                let usable = |n: &usize| nodes.get(*n).is_some_and(|n| n.is_usable());
+                let of = self.topic.of;
+                let is_usable = |n: &HubNode| n.is_usable() && n.upstream == of;
+                let usable = |n: &usize| nodes.get(*n).is_some_and(is_usable);
                 self.home.filter(usable).or_else(|| {
                     // A topic that had a home prefers a connected node to the one of highest rank.
                     nodes.pick(self.topic.of, self.hash, self.home.is_some())
