@@ -7,7 +7,8 @@ use super::UpstreamId;
 /// Number of hash slots of a cluster.
 pub const SLOTS: u16 = 16384;
 
-/// A hash slot, 0 to 16383.
+/// A hash slot: 0 to 16383 in a cluster. The slots of several upstreams are numbered one upstream
+/// after the other (`SlotMap`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot(pub u16);
 
@@ -44,11 +45,6 @@ impl Slot {
     /// All slots of a cluster, in ascending order.
     pub fn all() -> impl ExactSizeIterator<Item = Slot> + DoubleEndedIterator {
         (0..SLOTS).map(Slot)
-    }
-
-    /// The slot behind this one; `None` behind the last.
-    pub fn next(self) -> Option<Slot> {
-        (self.0 < SLOTS - 1).then_some(Slot(self.0 + 1))
     }
 
     /// The slot's index in a table of all slots. Outside of it for [`Slot::NONE`].
@@ -121,11 +117,6 @@ impl SlotSpace {
     #[allow(clippy::len_without_is_empty)] // it never is
     pub fn len(self) -> u16 {
         self.mask + 1
-    }
-
-    /// Whether the slot is one of these.
-    pub fn contains(self, slot: Slot) -> bool {
-        slot.0.checked_sub(self.first).is_some_and(|own| own <= self.mask)
     }
 
     /// The slot that the upstream itself calls `own`.
